@@ -1,0 +1,111 @@
+"""Pictures: functions from arrays to a matplotlib figure; `save` writes PNG and PDF."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: no screen is needed
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+# Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
+COLORS = {"in-distribution": "#0072B2", "OoD": "#D55E00", "noise": "#999999"}
+
+
+def layer_histograms(
+    distances: Mapping[str, np.ndarray], layers: Sequence[str], titles: Sequence[str]
+) -> Figure:
+    """FSSD of each layer (Figure 6): a panel a layer, a histogram a set.
+
+    Args:
+      distances: set → [n, layers].
+      layers: names of the layers.
+      titles: a line for each panel, such as its AUROC.
+    """
+    figure, axes = plt.subplots(
+        1, len(layers), figsize=(3.2 * len(layers), 2.8), layout="constrained"
+    )
+    for k, (ax, layer, title) in enumerate(
+        zip(np.atleast_1d(axes), layers, titles, strict=True)
+    ):
+        together = np.concatenate([d[:, k] for d in distances.values()])
+        bins = np.linspace(together.min(), together.max(), 41)
+        for name, d in distances.items():
+            ax.hist(
+                d[:, k], bins, density=True, alpha=0.55, label=name, color=COLORS[name]
+            )
+        ax.set(title=f"{layer}\n{title}", xlabel="‖F(x) − F*‖", yticks=[])
+    np.atleast_1d(axes)[0].set_ylabel("density")
+    np.atleast_1d(axes)[0].legend(fontsize="small")
+    return figure
+
+
+def roc(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
+    """ROC curves: name → (in-distribution scores, OoD scores)."""
+    figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    for name, (ind, ood) in scores.items():
+        labels = np.concatenate([np.ones(len(ind)), np.zeros(len(ood))])
+        fpr, tpr, _ = roc_curve(labels, np.concatenate([ind, ood]))
+        style = "--" if name.startswith("control") else "-"
+        ax.plot(fpr, tpr, style, label=name)
+    ax.plot([0, 1], [0, 1], ":", color="black", linewidth=0.8)
+    ax.set(
+        title=title,
+        xlabel="false positive rate (OoD accepted)",
+        ylabel="true positive rate (in-distribution accepted)",
+    )
+    ax.legend(fontsize="small", loc="lower right")
+    return figure
+
+
+def feature_scatter(
+    points: Mapping[str, np.ndarray],
+    singularity: np.ndarray,
+    share: np.ndarray,
+    title: str,
+) -> Figure:
+    """Features in their first two principal components, F* as a star (Figure 1).
+
+    Args:
+      points: set → [n, 2].
+      singularity: [2].
+      share: [2] of the variance explained.
+      title: of the picture.
+    """
+    figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    for name, p in points.items():
+        ax.scatter(*p.T, s=6, alpha=0.5, label=name, color=COLORS[name], linewidths=0)
+    ax.scatter(
+        *singularity, s=140, marker="*", color="black", edgecolor="white", label="F*"
+    )
+    ax.set(
+        title=title,
+        xlabel=f"first component ({share[0]:.0%} of variance)",
+        ylabel=f"second component ({share[1]:.0%})",
+    )
+    ax.legend(fontsize="small")
+    return figure
+
+
+def epsilon_choice(epsilons: np.ndarray, auroc: np.ndarray, chosen: float) -> Figure:
+    """Validation AUROC of each ε, and the ε chosen."""
+    figure, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
+    ax.plot(epsilons, auroc, "o-", markersize=4, color=COLORS["in-distribution"])
+    ax.axvline(chosen, color="black", linestyle=":", label=f"chosen: ε = {chosen:.2f}")
+    ax.set(xlabel="ε (pixel units)", ylabel="AUROC in cross-validation")
+    ax.legend(fontsize="small")
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write `stem`.png and `stem`.pdf and close the figure."""
+    figure.savefig(stem.with_suffix(".png"), dpi=150)
+    # Without dates the same data give the same bytes.
+    figure.savefig(
+        stem.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None}
+    )
+    plt.close(figure)

@@ -1,0 +1,1 @@
+"""Scripts that train, score and report; run one with `python -m experiments.NAME`."""

@@ -1,0 +1,175 @@
+"""What every experiment shares: trained networks, results folders, provenance."""
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from fssd_jax import train as training
+from fssd_jax.checks import DivergedError, InputError
+from fssd_jax.data.sources import ArrayDataset
+
+PACKAGES = ("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
+
+
+def config_digest(config: Any) -> str:
+    """Eight hexadecimal digits that tell one configuration from another."""
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def trained(
+    model: nn.Module,
+    data: ArrayDataset,
+    *,
+    cache: Path,
+    seed: int,
+    epochs: int,
+    num_classes: int,
+    batch_size: int = 64,
+    save_every: int = 1,
+) -> training.Trained:
+    """Train, or take the weights of an equal earlier run, or go on with a killed one.
+
+    The folder's name is a digest of all that decides the weights: the arguments, the
+    data, and the source of the model and of the training loop. So it is never stale.
+    """
+    identity = {
+        "model": repr(model),
+        "data": training_digest(data),
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "sources": [
+            inspect.getsource(sys.modules[type(model).__module__]),
+            inspect.getsource(training),
+        ],
+        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
+        "device": device(),
+    }
+    folder = cache / f"{type(model).__name__.lower()}-{seed}-{config_digest(identity)}"
+    writable(folder)
+    return training.train(
+        model,
+        data.x,
+        data.y,
+        num_classes=num_classes,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        folder=folder,
+        save_every=save_every,
+    )
+
+
+def training_digest(data: ArrayDataset) -> str:
+    """Digest of the images really trained on, a part of the set perhaps."""
+    parts = (data.sha256, data.y.tobytes().hex(), len(data.x), float(data.x.sum()))
+    return config_digest(parts)
+
+
+def writable(folder: Path) -> Path:
+    """Create the folder, or say at once that nothing could be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder.absolute()}: {error.strerror}; choose another "
+            "folder with --out"
+        ) from error
+    return folder
+
+
+@contextmanager
+def results_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block has ended well."""
+    writable(path.parent)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted keys and no NaN: the same values give the same bytes, for any reader."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary.write_text(text + "\n")
+    temporary.rename(path)
+
+
+def _plain(value):
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def device() -> str:
+    devices = jax.devices()
+    return f"{len(devices)} × {devices[0].platform} ({devices[0].device_kind})"
+
+
+class Stopwatch:
+    """Seconds spent under each name; they go into timing.json, not metrics.json."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str):
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
+
+
+def mean_and_deviation(values: list[float]) -> dict[str, float | int | None]:
+    """Mean and sample standard deviation over seeds (None for one seed)."""
+    mean = math.fsum(values) / len(values)
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": mean, "std": deviation, "seeds": len(values)}
+
+
+def run_main(function: Callable[[], Any]) -> int:
+    """Run an entry point; the user's own mistakes become one line, not a traceback."""
+    try:
+        function()
+    except (InputError, DivergedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 130
+    return 0

@@ -1,0 +1,129 @@
+"""The rows of the table: each takes one setting and returns scores of the test sets."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.detectors import fssd, msp
+from fssd_jax.ensemble import combine, logistic_regression
+from fssd_jax.features import FeatureFn, LogitFn, Variables
+from fssd_jax.fssd import fssd as layer_distances
+
+
+class Setting(NamedTuple):
+    """One network, one pair of data sets, one protocol."""
+
+    protocol: str  # "paper" or "clean"
+    feature_fn: FeatureFn
+    logit_fn: LogitFn
+    variables: Variables
+    initial: Variables
+    noise: jax.Array  # [samples, ...]
+    val_ind: np.ndarray  # images
+    val_ood: np.ndarray
+    test_ind: np.ndarray
+    test_ood: np.ndarray
+    epsilons: tuple[float, ...]
+    batch_size: int
+    seed: int
+
+
+class LayerScores(NamedTuple):
+    """What FSSD-Ensem combined: distances [images, layers] of the test sets."""
+
+    state: fssd.State
+    epsilon: float
+    ind: np.ndarray  # after the input step
+    ood: np.ndarray
+    plain_ind: np.ndarray  # Eq. (1) as it stands, ε = 0
+    plain_ood: np.ndarray
+
+
+class Scored(NamedTuple):
+    ind: np.ndarray  # [n] scores of the in-distribution test images
+    ood: np.ndarray  # [m]
+    labels: str  # which labelled images were used to fit, for the reader
+    layers: LayerScores | None = None
+
+
+def run_fssd(s: Setting) -> Scored:
+    uses_ood = s.protocol == "paper"
+    state = fssd.fit(
+        s.feature_fn,
+        s.variables,
+        s.noise,
+        s.val_ind,
+        s.val_ood if uses_ood else None,
+        epsilons=s.epsilons,
+        seed=s.seed,
+        batch_size=s.batch_size,
+        progress=True,
+    )
+    apply = partial(
+        map_batches,
+        apply_fn=s.feature_fn,
+        variables=s.variables,
+        batch_size=s.batch_size,
+    )
+    sets = {"in": s.test_ind, "OoD": s.test_ood}
+    plain = [apply(layer_distances, state=state.singularity, x=x) for x in sets.values()]
+    stepped = plain
+    if state.epsilon is not None:
+        stepped = [
+            apply(fssd.layer_scores, state=state, x=x, progress=f"score {name}")
+            for name, x in sets.items()
+        ]
+    return Scored(
+        *(np.asarray(combine(state.ensemble, d)) for d in stepped),
+        labels=_labels(s) if uses_ood else f"{len(s.val_ind)} in",
+        layers=LayerScores(
+            state,
+            0.0 if state.epsilon is None else round(float(state.epsilon), 6),
+            *stepped,
+            *plain,
+        ),
+    )
+
+
+def run_msp(s: Setting) -> Scored:
+    apply = partial(
+        map_batches, msp.score, s.logit_fn, s.variables, msp.fit(),
+        batch_size=s.batch_size,
+    )  # fmt: skip
+    return Scored(apply(s.test_ind), apply(s.test_ood), "nothing")
+
+
+def control_untrained(s: Setting) -> Scored:
+    """The whole FSSD procedure on the network as it was before training."""
+    return run_fssd(s._replace(variables=s.initial))
+
+
+def control_pixels(s: Setting) -> Scored:
+    """Logistic regression on two numbers an image: mean and deviation of its pixels."""
+
+    def statistics(x):
+        flat = as_float(x).reshape(len(x), -1)
+        return np.stack([flat.mean(1), flat.std(1)], axis=1).astype(np.float64)
+
+    y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
+    d = np.concatenate([statistics(s.val_ind), statistics(s.val_ood)])
+    score = logistic_regression().fit(d, y).decision_function
+    tested = (score(statistics(x)) for x in (s.test_ind, s.test_ood))
+    return Scored(*tested, labels=_labels(s))
+
+
+def _labels(s: Setting) -> str:
+    return f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
+
+
+METHODS: dict[str, Callable[[Setting], Scored]] = {"fssd": run_fssd, "msp": run_msp}
+
+# Rivals that know nothing of the trained network: what the labels alone are worth.
+CONTROLS: dict[str, Callable[[Setting], Scored]] = {
+    "control: untrained network": control_untrained,
+    "control: pixel mean and std": control_pixels,
+}

@@ -1,0 +1,211 @@
+"""From scores to a results folder: metrics.json, CSV, scores, pictures, report.html."""
+
+import base64
+import csv
+import html
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis import pca, plots
+from experiments import common, tables
+from experiments.methods import LayerScores, Scored, Setting
+from experiments.tables import METRICS, Result
+from fssd_jax import metrics
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.fssd import fssd
+
+SHOWN = 1000  # points a set in the scatter plot
+
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto;
+padding: 0 1em; color: #222 } table { border-collapse: collapse }
+td, th { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left } img { max-width: 100% }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
+
+
+def write(
+    folder: Path,
+    facts: Result,
+    setting: Setting,
+    methods: dict[str, Scored],
+    controls: dict[str, Scored],
+) -> None:
+    """Fill a results folder with `facts` and everything that follows from the scores."""
+    result = {
+        **facts,
+        "methods": {name: _row(s) for name, s in methods.items()},
+        "controls": {name: _row(s) for name, s in controls.items()},
+        "epsilon": None,
+        "layers": [],
+    }
+    layers = methods["fssd"].layers if "fssd" in methods else None
+    if layers is not None:
+        result |= {"epsilon": layers.epsilon, "layers": layer_facts(layers)}
+    result["warnings"] = [
+        f"layer {layer['name']} is inverted: AUROC {layer['auroc']:.3f} < 0.5, the OoD "
+        "images lie farther from F* than the in-distribution ones; its α is "
+        f"{layer['alpha']:+.2f}"
+        for layer in result["layers"]
+        if layer["inverted"]
+    ]
+    common.write_json(folder / "metrics.json", result)
+    _write_csv(folder / "metrics.csv", result)
+    everything = {**methods, **controls}
+    _write_scores(folder / "scores.npz", everything)
+    scores = {name: (s.ind, s.ood) for name, s in everything.items()}
+    plots.save(plots.roc(scores, f"{facts['benchmark']}: ROC"), folder / "roc")
+    if layers is not None:
+        _draw_layers(folder, setting, layers, result["layers"])
+    _write_html(folder, result)
+
+
+def read(path: Path) -> Result:
+    return json.loads((path / "metrics.json").read_text())
+
+
+def aggregate(folder: Path) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds of each configuration in `folder`."""
+    groups: dict[str, list[Result]] = {}
+    for path in sorted(folder.glob("[!.]*/metrics.json")):
+        result = read(path.parent)
+        digest = path.parent.name.rsplit("-", 1)[1]
+        name = f"{result['benchmark']}-{result['protocol']}-{digest}"
+        groups.setdefault(name, []).append(result)
+    return {
+        name: {
+            "seeds": [r["seed"] for r in results],
+            "paper": results[0]["paper"],
+            "methods": _over_seeds(results, "methods"),
+            "controls": _over_seeds(results, "controls"),
+        }
+        for name, results in groups.items()
+    }
+
+
+def _over_seeds(results: list[Result], kind: str):
+    return {
+        name: {
+            metric: common.mean_and_deviation([r[kind][name][metric] for r in results])
+            for metric in METRICS
+        }
+        for name in results[0][kind]
+    }
+
+
+def _row(scored: Scored) -> dict[str, Any]:
+    row = metrics.evaluate(scored.ind, scored.ood)._asdict()
+    return {**row, "labels": scored.labels}
+
+
+def layer_facts(found: LayerScores) -> list[dict[str, Any]]:
+    """Each layer alone: what it separates, and the sign that it was given."""
+    state, facts = found.state, []
+    for k, (name, center) in enumerate(state.singularity.center.items()):
+        auroc = metrics.auroc(found.ind[:, k], found.ood[:, k])
+        plain = metrics.evaluate(found.plain_ind[:, k], found.plain_ood[:, k])
+        facts.append(
+            {
+                "name": name,
+                "dim": center.size,
+                "auroc": auroc,
+                "auroc_no_step": plain.auroc,
+                "auroc_no_step_ci95": plain.auroc_ci95,
+                "alpha": float(state.ensemble.alpha[k]),
+                "inverted": auroc < 0.5,
+                "noise_spread": float(state.singularity.spread[name]),
+            }
+        )
+    return facts
+
+
+def _write_csv(path: Path, result: Result) -> None:
+    bounds = [f"{m}_{end}" for m in METRICS for end in ("low95", "high95")]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["kind", "name", *METRICS, *bounds, "labels"])
+        for kind in ("methods", "controls"):
+            for name, row in result[kind].items():
+                values = [row[m] for m in METRICS]
+                ends = [end for m in METRICS for end in row[f"{m}_ci95"]]
+                writer.writerow([kind[:-1], name, *values, *ends, row["labels"]])
+
+
+def _write_scores(path: Path, scored: dict[str, Scored]) -> None:
+    """Arrays `<row>/ind` and `<row>/ood`, and the layers' before they are combined."""
+    arrays = {}
+    for name, s in scored.items():
+        arrays |= {f"{name}/ind": s.ind, f"{name}/ood": s.ood}
+        if s.layers is not None:
+            arrays[f"{name}/layers_ind"] = s.layers.ind
+            arrays[f"{name}/layers_ood"] = s.layers.ood
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> None:
+    state = found.state
+    apply = partial(
+        map_batches,
+        apply_fn=setting.feature_fn,
+        variables=setting.variables,
+        batch_size=setting.batch_size,
+    )
+    noise = np.asarray(setting.noise)
+    distances = {
+        "in-distribution": found.plain_ind,
+        "OoD": found.plain_ood,
+        "noise": apply(fssd, state=state.singularity, x=noise),
+    }
+    titles = [f"AUROC {layer['auroc_no_step']:.3f}" for layer in facts]
+    figure = plots.layer_histograms(distances, [f["name"] for f in facts], titles)
+    plots.save(figure, folder / "layers")
+
+    # The last hidden layer, if the last of all are the logits.
+    layer = facts[max(len(facts) - 2, 0)]["name"]
+    images = {
+        "noise": noise[:SHOWN],
+        "in-distribution": setting.test_ind[:SHOWN],
+        "OoD": setting.test_ood[:SHOWN],
+    }
+    of_layer = partial(_feature, layer)
+    features = {k: apply(of_layer, state=None, x=x) for k, x in images.items()}
+    basis = pca.fit(np.concatenate([features["in-distribution"], features["OoD"]]))
+    points = {name: pca.project(basis, f) for name, f in features.items()}
+    star = pca.project(basis, state.singularity.center[layer][None])[0]
+    figure = plots.feature_scatter(points, star, basis.share, f"features of {layer}")
+    plots.save(figure, folder / "features")
+
+    if len(state.epsilons):
+        tried = np.asarray(state.epsilons), np.asarray(state.epsilon_auroc)
+        plots.save(plots.epsilon_choice(*tried, found.epsilon), folder / "epsilon")
+
+
+def _feature(layer, feature_fn, variables, _, x):
+    return feature_fn(variables, x)[layer]
+
+
+def _write_html(folder: Path, result: Result) -> None:
+    """Tables and pictures in one file that needs no other."""
+    title = f"{result['benchmark']}, protocol {result['protocol']}"
+    facts = {
+        k: result[k] for k in ("model", "counts", "sources", "versions", "device")
+    }
+    pictures = "\n".join(
+        f'<p><img alt="{path.stem}" src="data:image/png;base64,'
+        f'{base64.b64encode(path.read_bytes()).decode()}"></p>'
+        for path in (folder / f"{n}.png" for n in ("layers", "features", "roc", "epsilon"))
+        if path.exists()
+    )
+    text = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>\n"
+        f"<h1>{html.escape(title)}</h1>\n"
+        + "".join(tables.to_html(sheet) for sheet in tables.sheets([result]))
+        + f"{pictures}\n<h2>Provenance</h2>\n"
+        f"<pre>{html.escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre>\n"
+        "</body></html>\n"
+    )
+    (folder / "report.html").write_text(text, encoding="utf-8")

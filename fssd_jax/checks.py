@@ -1,0 +1,102 @@
+"""Checks at the door: every bad input becomes one error that says what to do."""
+
+import numpy as np
+
+CHUNK = 4096  # images looked at together, so that a check needs little memory
+
+
+class InputError(ValueError):
+    """The caller's input is wrong; the message says what, and how to mend it."""
+
+
+class DivergedError(RuntimeError):
+    """Training was stopped because the loss was no longer finite."""
+
+
+def images(x, name: str = "images", *, unit_range: bool = True):
+    """Return `x` unchanged if it can be scored, else raise `InputError`.
+
+    Integers must lie in 0–255; floats must be finite and, if `unit_range`, in [0, 1]
+    (models here take raw pixels; the normalisation is part of the model).
+    """
+    if not hasattr(x, "dtype"):
+        x = np.asarray(x)
+    if x.ndim < 2:
+        raise InputError(
+            f"{name}: expected an array [batch, ...] of rank 2 or more, got shape "
+            f"{tuple(x.shape)}; for a single image add the batch axis: x[None]"
+        )
+    if x.size == 0:
+        raise InputError(
+            f"{name}: the set is empty (shape {tuple(x.shape)}); at least one image "
+            "is needed"
+        )
+    integers = np.issubdtype(x.dtype, np.integer) or x.dtype == bool
+    if not (integers or np.issubdtype(x.dtype, np.floating)):
+        raise InputError(
+            f"{name}: expected integers 0-255 or floats, got dtype {x.dtype}; convert "
+            "with x.astype(np.float32)"
+        )
+    if x.dtype in (np.uint8, bool):
+        return x
+    for start in range(0, len(x), CHUNK):
+        part = np.asarray(x[start : start + CHUNK])
+        low, high = part.min(), part.max()  # NaN if any value is NaN
+        if not (np.isfinite(low) and np.isfinite(high)):
+            bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
+            raise InputError(
+                f"{name}: image {start + int(np.argmax(bad))} holds NaN or infinite "
+                "values; remove or repair such images before scoring"
+            )
+        if integers and (low < 0 or high > 255):
+            raise InputError(
+                f"{name}: integers must lie in 0-255, found {low} to {high}; rescale "
+                "to floats in [0, 1]"
+            )
+        if not integers and unit_range and (low < 0 or high > 1):
+            raise InputError(
+                f"{name}: float images must lie in [0, 1], found {low:g} to {high:g}; "
+                "divide by 255, or pass unit_range=False if your network takes other "
+                "inputs"
+            )
+    return x
+
+
+def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
+    """Return `y` as int32 [count] if every class index is in range, else raise."""
+    y = np.asarray(y)
+    if y.shape != (count,):
+        raise InputError(
+            f"{name}: expected one label per image, shape ({count},), got {y.shape}"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise InputError(
+            f"{name}: expected integer class indices, got dtype {y.dtype}; one-hot "
+            "labels become indices with y.argmax(-1)"
+        )
+    if y.min() < 0 or y.max() >= num_classes:
+        raise InputError(
+            f"{name}: out of range: found {y.min()} to {y.max()}, expected 0 to "
+            f"{num_classes - 1}; renumber the classes or raise num_classes"
+        )
+    if np.all(y == y[0]):
+        raise InputError(
+            f"{name}: one class only (all {y[0]}); a classifier needs two or more"
+        )
+    return y.astype(np.int32)
+
+
+def scores(s, name: str) -> np.ndarray:
+    """Return `s` as float64 [count], or raise if it is empty or not finite."""
+    s = np.asarray(s, np.float64)
+    if s.ndim != 1 or s.size == 0:
+        raise InputError(
+            f"{name}: expected a non-empty vector of scores, got shape {s.shape}; "
+            "both in-distribution and OoD scores are needed"
+        )
+    if not np.isfinite(s).all():
+        raise InputError(
+            f"{name}: {int((~np.isfinite(s)).sum())} of {s.size} scores are NaN or "
+            "infinite; check the network's weights and inputs"
+        )
+    return s

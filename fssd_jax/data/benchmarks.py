@@ -1,0 +1,90 @@
+"""Benchmarks: an in-distribution set, its OoD sets, and how its network is trained."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.sources import ArrayDataset, load
+
+
+class Benchmark(NamedTuple):
+    name: str
+    train: ArrayDataset  # in-distribution
+    test: ArrayDataset  # in-distribution, never trained on
+    ood: Mapping[str, ArrayDataset]  # name of the pair → OoD set
+    num_classes: int
+    mean: tuple[float, ...]  # of the training images, per channel
+    std: tuple[float, ...]
+    epochs: int
+    save_every: int  # epochs between checkpoints
+    validation: int  # images drawn from each of `test` and `ood`, for α and ε
+    paper: Mapping[str, Mapping[str, float]] | None  # Table 2: method → metric → value
+
+
+def digits() -> Benchmark:
+    """Digits 0–4 in-distribution; `near` OoD: digits 5–9; `far`: patches of photos.
+
+    Not from the paper: embedded, real and small, so that it runs anywhere.
+    """
+    train, test = (load("digits", split) for split in ("train", "test"))
+    # Nothing is trained on 5–9, so both halves of them serve as OoD.
+    others = [part.select(part.y >= 5) for part in (train, test)]
+    near = others[1]._replace(
+        x=np.concatenate([part.x for part in others]),
+        y=np.concatenate([part.y for part in others]),
+        split="train+test",
+    )
+    train, test = (part.select(part.y < 5) for part in (train, test))
+    mean, std = channel_statistics(train.x)
+    return Benchmark(
+        name="digits",
+        train=train,
+        test=test,
+        ood={"digits_near": near, "digits_far": load("photo_patches", "test")},
+        num_classes=5,
+        mean=mean,
+        std=std,
+        epochs=20,
+        save_every=5,
+        validation=100,
+        paper=None,
+    )
+
+
+BENCHMARKS = {"digits": digits}
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """Raises `InputError` for an unknown name, listing the right ones."""
+    if name not in BENCHMARKS:
+        raise InputError(f"unknown benchmark {name!r}; choose from {list(BENCHMARKS)}")
+    return BENCHMARKS[name]()
+
+
+def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, in [0, 1] units, to four places."""
+    x = as_float(x).reshape(-1, x.shape[-1]).astype(np.float64)
+    mean, std = x.mean(0).round(4), x.std(0).round(4)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def split_validation(
+    data: ArrayDataset, count: int, key: PRNGKeyArray
+) -> tuple[ArrayDataset, ArrayDataset]:
+    """(validation, test): `count` images drawn by the key, and all others.
+
+    Raises:
+      InputError: nothing would be left to test on.
+    """
+    if count >= len(data.x):
+        raise InputError(
+            f"{data.name}: {count} validation images wanted of {len(data.x)}; none "
+            "would be left to test on"
+        )
+    order = np.asarray(jax.random.permutation(key, len(data.x)))
+    return data.select(order[:count]), data.select(np.sort(order[count:]))

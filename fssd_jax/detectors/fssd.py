@@ -1,0 +1,131 @@
+"""FSSD-Ensem: Algorithm 1 of Huang et al. (2021), from what data you have.
+
+    score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fssd_jax import fssd
+from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.ensemble import Ensemble, choose_epsilon, combine, fit_ensemble
+from fssd_jax.features import FeatureFn, Variables
+
+# "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
+EPSILONS = tuple(i / 100 for i in range(21))
+
+
+class State(NamedTuple):
+    """A fitted FSSD detector."""
+
+    singularity: fssd.Singularity
+    # None is ε = 0: known when compiling, so that no gradient is computed.
+    epsilon: Float[Array, ""] | None
+    ensemble: Ensemble
+    # Why this ε: mean AUROC in cross-validation for each ε tried; empty if none were.
+    epsilons: Float[Array, " epsilon"]
+    epsilon_auroc: Float[Array, " epsilon"]
+
+
+def fit(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    noise,
+    ind=None,
+    ood=None,
+    *,
+    epsilons: Sequence[float] = EPSILONS,
+    seed: int = 0,
+    batch_size: int = 64,
+    unit_range: bool = True,
+    progress: bool = False,
+) -> State:
+    """Estimate F*, and the weights from as much validation data as there is.
+
+    - `noise` alone: ε = 0 and the mean over layers of FSSD^(k) / spread_k, the noise's
+      own root-mean-square distance. No data and no labels are used.
+    - and `ind`: ε = 0, layers standardised on `ind` and summed; a layer counts
+      negatively if noise lies farther from F* than the data do (protocol `clean`).
+    - and `ood`: α from logistic regression and ε from nested cross-validation
+      (the paper; see `ensemble`).
+
+    Args:
+      feature_fn: see `make_feature_fn`.
+      variables: the network's variables.
+      noise: samples for F*, [n, ...] or batches; or OoD validation samples.
+      ind: in-distribution validation images [n, ...], not from the test set.
+      ood: OoD validation images [m, ...], not from the test set.
+      epsilons: input steps to try, ascending, in the units of x.
+      seed: of the cross-validation folds.
+      batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
+      progress: whether to show a progress bar.
+    """
+    options = {"batch_size": batch_size, "unit_range": unit_range}
+    singularity = fssd.estimate_singularity(feature_fn, variables, noise, batch_size)
+    layers = list(singularity.center)
+    spread = jnp.stack(list(singularity.spread.values()))
+    none = jnp.zeros(0)
+    if ood is not None and ind is None:
+        raise InputError("fit: OoD validation images need in-distribution ones beside")
+    if ood is not None:
+        swept = partial(
+            map_batches, fssd.sweep, feature_fn, variables, singularity, batch_axis=1
+        )
+        steps = jnp.asarray(epsilons, jnp.float32)
+        titles = ("sweep ε, in", "sweep ε, OoD") if progress else (None, None)
+        ind_d = swept(ind, epsilons=steps, progress=titles[0], **options)
+        ood_d = swept(ood, epsilons=steps, progress=titles[1], **options)
+        choice = choose_epsilon(ind_d, ood_d, epsilons, layers, seed)
+        best = list(epsilons).index(choice.epsilon)
+        return State(
+            singularity,
+            jnp.float32(choice.epsilon) if choice.epsilon else None,
+            fit_ensemble(ind_d[best], ood_d[best], layers),
+            steps,
+            jnp.asarray(choice.auroc, jnp.float32),
+        )
+    if ind is not None:
+        d = map_batches(fssd.fssd, feature_fn, variables, singularity, ind, **options)
+        center, scale = d.mean(0), d.std(0)
+        sign = np.where(np.median(d, 0) >= np.asarray(spread), 1.0, -1.0)
+        what = "in-distribution validation images"
+    else:
+        center, scale = np.zeros(len(layers)), np.asarray(spread)
+        sign = np.full(len(layers), 1 / len(layers))
+        what = "noise samples"
+    dead = [k for k, s in zip(layers, scale, strict=True) if not s > 0]
+    if dead:
+        raise InputError(
+            f"layers {dead} have the same feature for all {what}: nothing to scale by "
+            "(dead units, or a single sample?); leave them out with layers=[...]"
+        )
+    arrays = (jnp.asarray(a, jnp.float32) for a in (center, scale, sign, 0.0))
+    return State(singularity, None, Ensemble(*arrays), none, none)
+
+
+def score(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    state: State,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """FSSD-Ensem(x), with the input step if the fit chose one."""
+    return combine(state.ensemble, layer_scores(feature_fn, variables, state, x))
+
+
+def layer_scores(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    state: State,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, "batch layers"]:
+    """FSSD^(k)(x̃_k) of every layer, before they are combined."""
+    epsilon = 0.0 if state.epsilon is None else state.epsilon
+    return fssd.fssd(feature_fn, variables, state.singularity, x, epsilon)

@@ -1,0 +1,128 @@
+"""Features of every layer from one forward pass, by Flax's `capture_intermediates`."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fssd_jax.checks import InputError
+
+Variables = dict[str, Any]
+# OrderedDict, not dict: `jit` sorts the keys of a plain dict, and layer order matters.
+FeatureFn = Callable[[Variables, Array], OrderedDict[str, Array]]
+LogitFn = Callable[[Variables, Array], Array]
+
+
+def make_feature_fn(
+    model: nn.Module, layers: Sequence[str] | None = None, **call_kwargs
+) -> FeatureFn:
+    """Return `(variables, x) -> OrderedDict` of layer name to [batch, ...] features.
+
+    A layer is a submodule of any Linen model, and its feature is what the submodule
+    returns: a name is the submodule's path joined by "/", with "#0", "#1", … appended
+    where one submodule is called several times. The features are unpooled and in the
+    order in which the forward pass makes them, whatever the order of `layers`.
+    Under `jit`, what no returned feature needs is not computed.
+
+    Args:
+      model: any Linen module.
+      layers: names; None takes `model.feature_layers`. `layer_names` lists them all.
+      **call_kwargs: passed to the model's `__call__`, such as `train=False`.
+
+    Raises (the returned function, when first called):
+      InputError: a name that the model does not have (the error lists the right
+        ones), or a layer that does not return one array.
+    """
+    wanted = tuple(getattr(model, "feature_layers", ()) if layers is None else layers)
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"layers: a name stands twice in {list(wanted)}")
+
+    def feature_fn(variables: Variables, x: Array) -> OrderedDict[str, Array]:
+        found = _capture(model, variables, x, set(wanted), call_kwargs)
+        missing = [name for name in wanted if name not in found]
+        if missing or not wanted:
+            what = (
+                f"unknown layer {', '.join(map(repr, missing))}"
+                if missing
+                else "the model has no attribute `feature_layers`"
+            )
+            raise InputError(
+                f"{what}; choose layers=[...] from {list(found)}, the layers of "
+                f"{type(model).__name__}"
+            )
+        features = OrderedDict((k, v) for k, v in found.items() if k in wanted)
+        for name, value in features.items():
+            if not isinstance(value, jax.Array) or value.ndim < 2:
+                raise InputError(
+                    f"layer {name!r} returns {jax.tree.map(jnp.shape, value)}, not one "
+                    "array [batch, ...]; give the wanted output a named submodule"
+                )
+        return features
+
+    return feature_fn
+
+
+def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> list[str]:
+    """Names of all layers that `make_feature_fn` can return, from input to output."""
+    seen = []
+    jax.eval_shape(
+        lambda: seen.extend(_capture(model, variables, x, set(), call_kwargs))
+    )
+    return seen
+
+
+def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
+    """Return `(variables, x) -> [batch, classes]`, the model's own output."""
+    return lambda variables, x: model.apply(variables, x, **call_kwargs)
+
+
+def pool(
+    features: OrderedDict[str, Float[Array, "batch ..."]],
+    how: Literal["flatten", "mean"],
+) -> OrderedDict[str, Float[Array, "batch _"]]:
+    """Flatten each feature, or average it over all axes but the first and the last."""
+    if how == "flatten":
+        reduce = lambda f: f.reshape(f.shape[0], -1)  # noqa: E731
+    elif how == "mean":
+        reduce = lambda f: f.mean(axis=tuple(range(1, f.ndim - 1)))  # noqa: E731
+    else:
+        raise InputError(f"pool: expected 'flatten' or 'mean', got {how!r}")
+    return OrderedDict((name, reduce(f)) for name, f in features.items())
+
+
+def _capture(model, variables, x, wanted, call_kwargs) -> OrderedDict[str, Any]:
+    """Outputs by layer name, in call order; None for those that are not wanted."""
+    calls: list[tuple[str, ...]] = []
+    bases = {name.split("#")[0] for name in wanted}
+
+    # Flax asks this filter as each call ends, which is the only record of the order:
+    # the collection that it returns is sorted by name.
+    def keep(module: nn.Module, method: str) -> bool:
+        if method != "__call__" or not module.path:
+            return False
+        calls.append(module.path)
+        return "/".join(module.path) in bases
+
+    _, state = model.apply(
+        variables,
+        x,
+        capture_intermediates=keep,
+        mutable=["intermediates"],
+        **call_kwargs,
+    )
+    found: OrderedDict[str, Any] = OrderedDict()
+    for i, path in enumerate(calls):
+        name, number = "/".join(path), calls[:i].count(path)
+        values: Any = (None,) * calls.count(path)
+        if name in bases:
+            values = state["intermediates"]
+            for part in (*path, "__call__"):
+                values = values[part]
+        if number < len(values):  # a lifted transform may trace one call twice
+            suffix = f"#{number}" if len(values) > 1 else ""
+            found[name + suffix] = values[number]
+    return found

@@ -1,0 +1,3 @@
+from fssd_jax.models.lenet import LeNet
+
+__all__ = ["LeNet"]
