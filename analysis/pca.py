@@ -18,12 +18,11 @@ def fit(features, components: int = 2) -> Basis:
     The sign of each is fixed (its largest entry is positive), so that runs agree.
     """
     flat = _flat(features)
-    model = PCA(components, svd_solver="auto", random_state=0).fit(flat)
-    largest = np.abs(model.components_).argmax(axis=1)
-    sign = np.sign(model.components_[np.arange(components), largest])
-    return Basis(
-        model.mean_, model.components_ * sign[:, None], model.explained_variance_ratio_
-    )
+    model = PCA(components, random_state=0).fit(flat)
+    rows = np.asarray(model.components_)
+    largest = np.abs(rows).argmax(axis=1)
+    sign = np.sign(rows[np.arange(components), largest])
+    return Basis(model.mean_, rows * sign[:, None], model.explained_variance_ratio_)
 
 
 def project(basis: Basis, features) -> np.ndarray:

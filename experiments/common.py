@@ -112,8 +112,8 @@ def results_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Sorted keys and no NaN: the same values give the same bytes, for any reader."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain)
+    """All or nothing; a NaN is an error, because not every reader takes it."""
+    text = json.dumps(value, indent=2, allow_nan=False, default=_plain)
     temporary = path.with_name(f".{path.name}.unfinished")
     temporary.write_text(text + "\n")
     temporary.rename(path)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fssd_jax.data.pipeline import as_float, map_batches
@@ -70,7 +71,8 @@ def run_fssd(s: Setting) -> Scored:
         batch_size=s.batch_size,
     )
     sets = {"in": s.test_ind, "OoD": s.test_ood}
-    plain = [apply(layer_distances, state=state.singularity, x=x) for x in sets.values()]
+    singularity = state.singularity
+    plain = [apply(layer_distances, state=singularity, x=x) for x in sets.values()]
     stepped = plain
     if state.epsilon is not None:
         stepped = [
@@ -78,7 +80,7 @@ def run_fssd(s: Setting) -> Scored:
             for name, x in sets.items()
         ]
     return Scored(
-        *(np.asarray(combine(state.ensemble, d)) for d in stepped),
+        *(np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped),
         labels=_labels(s) if uses_ood else f"{len(s.val_ind)} in",
         layers=LayerScores(
             state,
@@ -124,6 +126,6 @@ METHODS: dict[str, Callable[[Setting], Scored]] = {"fssd": run_fssd, "msp": run_
 
 # Rivals that know nothing of the trained network: what the labels alone are worth.
 CONTROLS: dict[str, Callable[[Setting], Scored]] = {
-    "control: untrained network": control_untrained,
-    "control: pixel mean and std": control_pixels,
+    "control: untrained": control_untrained,
+    "control: pixel stats": control_pixels,
 }

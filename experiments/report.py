@@ -18,10 +18,11 @@ from fssd_jax import metrics
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import fssd
 
+PICTURES = ("layers", "features", "roc", "epsilon")
 SHOWN = 1000  # points a set in the scatter plot
 
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto;
-padding: 0 1em; color: #222 } table { border-collapse: collapse }
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222;
+max-width: 70em; margin: 2em auto; padding: 0 1em } table { border-collapse: collapse }
 td, th { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: right }
 td:first-child, th:first-child { text-align: left } img { max-width: 100% }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
@@ -34,7 +35,7 @@ def write(
     methods: dict[str, Scored],
     controls: dict[str, Scored],
 ) -> None:
-    """Fill a results folder with `facts` and everything that follows from the scores."""
+    """Fill a results folder: `facts`, and all that follows from the scores."""
     result = {
         **facts,
         "methods": {name: _row(s) for name, s in methods.items()},
@@ -190,13 +191,11 @@ def _feature(layer, feature_fn, variables, _, x):
 def _write_html(folder: Path, result: Result) -> None:
     """Tables and pictures in one file that needs no other."""
     title = f"{result['benchmark']}, protocol {result['protocol']}"
-    facts = {
-        k: result[k] for k in ("model", "counts", "sources", "versions", "device")
-    }
+    facts = {k: result[k] for k in ("model", "counts", "sources", "versions", "device")}
     pictures = "\n".join(
         f'<p><img alt="{path.stem}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}"></p>'
-        for path in (folder / f"{n}.png" for n in ("layers", "features", "roc", "epsilon"))
+        for path in (folder / f"{name}.png" for name in PICTURES)
         if path.exists()
     )
     text = (

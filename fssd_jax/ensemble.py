@@ -1,4 +1,4 @@
-"""Layer ensemble: Σ_k α_k FSSD^(k) with α from logistic regression, and the choice of ε.
+"""Layer ensemble Σ_k α_k FSSD^(k): α from logistic regression, and the choice of ε.
 
 Nested cross-validation inside the validation set, as in "Evaluation" of the paper and
 in Lee et al. (2018): five stratified outer folds choose ε; inside each, and in the
@@ -58,7 +58,7 @@ def fit_ensemble(ind, ood, layers: list[str]) -> Ensemble:
     """
     d, y = _labelled(ind, ood, layers)
     model = logistic_regression().fit(d, y)
-    scaler, regression = model[0], model[-1]
+    scaler, regression = (step for _, step in model.steps)
     return Ensemble(
         jnp.asarray(scaler.mean_, jnp.float32),
         jnp.asarray(scaler.scale_, jnp.float32),
@@ -103,8 +103,9 @@ def logistic_regression() -> Pipeline:
             Cs=10,
             cv=FOLDS,
             scoring="accuracy",
-            l1_ratios=(0.0,),
-            use_legacy_attributes=False,
+            # scikit-learn carries no types, and the defaults mislead the checker.
+            l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
+            use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -77,7 +77,11 @@ def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> lis
 
 def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
     """Return `(variables, x) -> [batch, classes]`, the model's own output."""
-    return lambda variables, x: model.apply(variables, x, **call_kwargs)
+
+    def logit_fn(variables: Variables, x: Array) -> Array:
+        return cast(Array, model.apply(variables, x, **call_kwargs))
+
+    return logit_fn
 
 
 def pool(

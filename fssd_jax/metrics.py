@@ -46,23 +46,23 @@ def evaluate(ind, ood, *, resamples: int = 1000, seed: int = 0) -> Metrics:
     values, index = np.unique(-np.concatenate([ind, ood]), return_inverse=True)
     groups_ind, groups_ood = index[: len(ind)], index[len(ind) :]
 
-    def counted(groups, chosen=slice(None)):
-        return np.bincount(groups[chosen], minlength=len(values))
+    def count(groups):
+        return np.bincount(groups, minlength=len(values))
 
-    point = _from_counts(counted(groups_ind), counted(groups_ood))
+    point = _from_counts(count(groups_ind), count(groups_ood))
     rng = np.random.default_rng(seed)
     draws = np.array(
         [
             _from_counts(
-                counted(groups_ind, rng.integers(len(ind), size=len(ind))),
-                counted(groups_ood, rng.integers(len(ood), size=len(ood))),
+                count(rng.choice(groups_ind, len(ind))),
+                count(rng.choice(groups_ood, len(ood))),
             )
             for _ in range(resamples)
         ]
     )
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return Metrics(*(float(p) for p in point), *intervals)
+    intervals = list(zip(low.tolist(), high.tolist(), strict=True))
+    return Metrics(*map(float, point), *intervals)  # pyright: ignore[reportArgumentType]
 
 
 def auroc(ind, ood) -> float:

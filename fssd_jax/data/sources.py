@@ -1,7 +1,7 @@
 """Data sets that fit in memory, where each came from, and its digest."""
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -58,7 +58,7 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def _digits(split: str):
-    data = load_digits()
+    data: Any = load_digits()
     images = enlarge(data.images.astype(np.float32) / 16, SIDE)
     labels = data.target.astype(np.int32)
     parts = train_test_split(
@@ -72,9 +72,7 @@ def _photo_patches(split: str):
     try:
         photos = load_sample_images().images
     except ImportError as error:
-        raise InputError(
-            "the photographs need Pillow: pip install pillow"
-        ) from error
+        raise InputError("the photographs need Pillow: pip install pillow") from error
     patches = []
     for photo in photos:
         # ITU-R 601 luma, as in "L" images of Pillow and in MNIST-like conversions.

@@ -1,6 +1,6 @@
 """FSSD-Ensem: Algorithm 1 of Huang et al. (2021), from what data you have.
 
-    score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
+score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
 """
 
 from collections.abc import Sequence
@@ -67,47 +67,56 @@ def fit(
       unit_range: whether floats outside [0, 1] are an error.
       progress: whether to show a progress bar.
     """
-    options = {"batch_size": batch_size, "unit_range": unit_range}
-    singularity = fssd.estimate_singularity(feature_fn, variables, noise, batch_size)
-    layers = list(singularity.center)
-    spread = jnp.stack(list(singularity.spread.values()))
-    none = jnp.zeros(0)
     if ood is not None and ind is None:
         raise InputError("fit: OoD validation images need in-distribution ones beside")
-    if ood is not None:
-        swept = partial(
-            map_batches, fssd.sweep, feature_fn, variables, singularity, batch_axis=1
-        )
-        steps = jnp.asarray(epsilons, jnp.float32)
-        titles = ("sweep ε, in", "sweep ε, OoD") if progress else (None, None)
-        ind_d = swept(ind, epsilons=steps, progress=titles[0], **options)
-        ood_d = swept(ood, epsilons=steps, progress=titles[1], **options)
-        choice = choose_epsilon(ind_d, ood_d, epsilons, layers, seed)
-        best = list(epsilons).index(choice.epsilon)
-        return State(
-            singularity,
-            jnp.float32(choice.epsilon) if choice.epsilon else None,
-            fit_ensemble(ind_d[best], ood_d[best], layers),
-            steps,
-            jnp.asarray(choice.auroc, jnp.float32),
-        )
-    if ind is not None:
-        d = map_batches(fssd.fssd, feature_fn, variables, singularity, ind, **options)
-        center, scale = d.mean(0), d.std(0)
-        sign = np.where(np.median(d, 0) >= np.asarray(spread), 1.0, -1.0)
-        what = "in-distribution validation images"
+    apply = partial(
+        map_batches,
+        apply_fn=feature_fn,
+        variables=variables,
+        batch_size=batch_size,
+        unit_range=unit_range,
+    )
+    singularity = fssd.estimate_singularity(feature_fn, variables, noise, batch_size)
+    if ood is None:
+        none = jnp.zeros(0)
+        d = None if ind is None else apply(fssd.fssd, state=singularity, x=ind)
+        return State(singularity, None, _label_free(singularity, d), none, none)
+
+    steps = jnp.asarray(epsilons, jnp.float32)
+    swept = partial(apply, fssd.sweep, state=singularity, epsilons=steps, batch_axis=1)
+    ind_d = swept(x=ind, progress="sweep ε, in" if progress else None)
+    ood_d = swept(x=ood, progress="sweep ε, OoD" if progress else None)
+    layers = list(singularity.center)
+    choice = choose_epsilon(ind_d, ood_d, epsilons, layers, seed)
+    best = list(epsilons).index(choice.epsilon)
+    return State(
+        singularity,
+        jnp.float32(choice.epsilon) if choice.epsilon else None,
+        fit_ensemble(ind_d[best], ood_d[best], layers),
+        steps,
+        jnp.asarray(choice.auroc, jnp.float32),
+    )
+
+
+def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble:
+    """Weights without OoD data; `d` [n, layers] are in-distribution distances."""
+    layers = list(singularity.center)
+    spread = np.array([float(s) for s in singularity.spread.values()])
+    if d is None:
+        what, center, scale = "noise samples", np.zeros(len(layers)), spread
+        alpha = np.full(len(layers), 1 / len(layers))
     else:
-        center, scale = np.zeros(len(layers)), np.asarray(spread)
-        sign = np.full(len(layers), 1 / len(layers))
-        what = "noise samples"
-    dead = [k for k, s in zip(layers, scale, strict=True) if not s > 0]
+        what, center, scale = "in-distribution images", d.mean(0), d.std(0)
+        # Noise lies at `spread` from F*: data beyond it are told by a larger distance.
+        alpha = np.where(np.median(d, axis=0) >= spread, 1.0, -1.0)
+    dead = [name for name, s in zip(layers, scale, strict=True) if not s > 0]
     if dead:
         raise InputError(
-            f"layers {dead} have the same feature for all {what}: nothing to scale by "
-            "(dead units, or a single sample?); leave them out with layers=[...]"
+            f"layers {dead} give all {what} the same distance, so there is nothing to "
+            "scale by (dead units, or a single sample?); leave them out with "
+            "layers=[...]"
         )
-    arrays = (jnp.asarray(a, jnp.float32) for a in (center, scale, sign, 0.0))
-    return State(singularity, None, Ensemble(*arrays), none, none)
+    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
 
 
 def score(

@@ -1,4 +1,4 @@
-"""LeNet as the authors released it for FashionMNIST: 1.2 million parameters at 28×28."""
+"""LeNet as the authors released it for FashionMNIST: 1.2 million parameters."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -1,0 +1,51 @@
+# Needs Python 3.11 or later and make; everything else goes into .venv.
+.PHONY: help quickstart test lint constraints clean
+
+CANDIDATES = python3 python3.13 python3.12 python3.11 python
+SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
+BIN = .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt -e
+
+help:
+	@echo "make quickstart   train and score on embedded digits; no download of data"
+	@echo "make test         run the tests"
+	@echo "make lint         ruff and pyright"
+	@echo "make constraints  resolve the newest versions into constraints.txt"
+	@echo "make clean        remove .venv and results"
+
+quickstart: .venv/with-experiments
+	$(BIN)/python -m experiments.table2 --benchmark digits
+
+test: .venv/with-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/with-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+constraints: .venv/with-dev
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed \
+		--report .venv/resolved.json ".[all]"
+	$(BIN)/python -c "import json; \
+	found = [p['metadata'] for p in json.load(open('.venv/resolved.json'))['install']]; \
+	head = open('constraints.txt').read().splitlines()[:2]; \
+	names = sorted((m['name'].lower().replace('_', '-'), m['version']) for m in found); \
+	lines = [f'{n}=={v}' for n, v in names if n != 'fssd-jax']; \
+	open('constraints.txt', 'w').write('\n'.join(head + lines) + '\n')"
+
+clean:
+	rm -rf .venv results
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later with venv and pip" \
+		"was found; install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# One stamp an extra: `make quickstart` does not wait for the developer's tools.
+.venv/with-%: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv (a minute or two the first time)"
+	$(INSTALL) ".[$*]"
+	@touch $@
