@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+
+from fssd_jax.checks import InputError
 
 INITIAL = "initial"
 
@@ -25,17 +28,22 @@ def restore(path: Path, like: Any) -> Any:
     """Read a pytree with the structure, shapes and dtypes of `like`.
 
     Raises:
-      ValueError: the checkpoint is damaged or of another network.
+      InputError: the checkpoint is damaged or of another network.
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), target)
+            tree = checkpointer.restore(path.absolute(), target)
+        # Orbax itself lets another shape pass.
+        shapes = [[jnp.shape(a) for a in jax.tree.leaves(t)] for t in (tree, like)]
+        if shapes[0] != shapes[1]:
+            raise ValueError("the arrays have other shapes")
     except Exception as error:  # Orbax has no common base for what can go wrong
-        raise ValueError(
+        raise InputError(
             f"cannot read the checkpoint {path}: it is damaged or of another network "
             f"({type(error).__name__}); delete that folder to train afresh"
         ) from error
+    return tree
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:

@@ -7,14 +7,15 @@ from typing import Any, Literal, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fssd_jax.checks import InputError
 
 Variables = dict[str, Any]
 # OrderedDict, not dict: `jit` sorts the keys of a plain dict, and layer order matters.
-FeatureFn = Callable[[Variables, Array], OrderedDict[str, Array]]
-LogitFn = Callable[[Variables, Array], Array]
+FeatureFn = Callable[[Variables, ArrayLike], OrderedDict[str, Array]]
+LogitFn = Callable[[Variables, ArrayLike], Array]
 
 
 def make_feature_fn(
@@ -41,7 +42,7 @@ def make_feature_fn(
     if len(set(wanted)) < len(wanted):
         raise InputError(f"layers: a name stands twice in {list(wanted)}")
 
-    def feature_fn(variables: Variables, x: Array) -> OrderedDict[str, Array]:
+    def feature_fn(variables: Variables, x: ArrayLike) -> OrderedDict[str, Array]:
         found = _capture(model, variables, x, set(wanted), call_kwargs)
         missing = [name for name in wanted if name not in found]
         if missing or not wanted:
@@ -78,7 +79,7 @@ def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> lis
 def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
     """Return `(variables, x) -> [batch, classes]`, the model's own output."""
 
-    def logit_fn(variables: Variables, x: Array) -> Array:
+    def logit_fn(variables: Variables, x: ArrayLike) -> Array:
         return cast(Array, model.apply(variables, x, **call_kwargs))
 
     return logit_fn

@@ -2,7 +2,8 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Num
 
 from fssd_jax.checks import InputError
 
@@ -42,14 +43,17 @@ class LeNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channel"], train: bool = False
+        self,
+        x: Num[Array | np.ndarray, "batch *height_width_channel"],
+        train: bool = False,
     ) -> Float[Array, "batch {self.num_classes}"]:
         if x.ndim != 4 or x.shape[-1] != len(self.mean):
             raise InputError(
                 f"LeNet expects images [batch, height, width, {len(self.mean)}], got "
                 f"shape {x.shape}; grey images need a last axis of 1: x[..., None]"
             )
-        x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        mean, std = (jnp.asarray(a)[None, None, None] for a in (self.mean, self.std))
+        x = (x - mean) / std
         x = ConvRelu(32, name="conv1")(x)
         x = ConvRelu(64, name="conv2")(x)
         x = max_pool_2x2(x)

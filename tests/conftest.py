@@ -1,0 +1,60 @@
+"""Shapes in signatures are checked in tests only, by jaxtyping's import hook."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")
+
+import flax.linen as nn  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import fssd_jax  # noqa: E402
+from fssd_jax.models import LeNet  # noqa: E402
+
+# A silently broadcast operand is a wrong formula in waiting.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+class Tanh(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.tanh(nn.Dense(self.features)(x))
+
+
+class Smooth(nn.Module):
+    """A smooth network, so that finite differences are as good as they can be."""
+
+    feature_layers = ("first", "second", "logits")
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = Tanh(7, name="first")(x.reshape(x.shape[0], -1))
+        x = Tanh(5, name="second")(x)
+        return nn.Dense(3, name="logits")(x)
+
+
+@pytest.fixture(scope="session")
+def smooth():
+    """(feature_fn, variables, singularity, x) of a small smooth network."""
+    model = Smooth()
+    x = jax.random.uniform(jax.random.key(1), (6, 4, 4, 1))
+    variables = model.init(jax.random.key(0), x)
+    feature_fn = fssd_jax.make_feature_fn(model)
+    noise = fssd_jax.uniform_noise(jax.random.key(2), 50, (4, 4, 1))
+    singularity = fssd_jax.estimate_singularity(feature_fn, variables, noise)
+    return feature_fn, variables, singularity, x
+
+
+@pytest.fixture(scope="session")
+def lenet():
+    """(feature_fn, variables, singularity, images) of an untrained LeNet."""
+    model = LeNet(mean=(0.3,), std=(0.4,))
+    images = np.random.default_rng(0).integers(0, 256, (23, 28, 28, 1), np.uint8)
+    variables = model.init(jax.random.key(0), images[:1] / np.float32(255))
+    feature_fn = fssd_jax.make_feature_fn(model)
+    noise = fssd_jax.uniform_noise(jax.random.key(2), 40, (28, 28, 1))
+    singularity = fssd_jax.estimate_singularity(feature_fn, variables, noise, 16)
+    return feature_fn, variables, singularity, images

@@ -1,0 +1,211 @@
+"""The whole road on a tiny preset; slow parts are shared by the tests."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments import common, table2
+from experiments.report import PICTURES
+from fssd_jax.checks import DivergedError
+
+FILES = {
+    "config.json", "metrics.json", "metrics.csv", "scores.npz", "timing.json",
+    "report.html",
+    *(f"{p}.{e}" for p in PICTURES for e in ("png", "pdf")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    assert table2.main(["--tiny", "--seeds", "0", "1", "--out", str(folder)]) == 0
+    return folder
+
+
+def folders(out):
+    return sorted(p for p in (out / "table2").iterdir() if p.is_dir())
+
+
+def read(path):
+    return json.loads((path / "metrics.json").read_text())
+
+
+def test_one_complete_folder_for_each_pair_and_seed(out):
+    names = [
+        re.fullmatch(r"(\w+)-paper-(\d)-[0-9a-f]{8}", p.name) for p in folders(out)
+    ]
+    assert [n.groups() for n in names if n] == [
+        ("digits_far", "0"), ("digits_far", "1"),
+        ("digits_near", "0"), ("digits_near", "1"),
+    ]  # fmt: skip
+    for path in folders(out):
+        assert {p.name for p in path.iterdir()} == FILES
+
+
+def test_metrics_hold_what_they_should(out):
+    for path in folders(out):
+        m = read(path)
+        assert set(m) >= {
+            "benchmark", "protocol", "seed", "sources", "model", "epsilon", "layers",
+            "methods", "controls", "counts", "paper", "versions", "device", "warnings",
+        }  # fmt: skip
+        assert set(m["model"]) >= {"accuracy", "epochs", "parameters"}
+        assert [layer["name"] for layer in m["layers"]] == [
+            "conv1", "conv2", "fc1", "logits",
+        ]  # fmt: skip
+        assert m["layers"][0]["dim"] == 21632
+        inverted = [x["name"] for x in m["layers"] if x["auroc"] < 0.5]
+        assert len(m["warnings"]) == len(inverted)
+        for name, text in zip(inverted, m["warnings"], strict=True):
+            assert name in text
+        for row in (*m["methods"].values(), *m["controls"].values()):
+            for metric in ("auroc", "auprc", "fpr80", "fpr95"):
+                low, high = row[f"{metric}_ci95"]
+                assert 0 <= low <= high <= 1
+            assert row["auroc_ci95"][0] <= row["auroc"] <= row["auroc_ci95"][1]
+        for source in m["sources"].values():
+            assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
+
+
+def test_scores_on_disk_give_the_metrics(out):
+    from sklearn.metrics import roc_auc_score
+
+    path = folders(out)[0]
+    m, scores = read(path), np.load(path / "scores.npz")
+    assert len(scores["fssd/ind"]) == m["counts"]["test_ind"]
+    for kind in ("methods", "controls"):
+        for name, row in m[kind].items():
+            ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
+            y = np.r_[np.ones(len(ind)), np.zeros(len(ood))]
+            auroc = roc_auc_score(y, np.r_[ind, ood])
+            assert row["auroc"] == pytest.approx(auroc, abs=1e-9)
+
+
+def test_the_aggregate_is_over_seeds(out):
+    aggregate = json.loads((out / "table2" / "aggregate.json").read_text())
+    assert len(aggregate) == 2
+    for name, group in aggregate.items():
+        pair, protocol, digest = name.split("-")
+        values = [
+            read(out / "table2" / f"{pair}-{protocol}-{seed}-{digest}")["methods"]
+            for seed in group["seeds"]
+        ]
+        found = group["methods"]["msp"]["auroc"]
+        expected = [v["msp"]["auroc"] for v in values]
+        assert found["mean"] == pytest.approx(np.mean(expected))
+        assert found["std"] == pytest.approx(np.std(expected, ddof=1))
+
+
+def test_the_report_shows_every_row_and_picture(out):
+    path = folders(out)[0]
+    text = (path / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == 4
+    for name in ("fssd", "msp", "control: untrained", "conv2", "sha256"):
+        assert name in text
+
+
+def test_the_same_again_gives_the_same_bytes(out, tmp_path):
+    assert table2.main(["--tiny", "--seeds", "1", "--out", str(tmp_path)]) == 0
+    for path in folders(tmp_path):
+        twin = out / "table2" / path.name
+        for name in ("metrics.json", "metrics.csv", "config.json"):
+            assert (path / name).read_bytes() == (twin / name).read_bytes()
+
+
+def test_what_is_there_is_not_computed_again(out, capsys, monkeypatch):
+    monkeypatch.setattr(table2, "prepare", None)  # would fail if called
+    assert table2.main(["--tiny", "--seeds", "0", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("already there") == 2
+
+
+def test_clean_uses_no_ood_data(out, capsys):
+    args = ["--tiny", "--protocol", "clean", "--methods", "fssd", "--out", str(out)]
+    assert table2.main(args) == 0
+    for path in (p for p in folders(out) if "-clean-" in p.name):
+        m = read(path)
+        assert m["epsilon"] == 0
+        assert m["methods"]["fssd"]["labels"] == "20 in"
+        assert {abs(layer["alpha"]) for layer in m["layers"]} == {1.0}
+        assert not (path / "epsilon.png").exists()
+        assert list(m["methods"]) == ["fssd"]
+
+
+def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table2.report, "write", interrupted)
+    assert table2.main(["--tiny", "--out", str(tmp_path)]) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert list((tmp_path / "table2").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path):
+    left = tmp_path / ".name.unfinished"
+    left.mkdir()
+    (left / "half").touch()
+    with common.results_folder(tmp_path / "name") as folder:
+        (folder / "whole").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["name", "whole"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(table2, "load_benchmark", None)  # would fail if called
+    (tmp_path / "file").touch()
+    assert table2.main(["--tiny", "--out", str(tmp_path / "file")]) == 1
+    error = capsys.readouterr().err
+    assert "cannot write to" in error
+    assert "--out" in error
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--epochs", "0"], "--epochs: expected 1 or more, got 0"),
+        (["--noise", "1"], "--noise: expected 2 or more"),
+        (["--batch-size", "0"], "--batch-size: expected 2 or more"),
+        (["--seeds"], "at least one seed"),
+    ],
+)
+def test_bad_options(args, message, tmp_path, capsys):
+    assert table2.main(["--out", str(tmp_path), *args]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "args", [["--methods", "fsdd"], ["--benchmark", "digit"], ["--protocol", "dirty"]]
+)
+def test_unknown_names_list_the_right_ones(args, capsys):
+    with pytest.raises(SystemExit):
+        table2.main(args)
+    printed = "".join(capsys.readouterr())
+    choices = {"--methods": "msp", "--benchmark": "digits", "--protocol": "clean"}
+    assert choices[args[0]] in printed
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        table2.main(["--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    for word in (
+        "python -m experiments.table2",
+        "--seeds",
+        "singularity",
+        "report.html",
+    ):
+        assert word in printed
+
+
+def test_a_diverged_run_is_one_line(monkeypatch, tmp_path, capsys):
+    def diverged(*args, **kwargs):
+        raise DivergedError("the training loss was not finite")
+
+    monkeypatch.setattr(table2.common, "trained", diverged)
+    assert table2.main(["--tiny", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "error: the training loss was not finite\n"

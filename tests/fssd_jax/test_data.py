@@ -1,0 +1,79 @@
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from fssd_jax import InputError
+from fssd_jax.data import load
+from fssd_jax.data.benchmarks import (
+    channel_statistics,
+    load_benchmark,
+    split_validation,
+)
+from fssd_jax.data.sources import digest, enlarge
+
+
+def test_digits_are_scikit_learns():
+    parts = [load("digits", split) for split in ("train", "test")]
+    assert sum(len(p.x) for p in parts) == 1797
+    counts = sum(np.bincount(p.y, minlength=10) for p in parts)
+    np.testing.assert_array_equal(counts, np.bincount(load_digits().target))
+    for part in parts:
+        assert part.x.shape[1:] == (28, 28, 1)
+        assert part.x.min() == 0
+        assert part.x.max() <= 1
+        assert part.source.startswith("scikit-learn 1.")
+        assert part.sha256 == digest(part.x, part.y)
+    assert parts[0].sha256 != parts[1].sha256
+
+
+def test_enlarging_agrees_with_jax():
+    small = np.random.default_rng(0).uniform(size=(3, 8, 8)).astype(np.float32)
+    expected = jax.image.resize(small, (3, 28, 28), "linear")
+    np.testing.assert_allclose(enlarge(small, 28), expected, atol=1e-6)
+
+
+def test_photo_patches_tile_the_photographs():
+    from sklearn.datasets import load_sample_image
+
+    patches = load("photo_patches", "test")
+    assert len(patches.x) == 2 * (427 // 28) * (640 // 28)
+    photo = load_sample_image("china.jpg")[28:56, 56:84] / 255
+    grey = photo @ [0.299, 0.587, 0.114]
+    second_row_third_column = patches.x[640 // 28 + 2, :, :, 0]
+    np.testing.assert_allclose(second_row_third_column, grey, atol=1e-6)
+
+
+def test_the_digits_benchmark_keeps_its_sets_apart():
+    b = load_benchmark("digits")
+    assert set(b.train.y) == set(b.test.y) == set(range(5))
+    assert set(b.ood["digits_near"].y) == set(range(5, 10))
+    assert len(b.train.x) + len(b.test.x) + len(b.ood["digits_near"].x) == 1797
+    known = {image.tobytes() for image in b.train.x}
+    assert not known & {image.tobytes() for image in b.test.x}
+    mean, std = channel_statistics(b.train.x)
+    assert mean == (round(float(b.train.x.mean(dtype=np.float64)), 4),)
+    assert std == (round(float(b.train.x.std(dtype=np.float64)), 4),)
+
+
+def test_validation_and_test_share_nothing():
+    data = load("digits", "test")
+    validation, test = split_validation(data, 100, jax.random.key(0))
+    assert len(validation.x) == 100
+    together = np.concatenate([validation.x, test.x])
+    assert sorted(i.tobytes() for i in together) == sorted(i.tobytes() for i in data.x)
+    other, _ = split_validation(data, 100, jax.random.key(1))
+    assert np.any(other.x != validation.x)
+    with pytest.raises(InputError, match="none would be left"):
+        split_validation(data, len(data.x), jax.random.key(0))
+
+
+def test_unknown_names_list_the_right_ones():
+    with pytest.raises(InputError, match=r"'mnits'.*digits"):
+        load("mnits", "train")
+    with pytest.raises(InputError, match=r"no split 'val'.*train.*test"):
+        load("digits", "val")
+    with pytest.raises(InputError, match="takes no data_dir"):
+        load("digits", "test", "/tmp")
+    with pytest.raises(InputError, match=r"'fmnits'.*digits"):
+        load_benchmark("fmnits")

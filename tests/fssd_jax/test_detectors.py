@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.special
+
+from fssd_jax import InputError, make_feature_fn, make_logit_fn, map_batches, metrics
+from fssd_jax.detectors import fssd, msp
+from fssd_jax.train import train
+from tests.conftest import Smooth
+
+OPTIONS = {"batch_size": 32}
+EPSILONS = (0.0, 0.05)
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """A network trained on three classes, and a blob that it has never seen."""
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(0.2, 0.8, (4, 4, 4, 1))
+
+    def draw(which):
+        noise = rng.normal(0, 0.03, (len(which), 4, 4, 1))
+        return np.clip(centers[which] + noise, 0, 1).astype(np.float32)
+
+    y = rng.integers(0, 3, 300).astype(np.int32)
+    model = Smooth()
+    trained = train(
+        model,
+        draw(y),
+        y,
+        num_classes=3,
+        seed=0,
+        epochs=40,
+        recipe=lambda epochs, steps: optax.adam(0.01),
+        progress=False,
+    )
+    sets = [draw(rng.integers(0, 3, 100)), draw(np.full(100, 3))]
+    return model, trained.variables, sets, [draw(y[:60]), draw(np.full(60, 3))]
+
+
+def noise(n=200):
+    return np.random.default_rng(5).uniform(size=(n, 4, 4, 1)).astype(np.float32)
+
+
+def test_msp_is_the_largest_softmax_probability(smooth):
+    model = Smooth()
+    x = jax.random.uniform(jax.random.key(3), (5, 4, 4, 1))
+    variables = smooth[1]
+    logits = np.asarray(model.apply(variables, x), np.float64)
+    expected = scipy.special.softmax(logits, axis=1).max(axis=1)
+    found = msp.score(make_logit_fn(model), variables, msp.fit(), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_msp_separates_easy_blobs(blobs):
+    model, variables, sets, _ = blobs
+    scores = [
+        map_batches(msp.score, make_logit_fn(model), variables, msp.fit(), x)
+        for x in sets
+    ]
+    assert metrics.auroc(*scores) > 0.9
+
+
+@pytest.mark.parametrize("data", ["noise", "clean", "paper"])
+def test_fssd_separates_easy_blobs(blobs, data):
+    model, variables, sets, (ind, ood) = blobs
+    feature_fn = make_feature_fn(model, layers=["second", "logits"])
+    given = {"noise": (), "clean": (ind,), "paper": (ind, ood)}[data]
+    state = fssd.fit(
+        feature_fn, variables, noise(), *given, epsilons=EPSILONS, **OPTIONS
+    )
+    scores = [
+        map_batches(fssd.score, feature_fn, variables, state, x, **OPTIONS)
+        for x in sets
+    ]
+    assert metrics.auroc(*scores) > 0.95
+
+
+def test_noise_alone_gives_the_mean_distance_in_units_of_the_noises_own(blobs):
+    model, variables, sets, _ = blobs
+    feature_fn = make_feature_fn(model)
+    state = fssd.fit(feature_fn, variables, noise(), **OPTIONS)
+    of_noise, of_data = (
+        [np.asarray(f, np.float64) for f in feature_fn(variables, x).values()]
+        for x in (noise(), sets[0])
+    )
+    expected = 0
+    for n, d in zip(of_noise, of_data, strict=True):
+        center = n.mean(0)
+        spread = np.sqrt(((n - center) ** 2).sum(1).mean())
+        expected = expected + np.linalg.norm(d - center, axis=1) / spread / 3
+    found = fssd.score(feature_fn, variables, state, jnp.asarray(sets[0]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_clean_standardises_sums_and_takes_the_sign_from_noise(blobs):
+    model, variables, sets, (ind, _) = blobs
+    feature_fn = make_feature_fn(model)
+    state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
+    of_ind, of_noise, d = (
+        np.asarray(fssd.layer_scores(feature_fn, variables, state, jnp.asarray(x)))
+        for x in (ind, noise(), sets[1])
+    )
+    sign = np.where(np.median(of_ind, 0) > np.sqrt((of_noise**2).mean(0)), 1, -1)
+    expected = (sign * (d - of_ind.mean(0)) / of_ind.std(0)).sum(1)
+    found = fssd.score(feature_fn, variables, state, jnp.asarray(sets[1]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_score_does_not_depend_on_its_batch(blobs):
+    model, variables, sets, (ind, ood) = blobs
+    feature_fn = make_feature_fn(model)
+    state = fssd.fit(
+        feature_fn, variables, noise(), ind, ood, epsilons=(0.0, 0.01), **OPTIONS
+    )
+    one = map_batches(fssd.score, feature_fn, variables, state, sets[0], batch_size=7)
+    other = map_batches(
+        fssd.score, feature_fn, variables, state, sets[0][::-1], batch_size=64
+    )
+    np.testing.assert_allclose(one, other[::-1], rtol=1e-4, atol=1e-4)
+
+
+def test_constant_features_are_an_error(blobs):
+    model, variables, _, (ind, ood) = blobs
+    params = {**variables["params"]}
+    params["second"] = jax.tree.map(jnp.zeros_like, params["second"])
+    dead = {"params": params}
+    feature_fn = make_feature_fn(model, layers=["first", "second"])
+    with pytest.raises(InputError, match=r"\['second'\].*noise samples"):
+        fssd.fit(feature_fn, dead, noise())
+    with pytest.raises(InputError, match=r"\['second'\].*in-distribution"):
+        fssd.fit(feature_fn, dead, noise(), ind)
+    with pytest.raises(InputError, match=r"\['second'\].*constant"):
+        fssd.fit(feature_fn, dead, noise(), ind, ood, epsilons=EPSILONS)
+
+
+def test_ood_without_in_distribution_is_an_error(blobs):
+    model, variables, _, (_, ood) = blobs
+    with pytest.raises(InputError, match="need in-distribution ones beside"):
+        fssd.fit(make_feature_fn(model), variables, noise(), None, ood)

@@ -1,0 +1,95 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fssd_jax import InputError
+from fssd_jax.ensemble import choose_epsilon, combine, fit_ensemble
+
+LAYERS = ["a", "b", "c"]
+
+
+def sklearn_pipeline():
+    regression = LogisticRegressionCV(
+        Cs=10, cv=5, scoring="accuracy", l1_ratios=(0.0,), use_legacy_attributes=False
+    )
+    return make_pipeline(StandardScaler(), regression)
+
+
+@pytest.fixture
+def scores():
+    """Layer a tells the sets apart, b is inverted, c is noise; very unlike scales."""
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 100.0, 0.01])
+    ind = rng.normal([1.0, -0.8, 0.0], 1, (80, 3)) * scale
+    ood = rng.normal(0.0, 1, (90, 3)) * scale
+    return ind, ood
+
+
+def test_combination_is_scikit_learns_decision_function(scores):
+    ind, ood = scores
+    d, y = np.concatenate(scores), np.r_[np.ones(80), np.zeros(90)]
+    ensemble = fit_ensemble(ind, ood, LAYERS)
+    expected = sklearn_pipeline().fit(d, y).decision_function(d)
+    found = combine(ensemble, jnp.asarray(d, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_signs_are_learned(scores):
+    alpha = fit_ensemble(*scores, LAYERS).alpha
+    assert alpha[0] > 0 > alpha[1]
+    assert abs(alpha[2]) < min(alpha[0], -alpha[1])
+
+
+def test_epsilon_is_chosen_by_nested_cross_validation(scores):
+    """Against scikit-learn's own cross_val_score on the same folds."""
+    rng = np.random.default_rng(1)
+    gains = (0.0, 0.5, 1.0, 0.7)
+    ind = [scores[0] + g * np.array([1, 0, 0]) for g in gains]
+    ood = [scores[1] + rng.normal(0, 0.1, scores[1].shape) for _ in gains]
+    found = choose_epsilon(ind, ood, [0.0, 0.1, 0.2, 0.3], LAYERS, seed=3)
+    y = np.r_[np.ones(80), np.zeros(90)]
+    expected = [
+        cross_val_score(
+            sklearn_pipeline(),
+            np.concatenate([i, o]),
+            y,
+            cv=StratifiedKFold(5, shuffle=True, random_state=3),
+            scoring="roc_auc",
+        ).mean()
+        for i, o in zip(ind, ood, strict=True)
+    ]
+    np.testing.assert_allclose(found.auroc, expected, atol=1e-12)
+    assert found.epsilon == 0.2
+
+
+def test_a_tie_keeps_the_smaller_epsilon(scores):
+    ind, ood = scores
+    separable = ind + np.array([10, 0, 0])
+    found = choose_epsilon(
+        [ind, separable, separable], [ood] * 3, [0.0, 0.1, 0.2], LAYERS
+    )
+    assert found.epsilon == 0.1
+    assert found.auroc[1] == found.auroc[2] == 1
+
+
+def test_bad_validation_sets(scores):
+    ind, ood = scores
+    with pytest.raises(InputError, match=r"OoD validation set: 0 images.*both classes"):
+        fit_ensemble(ind, ood[:0], LAYERS)
+    with pytest.raises(InputError, match="in-distribution validation set: 5 images"):
+        fit_ensemble(ind[:5], ood, LAYERS)
+    with pytest.raises(InputError, match="one column for each of"):
+        fit_ensemble(ind, ood[:, :2], LAYERS)
+    with pytest.raises(InputError, match="NaN"):
+        fit_ensemble(ind * np.nan, ood, LAYERS)
+    flat = [np.array(part) for part in scores]
+    for part in flat:
+        part[:, 1] = 4.0
+    with pytest.raises(InputError, match=r"layers \['b'\].*constant"):
+        fit_ensemble(*flat, LAYERS)
+    with pytest.raises(InputError, match="ascend"):
+        choose_epsilon([ind, ind], [ood, ood], [0.1, 0.1], LAYERS)

@@ -1,0 +1,52 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fssd_jax import InputError, map_batches
+from fssd_jax.data.pipeline import as_float, pad, padded_batches
+
+
+def total(apply_fn, variables, state, x, scale=1.0):
+    return scale * (apply_fn(variables, x) + state).sum(axis=(1, 2, 3))
+
+
+def multiply(variables, x):
+    return variables * x
+
+
+X = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 1), np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 64])
+def test_all_images_are_scored_in_order(batch_size):
+    found = map_batches(
+        total, multiply, 2.0, 1.0, X, batch_size=batch_size, scale=3.0, progress="x"
+    )
+    expected = 3 * (2 * (X / 255) + 1).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_batch_axis_may_be_another():
+    def twice(apply_fn, variables, state, x):
+        return jnp.stack([x[:, 0, 0, 0], x[:, 1, 1, 0]])
+
+    found = map_batches(twice, multiply, 0, 0, X, batch_size=4, batch_axis=1)
+    np.testing.assert_allclose(found, X[:, [0, 1], [0, 1], 0].T / np.float32(255))
+
+
+def test_padding_repeats_a_real_row_and_masks_it():
+    x, mask = pad(as_float(X[:3]), 5)
+    assert mask.tolist() == [True, True, True, False, False]
+    np.testing.assert_array_equal(x[3:], x[[0, 0]])
+
+
+def test_padded_batches_are_of_one_size():
+    shapes = [(x.shape[0], mask.sum()) for x, mask in padded_batches(X, 4)]
+    assert shapes == [(4, 4), (4, 4), (4, 3)]
+
+
+def test_bad_pixels_are_found_before_anything_runs():
+    with pytest.raises(InputError, match="NaN"):
+        map_batches(total, multiply, 2.0, 1.0, np.full((3, 2, 2, 1), np.nan))
+    with pytest.raises(InputError, match="empty"):
+        map_batches(total, multiply, 2.0, 1.0, X[:0])
