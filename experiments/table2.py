@@ -7,9 +7,9 @@ Examples:
 
 For each seed and each OoD set this leaves a folder
 OUT/table2/PAIR-PROTOCOL-SEED-DIGEST/ with metrics.json, metrics.csv, scores.npz,
-config.json, timing.json, report.html and pictures, and above them aggregate.json. A
-folder that is already there is not computed again. Weights are kept in OUT/weights: a
-run that was killed goes on from its last checkpoint.
+config.json, timing.json, report.html and pictures, and above them aggregate.json and
+the tables as Markdown. A folder that is already there is not computed again. Weights
+are kept in OUT/weights: a run that was killed goes on from its last checkpoint.
 """
 
 import dataclasses
@@ -93,9 +93,11 @@ def run(config: Config) -> list[tables.Result]:
     common.write_json(folder / "aggregate.json", report.aggregate(folder))
     # In a file or a pipe there is no width to fit the tables to.
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for of_pair in results.values():
-        for sheet in tables.sheets(of_pair):
-            tables.print_sheet(console, sheet)
+    all_sheets = [s for of_pair in results.values() for s in tables.sheets(of_pair)]
+    for sheet in all_sheets:
+        tables.print_sheet(console, sheet)
+    text = "\n".join(tables.to_markdown(sheet) for sheet in all_sheets)
+    (folder / f"{config.benchmark}-{config.protocol}.md").write_text(text)
     for pair in benchmark.ood:
         for seed in config.seeds:
             print(f"results: {results_path(config, pair, seed) / 'report.html'}")

@@ -71,7 +71,7 @@ def layer_sheet(result: Result) -> Sheet:
             ]
         )
     return Sheet(
-        f"FSSD by layer, seed {result['seed']}",
+        f"{result['benchmark']}, FSSD by layer, seed {result['seed']}",
         ["layer", "dim", "AUROC, ε = 0, no labels", "AUROC at ε", "α", "inverted"],
         rows,
         [f"warning: {text}" for text in result["warnings"]],
@@ -110,6 +110,17 @@ def to_html(sheet: Sheet) -> str:
         f"<h2>{html.escape(sheet.title)}</h2>\n<table>\n"
         f"<tr>{row(sheet.headings, 'th')}</tr>\n{body}\n</table>\n{notes}\n"
     )
+
+
+def to_markdown(sheet: Sheet) -> str:
+    def row(cells):
+        return "| " + " | ".join(cells) + " |"
+
+    rule = row(["---", *["---:"] * (len(sheet.headings) - 1)])
+    lines = [f"### {sheet.title}", "", row(sheet.headings), rule]
+    lines += [row(cells) for cells in sheet.rows]
+    lines += [line for note in sheet.notes for line in ("", note)]
+    return "\n".join(lines) + "\n"
 
 
 def _cell(rows: list[dict[str, Any]], metric: str) -> str:
