@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv.
-.PHONY: help quickstart test lint constraints clean
+.PHONY: help quickstart data test lint constraints clean
 
 CANDIDATES = python3 python3.13 python3.12 python3.11 python
 SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -10,6 +10,7 @@ INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
 help:
 	@echo "make quickstart   train and score on embedded digits; no download of data"
+	@echo "make data         get FashionMNIST and MNIST, by whatever works here"
 	@echo "make test         run the tests"
 	@echo "make lint         ruff and pyright"
 	@echo "make constraints  resolve the newest versions into constraints.txt"
@@ -17,6 +18,9 @@ help:
 
 quickstart: .venv/with-experiments
 	$(BIN)/python -m experiments.table2 --benchmark digits
+
+data: .venv/with-data
+	$(BIN)/python -m fssd_jax.data.fetch
 
 test: .venv/with-dev
 	$(BIN)/python -m pytest

@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import protocols
+from experiments.protocols import Protocol
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.ensemble import combine, logistic_regression
 from fssd_jax.features import FeatureFn, LogitFn, Variables
-from fssd_jax.fssd import fssd as layer_distances
 
 
 class Setting(NamedTuple):
     """One network, one pair of data sets, one protocol."""
 
-    protocol: str  # "paper" or "clean"
+    protocol: Protocol
     feature_fn: FeatureFn
     logit_fn: LogitFn
     variables: Variables
@@ -28,8 +29,6 @@ class Setting(NamedTuple):
     val_ood: np.ndarray
     test_ind: np.ndarray
     test_ood: np.ndarray
-    epsilons: tuple[float, ...]
-    batch_size: int
     seed: int
 
 
@@ -52,49 +51,27 @@ class Scored(NamedTuple):
 
 
 def run_fssd(s: Setting) -> Scored:
-    uses_ood = s.protocol == "paper"
-    state = fssd.fit(
-        s.feature_fn,
-        s.variables,
-        s.noise,
-        s.val_ind,
-        s.val_ood if uses_ood else None,
-        epsilons=s.epsilons,
-        seed=s.seed,
-        batch_size=s.batch_size,
-        progress=True,
-    )
-    apply = partial(
-        map_batches,
-        apply_fn=s.feature_fn,
-        variables=s.variables,
-        batch_size=s.batch_size,
-    )
-    sets = {"in": s.test_ind, "OoD": s.test_ood}
-    singularity = state.singularity
-    plain = [apply(layer_distances, state=singularity, x=x) for x in sets.values()]
-    stepped = plain
-    if state.epsilon is not None:
-        stepped = [
-            apply(fssd.layer_scores, state=state, x=x, progress=f"score {name}")
-            for name, x in sets.items()
+    network = (s.feature_fn, s.variables)
+    state = protocols.fit(s.protocol, *network, s.noise, s.val_ind, s.val_ood, s.seed)
+    epsilon = 0.0 if state.epsilon is None else round(float(state.epsilon), 6)
+    sets = {"score in": s.test_ind, "score OoD": s.test_ood}
+    plain, stepped = (
+        [
+            protocols.sweep(s.protocol, *network, state.singularity, x, (e,), title)[0]
+            for title, x in sets.items()
         ]
+        for e in (0.0, epsilon)
+    )
     return Scored(
         *(np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped),
-        labels=_labels(s) if uses_ood else f"{len(s.val_ind)} in",
-        layers=LayerScores(
-            state,
-            0.0 if state.epsilon is None else round(float(state.epsilon), 6),
-            *stepped,
-            *plain,
-        ),
+        labels=f"{len(s.val_ind)} in" if s.protocol.ensemble == "clean" else _labels(s),
+        layers=LayerScores(state, epsilon, *stepped, *plain),
     )
 
 
 def run_msp(s: Setting) -> Scored:
     apply = partial(
         map_batches, msp.score, s.logit_fn, s.variables, msp.fit(),
-        batch_size=s.batch_size,
     )  # fmt: skip
     return Scored(apply(s.test_ind), apply(s.test_ood), "nothing")
 

@@ -49,7 +49,7 @@ def write(
     result["warnings"] = [
         f"layer {layer['name']} is inverted: AUROC {layer['auroc']:.3f} < 0.5, the OoD "
         "images lie farther from F* than the in-distribution ones; its α is "
-        f"{layer['alpha']:+.2f}"
+        f"{layer['alpha']:+.3g}"
         for layer in result["layers"]
         if layer["inverted"]
     ]
@@ -152,13 +152,12 @@ def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> N
         map_batches,
         apply_fn=setting.feature_fn,
         variables=setting.variables,
-        batch_size=setting.batch_size,
     )
     noise = np.asarray(setting.noise)
     distances = {
         "in-distribution": found.plain_ind,
         "OoD": found.plain_ood,
-        "noise": apply(fssd, state=state.singularity, x=noise),
+        "noise": apply(fssd, state=state.singularity, x=noise, unit_range=False),
     }
     titles = [f"AUROC {layer['auroc_no_step']:.3f}" for layer in facts]
     figure = plots.layer_histograms(distances, [f["name"] for f in facts], titles)
@@ -172,7 +171,9 @@ def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> N
         "OoD": setting.test_ood[:SHOWN],
     }
     of_layer = partial(_feature, layer)
-    features = {k: apply(of_layer, state=None, x=x) for k, x in images.items()}
+    features = {
+        k: apply(of_layer, state=None, x=x, unit_range=False) for k, x in images.items()
+    }
     basis = pca.fit(np.concatenate([features["in-distribution"], features["OoD"]]))
     points = {name: pca.project(basis, f) for name, f in features.items()}
     star = pca.project(basis, state.singularity.center[layer][None])[0]

@@ -22,13 +22,14 @@ import tyro
 from rich.console import Console
 
 import fssd_jax
-from experiments import common, report, tables
+from experiments import common, protocols, report, tables
 from experiments.methods import CONTROLS, METHODS, Setting
+from experiments.protocols import PROTOCOLS, Protocol
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark, split_validation
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.detectors.fssd import EPSILONS
+from fssd_jax.features import FeatureFn, LogitFn
 from fssd_jax.models import LeNet
 from fssd_jax.train import Trained, accuracy
 
@@ -39,24 +40,24 @@ _NOISE, _SPLIT_IND, _SPLIT_OOD = range(100, 103)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    benchmark: Literal["digits"] = "digits"
+    benchmark: Literal["digits", "fmnist"] = "digits"
     """Which data. digits: digits 0-4 against 5-9 (near) and against photographs
-    (far), embedded in scikit-learn."""
+    (far), embedded in scikit-learn. fmnist: FashionMNIST against MNIST (paper's A)."""
     methods: tuple[Literal["fssd", "msp"], ...] = ("fssd", "msp")
     """Which detectors. The controls are always run beside them."""
-    protocol: Literal["paper", "clean"] = "paper"
+    protocol: Literal["paper", "released", "clean"] = "paper"
     """paper: layer weights and input step from labelled validation images of both
-    sets. clean: nothing is fitted or chosen on any OoD set."""
+    sets. released: the same as the authors' code does it. clean: nothing is fitted
+    or chosen on any OoD set."""
     seeds: tuple[int, ...] = (0,)
     """A network, a split and a results folder for each."""
     epochs: int | None = None
     """Training epochs; by default the benchmark's own number."""
     out: Path = Path("results")
     """Where results and weights go."""
-    noise: int = 1000
-    """Uniform noise samples for the singularity F*."""
-    batch_size: int = 50
-    """Images scored at once. (Training has its own, 64.)"""
+    data_dir: Path | None = None
+    """Take the data from IDX files in this folder's subfolders fashion_mnist and
+    mnist, and from nowhere else."""
     rerun: bool = False
     """Compute again although the results folder is already there."""
     tiny: bool = False
@@ -68,6 +69,8 @@ class Prepared(NamedTuple):
 
     seed: int
     model: LeNet
+    feature_fn: FeatureFn
+    logit_fn: LogitFn
     network: Trained
     train: ArrayDataset
     epochs: int
@@ -78,16 +81,18 @@ def run(config: Config) -> list[tables.Result]:
     """From data to report; returns the metrics of every seed and pair."""
     config = checked(config)
     folder = common.writable(config.out / "table2")
-    benchmark = load_benchmark(config.benchmark)
+    benchmark = load_benchmark(config.benchmark, config.data_dir)
     results: dict[str, list[tables.Result]] = {pair: [] for pair in benchmark.ood}
     for seed in config.seeds:
         prepared = None  # trained only if a pair of this seed is still to do
         for pair in benchmark.ood:
-            path = results_path(config, pair, seed)
+            path = results_path(config, benchmark, pair, seed)
             if path.exists() and not config.rerun:
                 print(f"already there (--rerun computes it again): {path}")
             else:
-                prepared = prepared or prepare(config, benchmark, seed)
+                prepared = prepared or prepare(
+                    benchmark, seed, config.out, config.epochs, config.tiny
+                )
                 run_pair(config, benchmark, prepared, pair, path)
             results[pair].append(report.read(path))
     common.write_json(folder / "aggregate.json", report.aggregate(folder))
@@ -100,51 +105,73 @@ def run(config: Config) -> list[tables.Result]:
     (folder / f"{config.benchmark}-{config.protocol}.md").write_text(text)
     for pair in benchmark.ood:
         for seed in config.seeds:
-            print(f"results: {results_path(config, pair, seed) / 'report.html'}")
+            path = results_path(config, benchmark, pair, seed)
+            print(f"results: {path / 'report.html'}")
     return [result for of_pair in results.values() for result in of_pair]
 
 
-def prepare(config: Config, benchmark: Benchmark, seed: int) -> Prepared:
+def prepare(
+    benchmark: Benchmark, seed: int, out: Path, epochs: int | None, tiny: bool
+) -> Prepared:
     """Train the seed's network, or take it from the weights folder."""
     clock = common.Stopwatch()
-    train = benchmark.train.select(slice(128 if config.tiny else None))
-    epochs = config.epochs or (1 if config.tiny else benchmark.epochs)
+    train = benchmark.train
+    if tiny:
+        train = train.select(slice(128))
+    epochs = epochs or (1 if tiny else benchmark.epochs)
     model = LeNet(benchmark.num_classes, benchmark.mean, benchmark.std)
     with clock("training"):
         network = common.trained(
             model,
             train,
-            cache=config.out / "weights",
+            cache=out / "weights",
             seed=seed,
             epochs=epochs,
             num_classes=benchmark.num_classes,
             save_every=benchmark.save_every,
         )
-    return Prepared(seed, model, network, train, epochs, clock.seconds)
+    return Prepared(
+        seed,
+        model,
+        fssd_jax.make_feature_fn(model),
+        fssd_jax.make_logit_fn(model),
+        network,
+        train,
+        epochs,
+        clock.seconds,
+    )
 
 
-def run_pair(
-    config: Config, benchmark: Benchmark, prepared: Prepared, pair: str, path: Path
-) -> None:
-    """Score one in-distribution set against one OoD set and write the folder."""
+def make_setting(
+    benchmark: Benchmark, prepared: Prepared, pair: str, protocol: Protocol, tiny: bool
+) -> Setting:
+    """Draw noise and split validation from test, by the seed's keys."""
     key = jax.random.key(prepared.seed)
-    count = 20 if config.tiny else benchmark.validation
-    ood = benchmark.ood[pair]
+    count = 20 if tiny else benchmark.validation
+    if tiny:
+        few = protocol.epsilons[::10][:2]
+        protocol = protocol._replace(samples=min(64, protocol.samples), epsilons=few)
     val_ind, test_ind = split_validation(
         benchmark.test, count, jax.random.fold_in(key, _SPLIT_IND)
     )
     val_ood, test_ood = split_validation(
-        ood, count, jax.random.fold_in(key, _SPLIT_OOD)
+        benchmark.ood[pair], count, jax.random.fold_in(key, _SPLIT_OOD)
     )
-    noise = fssd_jax.uniform_noise(
+    if tiny:
+        test_ind = test_ind.select(slice(200))
+    if tiny or protocol.truncate:
+        test_ood = test_ood.select(slice(len(test_ind.x)))
+    noise = protocols.draw_noise(
+        protocol,
         jax.random.fold_in(key, _NOISE),
-        64 if config.tiny else config.noise,
         benchmark.train.x.shape[1:],
+        benchmark.mean,
+        benchmark.std,
     )
-    setting = Setting(
-        protocol=config.protocol,
-        feature_fn=fssd_jax.make_feature_fn(prepared.model),
-        logit_fn=fssd_jax.make_logit_fn(prepared.model),
+    return Setting(
+        protocol=protocol,
+        feature_fn=prepared.feature_fn,
+        logit_fn=prepared.logit_fn,
         variables=prepared.network.variables,
         initial=prepared.network.initial,
         noise=noise,
@@ -152,10 +179,16 @@ def run_pair(
         val_ood=val_ood.x,
         test_ind=test_ind.x,
         test_ood=test_ood.x,
-        epsilons=(0.0, 0.1) if config.tiny else EPSILONS,
-        batch_size=config.batch_size,
         seed=prepared.seed,
     )
+
+
+def run_pair(
+    config: Config, benchmark: Benchmark, prepared: Prepared, pair: str, path: Path
+) -> None:
+    """Score one in-distribution set against one OoD set and write the folder."""
+    protocol = PROTOCOLS[config.protocol]
+    setting = make_setting(benchmark, prepared, pair, protocol, config.tiny)
     clock = common.Stopwatch()
     methods, controls = {}, {}
     for name in config.methods:
@@ -167,11 +200,9 @@ def run_pair(
     facts = {
         "benchmark": pair,
         "protocol": config.protocol,
+        "switches": setting.protocol._asdict(),
         "seed": prepared.seed,
-        "sources": {
-            role: {"name": d.name, "source": d.source, "sha256": d.sha256}
-            for role, d in (("train", prepared.train), ("test", val_ind), ("ood", ood))
-        },
+        "sources": sources(benchmark, pair),
         "model": {
             "name": repr(prepared.model),
             "accuracy": accuracy(
@@ -182,21 +213,34 @@ def run_pair(
         },
         "counts": {
             "train": len(prepared.train.x),
-            "noise": len(noise),
-            "val_ind": len(val_ind.x),
-            "val_ood": len(val_ood.x),
-            "test_ind": len(test_ind.x),
-            "test_ood": len(test_ood.x),
+            "noise": len(setting.noise),
+            "val_ind": len(setting.val_ind),
+            "val_ood": len(setting.val_ood),
+            "test_ind": len(setting.test_ind),
+            "test_ood": len(setting.test_ood),
         },
         "paper": benchmark.paper,
         "versions": common.versions(),
         "device": common.device(),
     }
     with common.results_folder(path) as folder:
-        common.write_json(folder / "config.json", deciding(config))
+        common.write_json(folder / "config.json", deciding(config, benchmark))
         report.write(folder, facts, setting, methods, controls)
         seconds = {**prepared.seconds, **clock.seconds}
         common.write_json(folder / "timing.json", {"seconds": seconds})
+
+
+def sources(benchmark: Benchmark, pair: str) -> dict[str, dict[str, str]]:
+    """Where each set came from, and its digest."""
+    sets = {
+        "train": benchmark.train,
+        "test": benchmark.test,
+        "ood": benchmark.ood[pair],
+    }
+    return {
+        role: {"name": d.name, "split": d.split, "source": d.source, "sha256": d.sha256}
+        for role, d in sets.items()
+    }
 
 
 def checked(config: Config) -> Config:
@@ -205,10 +249,6 @@ def checked(config: Config) -> Config:
         raise InputError("at least one seed and one method are needed")
     if config.epochs is not None and config.epochs < 1:
         raise InputError(f"--epochs: expected 1 or more, got {config.epochs}")
-    for name in ("noise", "batch_size"):
-        if getattr(config, name) < 2:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option}: expected 2 or more")
     return dataclasses.replace(
         config,
         seeds=tuple(dict.fromkeys(config.seeds)),
@@ -216,16 +256,17 @@ def checked(config: Config) -> Config:
     )
 
 
-def deciding(config: Config) -> dict[str, Any]:
-    """The options that decide a seed's numbers; its digest names the folder."""
+def deciding(config: Config, benchmark: Benchmark) -> dict[str, Any]:
+    """What decides a seed's numbers, data included; its digest names the folder."""
     options = dataclasses.asdict(config)
-    for name in ("seeds", "out", "rerun"):
+    for name in ("seeds", "out", "rerun", "data_dir"):
         del options[name]
-    return options
+    sets = (benchmark.train, benchmark.test, *benchmark.ood.values())
+    return {**options, "data": [d.sha256 for d in sets]}
 
 
-def results_path(config: Config, pair: str, seed: int) -> Path:
-    digest = common.config_digest(deciding(config))
+def results_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> Path:
+    digest = common.config_digest(deciding(config, benchmark))
     return config.out / "table2" / f"{pair}-{config.protocol}-{seed}-{digest}"
 
 

@@ -5,6 +5,7 @@ in Lee et al. (2018): five stratified outer folds choose ε; inside each, and in
 final fit on the whole validation set, `LogisticRegressionCV` chooses its own strength.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 from fssd_jax.checks import InputError
 from fssd_jax.metrics import auroc
+
+# (in-distribution scores, OoD scores) -> how well they are told apart
+Criterion = Callable[[np.ndarray, np.ndarray], float]
 
 FOLDS = 5
 # Each outer training part, 4/5 of a set, must still fill the inner folds.
@@ -34,7 +38,7 @@ class Ensemble(NamedTuple):
 
 class EpsilonChoice(NamedTuple):
     epsilon: float
-    auroc: np.ndarray  # [epsilon] mean over the outer folds
+    auroc: np.ndarray  # [epsilon] mean over the outer folds, or of another criterion
 
 
 def combine(
@@ -45,54 +49,72 @@ def combine(
     return standard @ ensemble.alpha + ensemble.intercept
 
 
-def fit_ensemble(ind, ood, layers: list[str]) -> Ensemble:
+def fit_ensemble(
+    ind, ood, layers: list[str], model: Callable[[], Pipeline] | None = None
+) -> Ensemble:
     """α by logistic regression on standardised layer scores, in-distribution positive.
 
     Args:
       ind: [n, layers] scores of in-distribution validation images.
       ood: [m, layers] scores of OoD validation images.
       layers: their names, for errors.
+      model: makes the regression, a scaler before it or not; by default
+        `logistic_regression`.
 
     Raises:
       InputError: one of the sets is missing or too small, or a layer is constant.
     """
     d, y = _labelled(ind, ood, layers)
-    model = logistic_regression().fit(d, y)
-    scaler, regression = (step for _, step in model.steps)
-    return Ensemble(
-        jnp.asarray(scaler.mean_, jnp.float32),
-        jnp.asarray(scaler.scale_, jnp.float32),
-        jnp.asarray(regression.coef_[0], jnp.float32),
-        jnp.asarray(regression.intercept_[0], jnp.float32),
+    *scalers, regression = (
+        step for _, step in (model or logistic_regression)().fit(d, y).steps
     )
+    center = scalers[0].mean_ if scalers else np.zeros(len(layers))
+    scale = scalers[0].scale_ if scalers else np.ones(len(layers))
+    arrays = (center, scale, regression.coef_[0], regression.intercept_[0])
+    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
 
 
-def choose_epsilon(ind, ood, epsilons, layers: list[str], seed=0) -> EpsilonChoice:
-    """The ε with the best mean AUROC over five outer folds; a tie keeps the smaller.
+def choose_epsilon(
+    ind,
+    ood,
+    epsilons,
+    layers: list[str],
+    seed=0,
+    model=None,
+    criterion: Criterion = auroc,
+) -> EpsilonChoice:
+    """The ε with the best mean AUROC over five outer folds; a tie keeps the first.
 
     Args:
       ind: [epsilon, n, layers] swept scores of in-distribution validation images.
       ood: [epsilon, m, layers] the same for OoD validation images.
-      epsilons: [epsilon] ascending.
+      epsilons: [epsilon] in the order of preference: ascending in the paper's protocol.
       layers: names of the layers, for errors.
       seed: of the fold assignment, which all ε share.
+      model: as in `fit_ensemble`.
+      criterion: what is averaged over the folds.
     """
     epsilons = np.asarray(epsilons, np.float64)
-    if len(epsilons) == 0 or np.any(np.diff(epsilons) <= 0):
-        raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
+    if len(epsilons) == 0 or len(set(epsilons)) < len(epsilons):
+        raise InputError(f"epsilons: one or more, without repeats; got {epsilons}")
     means = []
     for ind_e, ood_e in zip(ind, ood, strict=True):
         d, y = _labelled(ind_e, ood_e, layers)
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(d, y)
-        fold_aurocs = []
+        of_folds = []
         for train, held in folds:
-            model = logistic_regression().fit(d[train], y[train])
-            score = model.decision_function(d[held])
-            fold_aurocs.append(auroc(score[y[held] == 1], score[y[held] == 0]))
-        means.append(np.mean(fold_aurocs))
-    means = np.array(means)
-    best = int(np.argmax(means >= means.max() - 1e-12))  # the first: the smallest ε
-    return EpsilonChoice(float(epsilons[best]), means)
+            fitted = (model or logistic_regression)().fit(d[train], y[train])
+            score = fitted.decision_function(d[held])
+            of_folds.append(criterion(score[y[held] == 1], score[y[held] == 0]))
+        means.append(np.mean(of_folds))
+    return first_best(epsilons, means)
+
+
+def first_best(epsilons, values) -> EpsilonChoice:
+    """The first ε whose value is the best, up to rounding."""
+    values = np.asarray(values)
+    best = int(np.argmax(values >= values.max() - 1e-12))
+    return EpsilonChoice(float(epsilons[best]), values)
 
 
 def logistic_regression() -> Pipeline:

@@ -90,20 +90,12 @@ def train(
     optimiser = recipe(epochs, steps)
     key = jax.random.key(seed)
 
-    state = _initial_state(model, optimiser, jax.random.fold_in(key, _INIT), x)
+    variables = jax.jit(model.init)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
+    state = TrainState(variables, optimiser.init(variables["params"]))
+    initial = jax.tree.map(jnp.copy, variables)  # the step donates its input
     history, done = np.zeros((epochs, 2)), 0
-    initial = jax.tree.map(jnp.copy, state.variables)  # the step donates its input
     if folder is not None:
-        if (folder / checkpoint.INITIAL).exists():
-            initial = checkpoint.restore(folder / checkpoint.INITIAL, initial)
-        else:
-            checkpoint.save(folder / checkpoint.INITIAL, initial)
-        done = checkpoint.last_epoch(folder)
-        if done:
-            state, history = checkpoint.restore(
-                checkpoint.epoch_path(folder, done), (state, history)
-            )
-            history = np.array(history)
+        initial, state, history, done = _resume(folder, initial, state, history)
 
     bar = tqdm(
         total=epochs * steps,
@@ -128,21 +120,7 @@ def train(
                     _fold(key, _DROPOUT, epoch * steps + i),
                 )
                 if i % CHECK_EVERY == 0 or i == steps - 1:
-                    mean = np.asarray(totals) / (i + 1)
-                    if not np.isfinite(mean[0]):
-                        raise checks.DivergedError(
-                            f"the training loss was not finite by step {i + 1} of "
-                            f"epoch {epoch + 1}; lower the learning rate, or check "
-                            "that the images and the initial weights are sane"
-                        )
-                    bar.set_postfix(
-                        {
-                            "epoch": f"{epoch + 1}/{epochs}",
-                            "loss": f"{mean[0]:.3f}",
-                            "accuracy": f"{mean[1]:.3f}",
-                        },
-                        refresh=False,
-                    )
+                    _look(bar, totals, i + 1, epoch + 1)
                 bar.update()
             history[epoch] = np.asarray(totals) / steps
             last = epoch + 1 == epochs
@@ -151,6 +129,19 @@ def train(
                 checkpoint.save(path, (state, history))
                 checkpoint.keep_only(folder, epoch + 1)
     return Trained(state.variables, initial, history)
+
+
+def _look(bar: tqdm, totals: Float[Array, "2"], step: int, epoch: int) -> None:
+    """Show the epoch's mean loss and accuracy; stop if the loss is not finite."""
+    loss, accuracy = np.asarray(totals) / step
+    if not np.isfinite(loss):
+        raise checks.DivergedError(
+            f"the training loss was not finite by step {step} of epoch {epoch}; lower "
+            "the learning rate, or check that the images and the initial weights are "
+            "sane"
+        )
+    shown = {"epoch": epoch, "loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}"}
+    bar.set_postfix(shown, refresh=False)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
@@ -195,9 +186,17 @@ def _predict(logit_fn, variables, _, x):
     return logit_fn(variables, x).argmax(-1)
 
 
-def _initial_state(model, optimiser, key, x) -> TrainState:
-    variables = jax.jit(model.init)(key, as_float(x[:1]))
-    return TrainState(variables, optimiser.init(variables["params"]))
+def _resume(folder: Path, initial, state, history):
+    """What an earlier run left in `folder`, or else the beginning as given."""
+    if (folder / checkpoint.INITIAL).exists():
+        initial = checkpoint.restore(folder / checkpoint.INITIAL, initial)
+    else:
+        checkpoint.save(folder / checkpoint.INITIAL, initial)
+    done = checkpoint.last_epoch(folder)
+    if done:
+        path = checkpoint.epoch_path(folder, done)
+        state, history = checkpoint.restore(path, (state, history))
+    return initial, state, np.array(history), done
 
 
 def _fold(key, purpose: int, number: int):

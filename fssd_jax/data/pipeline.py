@@ -78,6 +78,7 @@ def map_batches(
     batch_size: int = 64,
     batch_axis: int = 0,
     unit_range: bool = True,
+    with_mask: bool = False,
     progress: str | None = None,
     **kwargs,
 ) -> np.ndarray:
@@ -93,6 +94,8 @@ def map_batches(
       batch_size: images per compiled call; small ones (32–64) are best on a CPU.
       batch_axis: the axis of the result along which the images lie.
       unit_range: whether floats outside [0, 1] are an error.
+      with_mask: whether `score` takes `mask=` [batch], false for padded rows; only
+        one whose images depend on each other needs it.
       progress: a title for a progress bar; None for no bar.
 
     Returns:
@@ -117,6 +120,8 @@ def map_batches(
     with bar:
         for start in range(0, len(x), size):
             part, mask = pad(as_float(x[start : start + size]), size)
+            if with_mask:
+                kwargs["mask"] = mask
             scores = _score_batch(score, apply_fn, variables, state, part, kwargs)
             if waiting:
                 collect(*waiting)

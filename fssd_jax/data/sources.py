@@ -1,6 +1,11 @@
-"""Data sets that fit in memory, where each came from, and its digest."""
+"""Data sets that fit in memory: where each is looked for, and what was found."""
 
 import hashlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +14,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
 from fssd_jax.checks import InputError
+from fssd_jax.data import idx
 
 SIDE = 28
 
@@ -26,25 +32,33 @@ class ArrayDataset(NamedTuple):
         return self._replace(x=self.x[chosen], y=self.y[chosen])
 
 
-def load(name: str, split: str, data_dir: str | None = None) -> ArrayDataset:
+Arrays = tuple[np.ndarray, np.ndarray, str]  # x, y and the source
+
+
+def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayDataset:
     """Load one split of a data set.
 
+    - `fashion_mnist`, `mnist`: splits `train` and `test`, from the first of these that
+      has them: `data_dir` alone if given (its subfolder of that name, or itself, with
+      IDX files, plain or .gz); TensorFlow Datasets, prepared or downloaded; the folder
+      of a Debian package; the folder that `make data` fills.
     - `digits`: scikit-learn's 1,797 real 8×8 digits, enlarged to 28×28. Splits `train`
       (60 %), `test` (40 %): a fixed stratified cut.
     - `photo_patches`: 28×28 grey patches, not overlapping, of scikit-learn's two
       photographs; the only split is `test`.
 
     Raises:
-      InputError: an unknown name or split (the error lists the right ones).
+      InputError: an unknown name or split (the error lists the right ones), nothing
+        found (it lists what was tried and what mends it), a damaged file.
     """
-    if name not in LOADERS:
-        raise InputError(f"unknown data set {name!r}; choose from {sorted(LOADERS)}")
-    loader, splits = LOADERS[name]
-    if split not in splits:
-        raise InputError(f"{name} has no split {split!r}; choose from {splits}")
-    if data_dir is not None:
-        raise InputError(f"{name} is embedded in scikit-learn and takes no data_dir")
-    x, y, source = loader(split)
+    if name not in SPLITS:
+        raise InputError(f"unknown data set {name!r}; choose from {sorted(SPLITS)}")
+    if split not in SPLITS[name]:
+        raise InputError(f"{name} has no split {split!r}; choose from {SPLITS[name]}")
+    if name in EMBEDDED:
+        x, y, source = EMBEDDED[name](split)
+    else:
+        x, y, source = _first_found(name, split, data_dir)
     return ArrayDataset(x, y, name, split, source, digest(x, y))
 
 
@@ -57,7 +71,109 @@ def digest(*arrays: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def _digits(split: str):
+def fetched_dir() -> Path:
+    """What `make data` fills: $FSSD_JAX_DATA, or a folder in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FSSD_JAX_DATA") or Path(cache) / "fssd_jax")
+
+
+# ---- sets that are looked for -------------------------------------------------------
+
+# Where the Debian package of a set puts its IDX files, and its name.
+DEBIAN = {
+    "fashion_mnist": ("/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"),
+}
+# Hosts that TFDS would download from; asked for first, because without a network TFDS
+# takes minutes to give up.
+_TFDS_HOSTS = {
+    "fashion_mnist": "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    "mnist": "storage.googleapis.com",
+}
+
+
+def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
+    if data_dir is not None:
+        found = [_from_idx(Path(data_dir) / name, split), _from_idx(data_dir, split)]
+        for arrays in found:
+            if not isinstance(arrays, str):
+                return arrays
+        raise InputError(f"{name}/{split}: {found[0]}; {found[1]}")
+    tried = []
+    for where, look in (
+        ("TensorFlow Datasets", lambda: from_tfds(name, split)),
+        ("a Debian package", lambda: _from_debian(name, split)),
+        ("make data", lambda: _from_idx(fetched_dir() / name, split)),
+    ):
+        arrays = look()
+        if not isinstance(arrays, str):
+            return arrays
+        tried.append(f"  {where}: {arrays}")
+    raise InputError(
+        f"{name}/{split} was not found. Tried, in this order:\n"
+        + "  --data-dir: not given; it takes a folder of IDX files, plain or .gz\n"
+        + "\n".join(tried)
+        + "\nThe quickest way out: make data"
+    )
+
+
+def _from_idx(folder: str | Path, split: str) -> Arrays | str:
+    """The arrays, or why there are none."""
+    files = idx.find(Path(folder), split)
+    if files is None:
+        return f"no IDX files of split {split} in {Path(folder).absolute()}"
+    return *idx.read(*files), str(files[0].parent.absolute())
+
+
+def _from_debian(name: str, split: str) -> Arrays | str:
+    if name not in DEBIAN:
+        return f"there is none for {name}"
+    folder, package = DEBIAN[name]
+    found = _from_idx(folder, split)
+    return f"{found} (apt-get install {package})" if isinstance(found, str) else found
+
+
+def from_tfds(name: str, split: str, download: bool = True) -> Arrays | str:
+    """By `tfds.data_source`, which needs no TensorFlow; a string says why not."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        return f'not installed ({error.name}): pip install "fssd-jax[data]"'
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)  # TFDS warns of every folder that is not there
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+        if not builder.is_prepared():
+            if not download:
+                return f"not prepared in {builder.data_dir}"
+            if not _reachable(_TFDS_HOSTS[name]):
+                return (
+                    f"not prepared in {builder.data_dir}, and {_TFDS_HOSTS[name]} "
+                    "cannot be reached; set TFDS_DATA_DIR, or get online"
+                )
+            builder.download_and_prepare()
+        rows: Any = list(builder.as_data_source(split))  # pyright: ignore
+    except Exception as error:  # whatever the network or another TFDS version does
+        return f"failed ({type(error).__name__}: {error}); set TFDS_DATA_DIR"
+    finally:
+        log.setLevel(level)
+    x = np.stack([row["image"] for row in rows])
+    y = np.array([row["label"] for row in rows], np.int32)
+    return x, y, f"tensorflow_datasets {builder.info.full_name}"
+
+
+def _reachable(host: str) -> bool:
+    try:
+        socket.create_connection((host, 80), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+# ---- sets that are embedded in scikit-learn -----------------------------------------
+
+
+def _digits(split: str) -> Arrays:
     data: Any = load_digits()
     images = enlarge(data.images.astype(np.float32) / 16, SIDE)
     labels = data.target.astype(np.int32)
@@ -68,13 +184,9 @@ def _digits(split: str):
     return images[chosen, :, :, None], labels[chosen], _embedded("digits")
 
 
-def _photo_patches(split: str):
-    try:
-        photos = load_sample_images().images
-    except ImportError as error:
-        raise InputError("the photographs need Pillow: pip install pillow") from error
+def _photo_patches(split: str) -> Arrays:
     patches = []
-    for photo in photos:
+    for photo in load_sample_images().images:
         # ITU-R 601 luma, as in "L" images of Pillow and in MNIST-like conversions.
         grey = photo.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
         rows, columns = (n // SIDE for n in grey.shape)
@@ -100,7 +212,13 @@ def _embedded(what: str) -> str:
     return f"scikit-learn {sklearn.__version__}, {what}"
 
 
-LOADERS = {
-    "digits": (_digits, ("train", "test")),
-    "photo_patches": (_photo_patches, ("test",)),
+EMBEDDED: dict[str, Callable[[str], Arrays]] = {
+    "digits": _digits,
+    "photo_patches": _photo_patches,
+}
+SPLITS = {
+    "digits": ("train", "test"),
+    "photo_patches": ("test",),
+    "fashion_mnist": ("train", "test"),
+    "mnist": ("train", "test"),
 }

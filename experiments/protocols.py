@@ -1,0 +1,229 @@
+"""The paper's procedure, the released code's, and every switch between the two.
+
+What the differences are worth: `python -m experiments.ablation_protocol`, and
+docs/protocols.md.
+"""
+
+import warnings
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from fssd_jax import metrics
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.detectors import fssd
+from fssd_jax.ensemble import (
+    Ensemble,
+    EpsilonChoice,
+    choose_epsilon,
+    combine,
+    first_best,
+    fit_ensemble,
+    logistic_regression,
+)
+from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.fssd import (
+    Singularity,
+    estimate_singularity,
+    layer_distance,
+    uniform_noise,
+)
+from fssd_jax.fssd import fssd as distances
+from fssd_jax.fssd import sweep as sign_sweep
+
+RELEASED_EPSILONS = (
+    *(0.2, 0.18, 0.16, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01),
+    *(0.008, 0.006, 0.004, 0.002, 0.001, 0.0008, 0.0006, 0.0004, 0.0002, 0.0001, 0.0),
+)
+
+
+class Protocol(NamedTuple):
+    """How F*, the weights α and the step ε are found."""
+
+    # U[0, 1] in pixels; or 0–254 to [−0.5, 0.496], fed past the normalisation.
+    noise: Literal["uniform", "released"] = "uniform"
+    samples: int = 1000  # how much noise
+    # ε·sign(∇ₓd) for each image; or ε·z, z = −∇ₓd standardised over the whole batch.
+    perturbation: Literal["sign", "standardised", "none"] = "sign"
+    epsilons: tuple[float, ...] = fssd.EPSILONS  # a tie keeps the first
+    epsilon_choice: Literal["auroc", "tnr95"] = "auroc"
+    # Regression on standardised or on raw distances; or no regression at all.
+    ensemble: Literal["standardised", "raw", "clean"] = "standardised"
+    # Nested folds of all validation images; or one half for α, the other for ε.
+    split: Literal["nested", "halves"] = "nested"
+    truncate: bool = False  # no more OoD than in-distribution test images
+    batch_size: int = 50  # matters only for the standardised perturbation
+
+
+PROTOCOLS = {
+    "paper": Protocol(),
+    "released": Protocol(
+        noise="released",
+        samples=100,
+        perturbation="standardised",
+        epsilons=RELEASED_EPSILONS,
+        epsilon_choice="tnr95",
+        ensemble="raw",
+        split="halves",
+        truncate=True,
+        batch_size=512,
+    ),
+    # Nothing is fitted or chosen on any OoD set.
+    "clean": Protocol(perturbation="none", epsilons=(0.0,), ensemble="clean"),
+}
+
+
+def draw_noise(
+    protocol: Protocol,
+    key: PRNGKeyArray,
+    shape: tuple[int, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Float[Array, "samples ..."]:
+    """Noise in raw pixel units; `mean` and `std` are those of the normalisation."""
+    if protocol.noise == "uniform":
+        return uniform_noise(key, protocol.samples, shape)
+    whole = jax.random.randint(key, (protocol.samples, *shape), 0, 255)
+    # The released code feeds this to the network as if it were normalised already.
+    normalised = (whole.astype(jnp.float32) - 127.5) / 255
+    per_channel = (1,) * len(shape) + (-1,)
+    std_, mean_ = (jnp.asarray(a).reshape(per_channel) for a in (std, mean))
+    return normalised * std_ + mean_
+
+
+def standardised_sweep(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    singularity: Singularity,
+    x: Float[Array, "batch ..."],
+    epsilons: Float[Array, " epsilon"],
+    mask: Bool[Array, " batch"],
+) -> Float[Array, "epsilon batch layers"]:
+    """Distances at x + ε·z, z = (g − mean g) / std g over the batch, g = −∇ₓFSSD.
+
+    The released code's step: it lowers the distance, and an image's score depends on
+    its batch-mates. Padded rows do not count.
+    """
+    columns = []
+    for layer in singularity.center:
+        score = partial(layer_distance, feature_fn, variables, singularity, layer)
+        gradient = -jax.grad(lambda x, f=score: f(x).sum())(x)
+        rows = mask.reshape(-1, *(1,) * (x.ndim - 1))
+        count = mask.sum() * x[0].size
+        mean = jnp.where(rows, gradient, 0).sum() / count
+        squares = jnp.where(rows, jnp.square(gradient - mean), 0).sum()
+        z = (gradient - mean) / jnp.sqrt(squares / (count - 1))
+        columns.append(jnp.stack([score(x + e * z) for e in epsilons]))
+    return jnp.stack(columns, -1)
+
+
+def fit(
+    protocol: Protocol,
+    feature_fn: FeatureFn,
+    variables: Variables,
+    noise,
+    val_ind,
+    val_ood,
+    seed: int = 0,
+) -> fssd.State:
+    """Find F*, ε and α as the switches say.
+
+    For the paper's switches this is `fssd_jax.detectors.fssd.fit` again (a test asserts
+    it), and for the clean ones it is that function.
+    """
+    if protocol.ensemble == "clean":
+        return fssd.fit(feature_fn, variables, noise, val_ind)
+    # Released noise may leave [0, 1]: it need only be finite.
+    singularity = estimate_singularity(feature_fn, variables, noise)
+    ind, ood = (
+        sweep(protocol, feature_fn, variables, singularity, x, protocol.epsilons, title)
+        for x, title in ((val_ind, "sweep ε, in"), (val_ood, "sweep ε, OoD"))
+    )
+    with warnings.catch_warnings():
+        # On raw distances the solver stops at its 100 steps, for the authors as for us.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        choice, weights = _choose(protocol, ind, ood, list(singularity.center), seed)
+    return fssd.State(
+        singularity,
+        jnp.float32(choice.epsilon) if choice.epsilon else None,
+        weights,
+        jnp.asarray(protocol.epsilons, jnp.float32),
+        jnp.asarray(choice.auroc, jnp.float32),
+    )
+
+
+def _choose(
+    protocol: Protocol, ind, ood, layers: list[str], seed: int
+) -> tuple[EpsilonChoice, Ensemble]:
+    """ε and α from swept validation distances [epsilon, n, layers]."""
+    model = logistic_regression if protocol.ensemble == "standardised" else raw_model
+    criterion = CRITERIA[protocol.epsilon_choice]
+    epsilons = protocol.epsilons
+    if protocol.split == "nested":
+        choice = choose_epsilon(ind, ood, epsilons, layers, seed, model, criterion)
+    else:
+        (ind, ind_held), (ood, ood_held) = (
+            np.array_split(d, 2, axis=1) for d in (ind, ood)
+        )
+        values = []
+        for e in range(len(epsilons)):
+            weights = fit_ensemble(ind[e], ood[e], layers, model)
+            held = (jnp.asarray(d[e], jnp.float32) for d in (ind_held, ood_held))
+            values.append(criterion(*(np.asarray(combine(weights, d)) for d in held)))
+        choice = first_best(epsilons, values)
+    best = list(epsilons).index(choice.epsilon)
+    return choice, fit_ensemble(ind[best], ood[best], layers, model)
+
+
+def sweep(
+    protocol: Protocol,
+    feature_fn: FeatureFn,
+    variables: Variables,
+    singularity: Singularity,
+    x,
+    epsilons,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Distances [epsilon, n, layers] of a data set, stepped as the protocol steps."""
+    apply = partial(
+        map_batches,
+        apply_fn=feature_fn,
+        variables=variables,
+        state=singularity,
+        x=x,
+        batch_size=protocol.batch_size,
+        progress=progress,
+    )
+    if not any(epsilons):
+        return np.repeat(apply(distances)[None], len(epsilons), axis=0)
+    steps = jnp.asarray(epsilons, jnp.float32)
+    if protocol.perturbation == "standardised":
+        return apply(standardised_sweep, epsilons=steps, batch_axis=1, with_mask=True)
+    return apply(sign_sweep, epsilons=steps, batch_axis=1)
+
+
+def raw_model() -> Pipeline:
+    """The released regression: no scaler."""
+    return make_pipeline(
+        LogisticRegressionCV(
+            random_state=42,
+            scoring="accuracy",
+            l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
+            use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
+        )
+    )
+
+
+def tnr95(ind, ood) -> float:
+    """True negative rate at the first threshold with a true positive rate of 95 %."""
+    return 1 - metrics.evaluate(ind, ood, resamples=1).fpr95
+
+
+CRITERIA = {"auroc": metrics.auroc, "tnr95": tnr95}

