@@ -19,7 +19,6 @@ from experiments import common, methods, table2, tables
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.table2 import make_setting, prepare
 from fssd_jax import metrics
-from fssd_jax.allocator import keep_memory
 from fssd_jax.data.benchmarks import load_benchmark
 
 # In the order of the procedure: F*, the weights, the choice of ε, the step, the test.
@@ -132,7 +131,7 @@ def _shown(protocol: Protocol, switch: str) -> str:
 
 def main(args: list[str] | None = None) -> int:
     config = tyro.cli(Config, args=args, description=__doc__)
-    keep_memory()
+    common.start()
     return common.run_main(lambda: run(config))
 
 

@@ -19,10 +19,34 @@ import jax
 import numpy as np
 
 from fssd_jax import train as training
+from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
 from fssd_jax.data.sources import ArrayDataset
 
+ROOT = Path(__file__).parent.parent
+# The files whose code decides a network's scores.
+SCORING = ("fssd_jax/**/*.py", "experiments/methods.py", "experiments/protocols.py")
 PACKAGES = ("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
+
+
+def start() -> None:
+    """Set up the process, before JAX is used: for the entry points only.
+
+    Memory is kept (see `fssd_jax.allocator`), and arithmetic is made full float32 and
+    repeatable: by default a GPU may multiply in TF32 and a TPU in bfloat16, which is
+    coarser than differences between scores and can flip the sign of a gradient.
+    """
+    keep_memory()
+    flag = "--xla_gpu_deterministic_ops=true"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    jax.config.update("jax_default_matmul_precision", "float32")
+
+
+def code_digest() -> str:
+    """Digest of the source that decides scores; results of other code are not used."""
+    files = sorted(path for pattern in SCORING for path in ROOT.glob(pattern))
+    return config_digest([path.read_text() for path in files])
 
 
 def config_digest(config: Any) -> str:
@@ -100,8 +124,9 @@ def writable(folder: Path) -> Path:
 def results_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block has ended well."""
     writable(path.parent)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+    for left in path.parent.glob(f".{path.name}.*.unfinished"):
+        shutil.rmtree(left)  # by a run that was killed
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     temporary.mkdir()
     try:
         yield temporary
@@ -114,7 +139,7 @@ def results_folder(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """All or nothing; a NaN is an error, because not every reader takes it."""
     text = json.dumps(value, indent=2, allow_nan=False, default=_plain)
-    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     temporary.write_text(text + "\n")
     temporary.rename(path)
 

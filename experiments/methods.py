@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sklearn.svm import SVC
 
 from experiments import protocols
 from experiments.protocols import Protocol
@@ -81,7 +82,7 @@ def control_untrained(s: Setting) -> Scored:
     return run_fssd(s._replace(variables=s.initial))
 
 
-def control_pixels(s: Setting) -> Scored:
+def control_pixel_statistics(s: Setting) -> Scored:
     """Logistic regression on two numbers an image: mean and deviation of its pixels."""
 
     def statistics(x):
@@ -95,6 +96,15 @@ def control_pixels(s: Setting) -> Scored:
     return Scored(*tested, labels=_labels(s))
 
 
+def control_raw_pixels(s: Setting) -> Scored:
+    """A support vector machine on the pixels themselves: no network at all."""
+    flat = [as_float(x).reshape(len(x), -1) for x in (s.val_ind, s.val_ood)]
+    y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
+    score = SVC().fit(np.concatenate(flat), y).decision_function
+    tested = (score(as_float(x).reshape(len(x), -1)) for x in (s.test_ind, s.test_ood))
+    return Scored(*tested, labels=_labels(s))
+
+
 def _labels(s: Setting) -> str:
     return f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
 
@@ -104,5 +114,6 @@ METHODS: dict[str, Callable[[Setting], Scored]] = {"fssd": run_fssd, "msp": run_
 # Rivals that know nothing of the trained network: what the labels alone are worth.
 CONTROLS: dict[str, Callable[[Setting], Scored]] = {
     "control: untrained": control_untrained,
-    "control: pixel stats": control_pixels,
+    "control: pixel stats": control_pixel_statistics,
+    "control: raw pixels": control_raw_pixels,
 }

@@ -141,7 +141,8 @@ def fit(
     if protocol.ensemble == "clean":
         return fssd.fit(feature_fn, variables, noise, val_ind)
     # Released noise may leave [0, 1]: it need only be finite.
-    singularity = estimate_singularity(feature_fn, variables, noise)
+    singularity = estimate_singularity(feature_fn, variables, noise, unit_range=False)
+    fssd.check_alive(singularity)
     ind, ood = (
         sweep(protocol, feature_fn, variables, singularity, x, protocol.epsilons, title)
         for x, title in ((val_ind, "sweep ε, in"), (val_ood, "sweep ε, OoD"))

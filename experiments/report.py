@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,13 @@ def write(
     layers = methods["fssd"].layers if "fssd" in methods else None
     if layers is not None:
         result |= {"epsilon": layers.epsilon, "layers": layer_facts(layers)}
-    result["warnings"] = [
-        f"layer {layer['name']} is inverted: AUROC {layer['auroc']:.3f} < 0.5, the OoD "
-        "images lie farther from F* than the in-distribution ones; its α is "
-        f"{layer['alpha']:+.3g}"
-        for layer in result["layers"]
-        if layer["inverted"]
-    ]
+    tried = setting.protocol.epsilons
+    result["warnings"] = layer_warnings(result["layers"], result["epsilon"])
+    if layers is not None and len(tried) > 1 and layers.epsilon == max(tried):
+        result["warnings"].append(
+            f"the chosen ε = {layers.epsilon} is the largest that was tried: a larger "
+            "one may do better"
+        )
     common.write_json(folder / "metrics.json", result)
     _write_csv(folder / "metrics.csv", result)
     everything = {**methods, **controls}
@@ -72,10 +73,11 @@ def aggregate(folder: Path) -> dict[str, Any]:
     """Mean and standard deviation over the seeds of each configuration in `folder`."""
     groups: dict[str, list[Result]] = {}
     for path in sorted(folder.glob("[!.]*/metrics.json")):
-        result = read(path.parent)
-        digest = path.parent.name.rsplit("-", 1)[1]
-        name = f"{result['benchmark']}-{result['protocol']}-{digest}"
-        groups.setdefault(name, []).append(result)
+        named = re.fullmatch(r"(\w+-\w+)-\d+-([0-9a-f]{8})", path.parent.name)
+        if named is None:  # a folder that somebody else put here
+            continue
+        name = "-".join(named.groups())
+        groups.setdefault(name, []).append(read(path.parent))
     return {
         name: {
             "seeds": [r["seed"] for r in results],
@@ -116,11 +118,33 @@ def layer_facts(found: LayerScores) -> list[dict[str, Any]]:
                 "auroc_no_step": plain.auroc,
                 "auroc_no_step_ci95": plain.auroc_ci95,
                 "alpha": float(state.ensemble.alpha[k]),
-                "inverted": auroc < 0.5,
+                # Below ½ as it stands, or made so by the input step.
+                "inverted": min(auroc, plain.auroc) < 0.5,
                 "noise_spread": float(state.singularity.spread[name]),
             }
         )
     return facts
+
+
+def layer_warnings(layers: list[dict[str, Any]], epsilon: float | None) -> list[str]:
+    """A sentence for each layer whose sign is not the paper's."""
+    texts = []
+    for layer in layers:
+        seen = (
+            f"layer {layer['name']} (AUROC {layer['auroc_no_step']:.3f} at ε = 0, "
+            f"{layer['auroc']:.3f} at the chosen ε = {epsilon}; "
+            f"α {layer['alpha']:+.3g})"
+        )
+        if layer["inverted"]:
+            texts.append(
+                f"{seen} is inverted: OoD images lie farther from F* than "
+                "in-distribution ones"
+            )
+        if (layer["alpha"] > 0) != (layer["auroc"] > 0.5):
+            texts.append(
+                f"{seen} is weighted against its own AUROC: it corrects other layers"
+            )
+    return texts
 
 
 def _write_csv(path: Path, result: Result) -> None:

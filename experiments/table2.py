@@ -25,7 +25,6 @@ import fssd_jax
 from experiments import common, protocols, report, tables
 from experiments.methods import CONTROLS, METHODS, Setting
 from experiments.protocols import PROTOCOLS, Protocol
-from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark, split_validation
 from fssd_jax.data.sources import ArrayDataset
@@ -232,14 +231,12 @@ def run_pair(
 
 def sources(benchmark: Benchmark, pair: str) -> dict[str, dict[str, str]]:
     """Where each set came from, and its digest."""
-    sets = {
-        "train": benchmark.train,
-        "test": benchmark.test,
-        "ood": benchmark.ood[pair],
-    }
     return {
-        role: {"name": d.name, "split": d.split, "source": d.source, "sha256": d.sha256}
-        for role, d in sets.items()
+        f"{d.name}/{d.split}": {
+            "path" if Path(d.source).is_absolute() else "version": d.source,
+            "sha256": d.sha256,
+        }
+        for d in (benchmark.train, benchmark.test, benchmark.ood[pair])
     }
 
 
@@ -247,6 +244,8 @@ def checked(config: Config) -> Config:
     """Raise `InputError` for what could not work; drop repeated seeds and methods."""
     if not config.seeds or not config.methods:
         raise InputError("at least one seed and one method are needed")
+    if not all(0 <= seed < 2**32 for seed in config.seeds):
+        raise InputError(f"--seeds: expected 0 to 2³² − 1, got {config.seeds}")
     if config.epochs is not None and config.epochs < 1:
         raise InputError(f"--epochs: expected 1 or more, got {config.epochs}")
     return dataclasses.replace(
@@ -257,12 +256,22 @@ def checked(config: Config) -> Config:
 
 
 def deciding(config: Config, benchmark: Benchmark) -> dict[str, Any]:
-    """What decides a seed's numbers, data included; its digest names the folder."""
-    options = dataclasses.asdict(config)
-    for name in ("seeds", "out", "rerun", "data_dir"):
-        del options[name]
+    """All that decides a seed's numbers; its digest names the folder."""
     sets = (benchmark.train, benchmark.test, *benchmark.ood.values())
-    return {**options, "data": [d.sha256 for d in sets]}
+    return {
+        "benchmark": config.benchmark,
+        "methods": config.methods,
+        "controls": tuple(CONTROLS),
+        "protocol": config.protocol,
+        "switches": PROTOCOLS[config.protocol]._asdict(),
+        "epochs": config.epochs or benchmark.epochs,
+        "validation": benchmark.validation,
+        "tiny": config.tiny,
+        "data": [d.sha256 for d in sets],
+        "code": common.code_digest(),
+        "versions": common.versions(),
+        "device": common.device(),
+    }
 
 
 def results_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> Path:
@@ -272,7 +281,7 @@ def results_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> 
 
 def main(args: list[str] | None = None) -> int:
     config = tyro.cli(Config, args=args, description=__doc__)
-    keep_memory()
+    common.start()
     return common.run_main(lambda: run(config))
 
 

@@ -35,6 +35,10 @@ def method_sheet(results: list[Result]) -> Sheet:
             )
     accuracy = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
     epsilon = ", ".join(str(r["epsilon"]) for r in results)
+    labels_note = (
+        ". A control knows nothing of the trained network: what it reaches, the labels "
+        "alone are worth."
+    )
     spread = "± standard deviation over seeds"
     return Sheet(
         f"{first['benchmark']}, protocol {first['protocol']}, seed "
@@ -44,8 +48,7 @@ def method_sheet(results: list[Result]) -> Sheet:
         [
             "In %; in-distribution is positive; "
             + (spread if len(results) > 1 else "[95 % bootstrap interval]")
-            + ". A control knows nothing of the trained network: what it reaches, the "
-            "labels alone are worth.",
+            + labels_note,
             f"Test accuracy of the network {accuracy}; chosen ε {epsilon}.",
         ],
     )

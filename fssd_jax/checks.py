@@ -62,6 +62,12 @@ def images(x, name: str = "images", *, unit_range: bool = True):
     return x
 
 
+def at_least_one(name: str, value: int) -> None:
+    """Raise `InputError` unless `value` is 1 or more."""
+    if value < 1:
+        raise InputError(f"{name}: expected 1 or more, got {value}")
+
+
 def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
     """Return `y` as int32 [count] if every class index is in range, else raise."""
     y = np.asarray(y)

@@ -124,8 +124,14 @@ def _capture(model, variables, x, wanted, call_kwargs) -> OrderedDict[str, Any]:
         name, number = "/".join(path), calls[:i].count(path)
         values: Any = (None,) * calls.count(path)
         if name in bases:
-            values = state["intermediates"]
+            values = state.get("intermediates", {})
             for part in (*path, "__call__"):
+                if part not in values:
+                    raise InputError(
+                        f"layer {name!r} runs inside a lifted transform such as "
+                        "nn.scan, which keeps its output; give the transform "
+                        'variable_axes={"intermediates": 0}'
+                    )
                 values = values[part]
         if number < len(values):  # a lifted transform may trace one call twice
             suffix = f"#{number}" if len(values) > 1 else ""

@@ -46,6 +46,7 @@ def estimate_singularity(
     variables: Variables,
     batches: Num[Array, "n ..."] | Iterable,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Singularity:
     """F*_k = (1/S) Σ_s F_k(x_s) over noise or OoD validation samples (Algorithm 1).
 
@@ -56,12 +57,13 @@ def estimate_singularity(
       variables: the network's variables.
       batches: one array [n, ...], or an iterable of arrays [batch, ...].
       batch_size: used when one array is given; otherwise the first batch's size.
+      unit_range: whether floats outside [0, 1] are an error.
 
     Raises:
-      InputError: no samples, or samples that are not finite.
+      InputError: no samples, or samples that are not finite or out of range.
     """
     total = None
-    for x, mask in padded_batches(batches, batch_size, "noise"):
+    for x, mask in padded_batches(batches, batch_size, "noise", unit_range=unit_range):
         part = _moments(feature_fn, variables, x, mask)
         total = part if total is None else _merge(total, part)
     if total is None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks
@@ -81,7 +81,7 @@ def train(
 
     Raises:
       InputError: unusable images or labels.
-      DivergedError: the loss is not finite; nothing is saved from then on.
+      DivergedError: the loss or the weights are not finite; such are never saved.
     """
     checks.images(x, "training images")
     y = checks.labels(y, len(x), num_classes, "training labels")
@@ -123,6 +123,8 @@ def train(
                     _look(bar, totals, i + 1, epoch + 1)
                 bar.update()
             history[epoch] = np.asarray(totals) / steps
+            if not _finite(state.variables):  # the last step's loss came before it
+                raise _diverged("weights were", steps, epoch + 1)
             last = epoch + 1 == epochs
             if folder is not None and (last or (epoch + 1) % save_every == 0):
                 path = checkpoint.epoch_path(folder, epoch + 1)
@@ -135,13 +137,21 @@ def _look(bar: tqdm, totals: Float[Array, "2"], step: int, epoch: int) -> None:
     """Show the epoch's mean loss and accuracy; stop if the loss is not finite."""
     loss, accuracy = np.asarray(totals) / step
     if not np.isfinite(loss):
-        raise checks.DivergedError(
-            f"the training loss was not finite by step {step} of epoch {epoch}; lower "
-            "the learning rate, or check that the images and the initial weights are "
-            "sane"
-        )
+        raise _diverged("training loss was", step, epoch)
     shown = {"epoch": epoch, "loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}"}
     bar.set_postfix(shown, refresh=False)
+
+
+def _diverged(what: str, step: int, epoch: int) -> checks.DivergedError:
+    return checks.DivergedError(
+        f"the {what} not finite by step {step} of epoch {epoch}; lower the learning "
+        "rate, or check that the images and the initial weights are sane"
+    )
+
+
+@jax.jit
+def _finite(tree) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))

@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import as_float
-from fssd_jax.data.sources import ArrayDataset, load
+from fssd_jax.data.sources import ArrayDataset, digest, load
 
 
 class Benchmark(NamedTuple):
@@ -38,11 +38,8 @@ def digits(data_dir: str | Path | None = None) -> Benchmark:
     train, test = (load("digits", split) for split in ("train", "test"))
     # Nothing is trained on 5–9, so both halves of them serve as OoD.
     others = [part.select(part.y >= 5) for part in (train, test)]
-    near = others[1]._replace(
-        x=np.concatenate([part.x for part in others]),
-        y=np.concatenate([part.y for part in others]),
-        split="train+test",
-    )
+    x, y = (np.concatenate([getattr(p, field) for p in others]) for field in "xy")
+    near = others[1]._replace(x=x, y=y, split="train+test", sha256=digest(x, y))
     train, test = (part.select(part.y < 5) for part in (train, test))
     mean, std = channel_statistics(train.x)
     return Benchmark(

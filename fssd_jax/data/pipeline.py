@@ -36,7 +36,7 @@ def pad(x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def padded_batches(
-    data: Any, batch_size: int, name: str = "images", *, unit_range: bool = False
+    data: Any, batch_size: int, name: str = "images", *, unit_range: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (x [size, ...] float32, mask [size]) of one size, checked.
 
@@ -49,6 +49,7 @@ def padded_batches(
         size = None
     else:
         checks.images(data, name, unit_range=unit_range)
+        checks.at_least_one("batch_size", batch_size)
         starts = range(0, len(data), batch_size)
         parts = (data[start : start + batch_size] for start in starts)
         size = min(batch_size, len(data))
@@ -105,6 +106,7 @@ def map_batches(
       InputError: an empty set, NaN, infinite or out-of-range pixels.
     """
     checks.images(x, unit_range=unit_range)
+    checks.at_least_one("batch_size", batch_size)
     size = min(batch_size, len(x))
     bar = tqdm(
         total=len(x), desc=progress, disable=progress is None, **bar_options("image")

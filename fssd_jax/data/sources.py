@@ -56,6 +56,10 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
     if split not in SPLITS[name]:
         raise InputError(f"{name} has no split {split!r}; choose from {SPLITS[name]}")
     if name in EMBEDDED:
+        if data_dir is not None:
+            raise InputError(
+                f"{name} is embedded in scikit-learn and takes no data_dir"
+            )
         x, y, source = EMBEDDED[name](split)
     else:
         x, y, source = _first_found(name, split, data_dir)

@@ -14,7 +14,13 @@ from jaxtyping import Array, Float
 from fssd_jax import fssd
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.ensemble import Ensemble, choose_epsilon, combine, fit_ensemble
+from fssd_jax.ensemble import (
+    FEWEST,
+    Ensemble,
+    choose_epsilon,
+    combine,
+    fit_ensemble,
+)
 from fssd_jax.features import FeatureFn, Variables
 
 # "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
@@ -67,8 +73,8 @@ def fit(
       unit_range: whether floats outside [0, 1] are an error.
       progress: whether to show a progress bar.
     """
-    if ood is not None and ind is None:
-        raise InputError("fit: OoD validation images need in-distribution ones beside")
+    if ood is not None:
+        _check_validation(ind, ood, epsilons)
     apply = partial(
         map_batches,
         apply_fn=feature_fn,
@@ -76,7 +82,10 @@ def fit(
         batch_size=batch_size,
         unit_range=unit_range,
     )
-    singularity = fssd.estimate_singularity(feature_fn, variables, noise, batch_size)
+    singularity = fssd.estimate_singularity(
+        feature_fn, variables, noise, batch_size, unit_range
+    )
+    check_alive(singularity)
     if ood is None:
         none = jnp.zeros(0)
         d = None if ind is None else apply(fssd.fssd, state=singularity, x=ind)
@@ -98,24 +107,54 @@ def fit(
     )
 
 
+def _check_validation(ind, ood, epsilons: Sequence[float]) -> None:
+    """Before the sweep, which takes long."""
+    if ind is None:
+        raise InputError("fit: OoD validation images need in-distribution ones beside")
+    for name, part in (("in-distribution", ind), ("OoD", ood)):
+        if len(part) < FEWEST:
+            raise InputError(
+                f"{name} validation set: {len(part)} images; nested cross-validation "
+                f"needs at least {FEWEST}"
+            )
+    if len(epsilons) == 0 or np.any(np.diff(epsilons) <= 0):
+        raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
+
+
+def check_alive(singularity: fssd.Singularity) -> None:
+    """Raise if noise has the same features at some layer, up to rounding."""
+    dead = [
+        name
+        for name, center in singularity.center.items()
+        if singularity.spread[name] <= 1e-5 * jnp.linalg.norm(center)
+    ]
+    if dead:
+        raise InputError(
+            f"layers {dead} have constant features: the same for all noise samples "
+            "(dead units, or a single sample?); leave them out with layers=[...]"
+        )
+
+
 def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble:
     """Weights without OoD data; `d` [n, layers] are in-distribution distances."""
     layers = list(singularity.center)
     spread = np.array([float(s) for s in singularity.spread.values()])
     if d is None:
-        what, center, scale = "noise samples", np.zeros(len(layers)), spread
+        center, scale = np.zeros(len(layers)), spread
         alpha = np.full(len(layers), 1 / len(layers))
     else:
-        what, center, scale = "in-distribution images", d.mean(0), d.std(0)
+        center, scale = d.mean(0), d.std(0)
         # Noise lies at `spread` from F*: data beyond it are told by a larger distance.
         alpha = np.where(np.median(d, axis=0) >= spread, 1.0, -1.0)
-    dead = [name for name, s in zip(layers, scale, strict=True) if not s > 0]
-    if dead:
-        raise InputError(
-            f"layers {dead} give all {what} the same distance, so there is nothing to "
-            "scale by (dead units, or a single sample?); leave them out with "
-            "layers=[...]"
-        )
+        flat = [
+            k for k, c, s in zip(layers, center, scale, strict=True) if s <= 1e-6 * c
+        ]
+        if flat:
+            raise InputError(
+                f"layers {flat} give all in-distribution images the same distance, so "
+                "there is nothing to standardise by; give more images, or leave them "
+                "out with layers=[...]"
+            )
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
 
 

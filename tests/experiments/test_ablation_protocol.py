@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -10,7 +11,7 @@ def test_the_ladder_leads_from_paper_to_released_one_switch_at_a_time():
     steps = ablation_protocol.ladder()
     assert steps[0][1] == PROTOCOLS["paper"]
     assert steps[-1][1] == PROTOCOLS["released"]
-    for (_, before), (switch, after) in zip(steps, steps[1:], strict=False):
+    for (_, before), (switch, after) in itertools.pairwise(steps):
         changed = {k for k in before._fields if getattr(before, k) != getattr(after, k)}
         assert changed - {"batch_size"} == {switch}
 

@@ -33,7 +33,12 @@ def test_the_papers_switches_give_the_librarys_fit(smooth, validation):
         feature_fn, variables, noise(), *validation,
         epsilons=EPSILONS, seed=4, batch_size=50,
     )  # fmt: skip
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    # They may differ in the batch size of F* alone.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        found,
+        expected,
+    )
     stepped = protocols.sweep(
         protocol, feature_fn, variables, found.singularity, validation[0],
         (float(found.epsilon),),
@@ -66,7 +71,7 @@ def test_the_released_step_agrees_with_finite_differences(smooth):
             gradient[:, pixel[0], pixel[1], 0] = -difference / 2e-6
         z = (gradient - gradient.mean()) / gradient.std(ddof=1)
         columns.append(distance(x + epsilon * z, k, layer))
-    # Three real rows and two padded ones must not matter either: 5 rows in a batch of 7.
+    # Padded rows must not matter: 5 real rows in a batch of 7.
     padded = np.concatenate([x, x[:2]]).astype(np.float32)
     found = protocols.standardised_sweep(
         feature_fn, variables, singularity, jnp.asarray(padded),

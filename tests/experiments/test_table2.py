@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import common, table2
+from experiments import common, report, table2
 from experiments.report import PICTURES
 from fssd_jax.checks import DivergedError
 
@@ -56,10 +56,6 @@ def test_metrics_hold_what_they_should(out):
             "conv1", "conv2", "fc1", "logits",
         ]  # fmt: skip
         assert m["layers"][0]["dim"] == 21632
-        inverted = [x["name"] for x in m["layers"] if x["auroc"] < 0.5]
-        assert len(m["warnings"]) == len(inverted)
-        for name, text in zip(inverted, m["warnings"], strict=True):
-            assert name in text
         for row in (*m["methods"].values(), *m["controls"].values()):
             for metric in ("auroc", "auprc", "fpr80", "fpr95"):
                 low, high = row[f"{metric}_ci95"]
@@ -67,6 +63,28 @@ def test_metrics_hold_what_they_should(out):
             assert row["auroc_ci95"][0] <= row["auroc"] <= row["auroc_ci95"][1]
         for source in m["sources"].values():
             assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
+            assert source["version"].startswith("scikit-learn ")
+        assert set(m["sources"]) >= {"digits/train", "digits/test"}
+
+
+def test_warnings_name_inverted_layers_and_signs():
+    def layer(name, plain, stepped, alpha):
+        return {
+            "name": name, "auroc_no_step": plain, "auroc": stepped, "alpha": alpha,
+            "inverted": min(plain, stepped) < 0.5,
+        }  # fmt: skip
+
+    layers = [
+        layer("good", 0.9, 0.95, 1.0),
+        layer("by_step", 0.6, 0.4, -1.0),
+        layer("always", 0.2, 0.1, -1.0),
+        layer("against", 0.8, 0.8, -1.0),
+    ]
+    texts = report.layer_warnings(layers, 0.2)
+    assert [t.split()[1] for t in texts] == ["by_step", "always", "against"]
+    assert "AUROC 0.600 at ε = 0, 0.400 at the chosen ε = 0.2; α -1" in texts[0]
+    assert "inverted" in texts[1]
+    assert "against its own AUROC" in texts[2]
 
 
 def test_scores_on_disk_give_the_metrics(out):
@@ -143,7 +161,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch, c
 
 
 def test_what_a_killed_run_left_is_swept_away(tmp_path):
-    left = tmp_path / ".name.unfinished"
+    left = tmp_path / ".name.123.unfinished"
     left.mkdir()
     (left / "half").touch()
     with common.results_folder(tmp_path / "name") as folder:
@@ -167,6 +185,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
     [
         (["--epochs", "0"], "--epochs: expected 1 or more, got 0"),
         (["--seeds"], "at least one seed"),
+        (["--seeds", "-1"], "--seeds: expected 0 to"),
     ],
 )
 def test_bad_options(args, message, tmp_path, capsys):

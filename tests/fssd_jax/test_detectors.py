@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,8 +97,11 @@ def test_noise_alone_gives_the_mean_distance_in_units_of_the_noises_own(blobs):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_clean_standardises_sums_and_takes_the_sign_from_noise(blobs):
+@pytest.mark.parametrize("trained", [True, False])
+def test_clean_standardises_sums_and_takes_the_sign_from_noise(blobs, trained):
     model, variables, sets, (ind, _) = blobs
+    if not trained:  # there noise lies farther from F* than the data do
+        variables = model.init(jax.random.key(0), ind[:1])
     feature_fn = make_feature_fn(model)
     state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
     of_ind, of_noise, d = (
@@ -104,6 +109,7 @@ def test_clean_standardises_sums_and_takes_the_sign_from_noise(blobs):
         for x in (ind, noise(), sets[1])
     )
     sign = np.where(np.median(of_ind, 0) > np.sqrt((of_noise**2).mean(0)), 1, -1)
+    assert sign.tolist() == [1 if trained else -1] * 3
     expected = (sign * (d - of_ind.mean(0)) / of_ind.std(0)).sum(1)
     found = fssd.score(feature_fn, variables, state, jnp.asarray(sets[1]))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -113,27 +119,56 @@ def test_a_score_does_not_depend_on_its_batch(blobs):
     model, variables, sets, (ind, ood) = blobs
     feature_fn = make_feature_fn(model)
     state = fssd.fit(
-        feature_fn, variables, noise(), ind, ood, epsilons=(0.0, 0.01), **OPTIONS
+        feature_fn, variables, noise(), ind, ood, epsilons=(0.01,), **OPTIONS
     )
-    one = map_batches(fssd.score, feature_fn, variables, state, sets[0], batch_size=7)
-    other = map_batches(
-        fssd.score, feature_fn, variables, state, sets[0][::-1], batch_size=64
-    )
-    np.testing.assert_allclose(one, other[::-1], rtol=1e-4, atol=1e-4)
+    assert state.epsilon == jnp.float32(0.01)
+    apply = partial(map_batches, fssd.score, feature_fn, variables, state)
+    one = apply(sets[0], batch_size=7)
+    other = apply(sets[0][::-1], batch_size=64)
+    np.testing.assert_allclose(one, other[::-1], rtol=1e-5, atol=1e-5)
 
 
 def test_constant_features_are_an_error(blobs):
     model, variables, _, (ind, ood) = blobs
     params = {**variables["params"]}
-    params["second"] = jax.tree.map(jnp.zeros_like, params["second"])
+    # Constant up to rounding only: a zero kernel and a bias.
+    kernel = params["second"]["Dense_0"]["kernel"]
+    params["second"] = {
+        "Dense_0": {"kernel": 0 * kernel, "bias": jnp.full(kernel.shape[1], 0.37)}
+    }
     dead = {"params": params}
     feature_fn = make_feature_fn(model, layers=["first", "second"])
-    with pytest.raises(InputError, match=r"\['second'\].*noise samples"):
-        fssd.fit(feature_fn, dead, noise())
-    with pytest.raises(InputError, match=r"\['second'\].*in-distribution"):
-        fssd.fit(feature_fn, dead, noise(), ind)
-    with pytest.raises(InputError, match=r"\['second'\].*constant"):
-        fssd.fit(feature_fn, dead, noise(), ind, ood, epsilons=EPSILONS)
+    for given in ((), (ind,), (ind, ood)):
+        with pytest.raises(InputError, match=r"\['second'\].*constant features"):
+            fssd.fit(feature_fn, dead, noise(), *given, epsilons=EPSILONS)
+    with pytest.raises(InputError, match=r"'second'.*constant.*single sample"):
+        fssd.fit(make_feature_fn(model), variables, noise(1))
+    with pytest.raises(InputError, match="in-distribution images the same distance"):
+        fssd.fit(make_feature_fn(model), variables, noise(), ind[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilons": ()}, "epsilons must ascend"),
+        ({"epsilons": (0.1, 0.1)}, "epsilons must ascend"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more"),
+    ],
+)
+def test_bad_options_are_found_first(blobs, options, message):
+    model, variables, _, (ind, ood) = blobs
+    with pytest.raises(InputError, match=message):
+        fssd.fit(make_feature_fn(model), variables, noise(), ind, ood, **options)
+
+
+def test_too_few_validation_images_or_noise_in_other_units(blobs):
+    model, variables, _, (ind, ood) = blobs
+    feature_fn = make_feature_fn(model)
+    with pytest.raises(InputError, match="OoD validation set: 3 images"):
+        fssd.fit(feature_fn, variables, noise(), ind, ood[:3])
+    with pytest.raises(InputError, match=r"noise: float images must lie in \[0, 1\]"):
+        fssd.fit(feature_fn, variables, noise() * 255)
+    fssd.fit(feature_fn, variables, noise() * 255, unit_range=False)
 
 
 def test_ood_without_in_distribution_is_an_error(blobs):

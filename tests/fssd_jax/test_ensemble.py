@@ -91,5 +91,5 @@ def test_bad_validation_sets(scores):
         part[:, 1] = 4.0
     with pytest.raises(InputError, match=r"layers \['b'\].*constant"):
         fit_ensemble(*flat, LAYERS)
-    with pytest.raises(InputError, match="ascend"):
+    with pytest.raises(InputError, match="without repeats"):
         choose_epsilon([ind, ind], [ood, ood], [0.1, 0.1], LAYERS)

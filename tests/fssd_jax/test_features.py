@@ -101,6 +101,32 @@ def test_a_layer_that_returns_two_arrays_is_an_error():
         make_feature_fn(Model(), layers=["pair"])({}, jnp.ones((2, 3)))
 
 
+def test_a_scanned_layer_says_what_it_needs():
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.Dense(3, name="inner")(x), None
+
+    def model(**axes):
+        scan = nn.scan(
+            Body, {"params": 0, **axes}, split_rngs={"params": True}, length=2
+        )
+
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                return scan(name="stack")(x, None)[0]
+
+        return Model()
+
+    x = jnp.ones((2, 3))
+    variables = model().init(jax.random.key(0), x)
+    names = layer_names(model(), variables, x)
+    inner = next(n for n in names if n.startswith("stack/inner"))
+    with pytest.raises(InputError, match="variable_axes"):
+        make_feature_fn(model(), layers=[inner])(variables, x)
+
+
 def test_batch_statistics_are_used_and_not_changed():
     class Normed(nn.Module):
         @nn.compact

@@ -91,7 +91,7 @@ def test_swapped_files_are_named(tmp_path):
 
 def test_images_and_labels_of_two_splits(tmp_path):
     write(tmp_path, y=Y[:5])
-    with pytest.raises(InputError, match="12 images but .* 5 labels"):
+    with pytest.raises(InputError, match=r"12 images but .* 5 labels"):
         load("mnist", "train", tmp_path)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from fssd_jax import InputError, checkpoint, make_logit_fn
@@ -135,14 +136,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path):
-    with pytest.raises(DivergedError, match=r"not finite by step 1 of epoch 2"):
-        fit(
-            tmp_path,
-            recipe=lambda epochs, steps: optax.sgd(
-                lambda step: jnp.where(step < steps - 1, 0.1, jnp.nan)
-            ),
+    def poisoned_at(bad_step):
+        return lambda epochs, steps: optax.sgd(
+            lambda step: jnp.where(step == bad_step, jnp.nan, 0.1)
         )
-    assert checkpoint.last_epoch(tmp_path) == 1
+
+    # 6 steps an epoch. The step after the poisoned one sees it in its loss.
+    with pytest.raises(DivergedError, match="loss was not finite by step 6 of epoch 2"):
+        fit(tmp_path / "within", recipe=poisoned_at(8))
+    # After an epoch's last step only the weights tell.
+    with pytest.raises(DivergedError, match=r"weights were not finite .* epoch 2"):
+        fit(tmp_path / "last", recipe=poisoned_at(11))
+    for name in ("within", "last"):
+        assert checkpoint.last_epoch(tmp_path / name) == 1
+        saved = ocp.StandardCheckpointer().restore(tmp_path / name / "epoch-00001")
+        assert all(np.isfinite(a).all() for a in jax.tree.leaves(saved))
 
 
 def test_bad_data():
