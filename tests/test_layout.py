@@ -13,6 +13,7 @@ ALLOWED = {
     "fssd_jax": {"fssd_jax"},
     "analysis": {"fssd_jax", "analysis"},
     "experiments": {"fssd_jax", "analysis", "experiments"},
+    "benchmarks": {"fssd_jax", "analysis", "experiments", "benchmarks"},
     "examples": {"fssd_jax"},
 }
 
