@@ -23,6 +23,7 @@ def test_main(tmp_path, monkeypatch):
     # In this process, because each of its own would compile anew; so without mallopt.
     monkeypatch.setattr(scoring, "_spawn", scoring.work)
     monkeypatch.setattr(scoring, "keep_memory", lambda: None)
+    monkeypatch.setattr(scoring, "EPSILONS", (0.0, 0.1))
     monkeypatch.setattr(lenet, "max_pool_2x2", lenet.max_pool_2x2)  # put back later
     assert scoring.main(["--tiny", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "benchmarks" / "scoring.json").read_text())
