@@ -91,12 +91,14 @@ def feature_scatter(
     return figure
 
 
-def epsilon_choice(epsilons: np.ndarray, auroc: np.ndarray, chosen: float) -> Figure:
-    """Validation AUROC of each ε, and the ε chosen."""
+def epsilon_choice(
+    epsilons: np.ndarray, values: np.ndarray, chosen: float, criterion: str = "AUROC"
+) -> Figure:
+    """How well each ε did on validation images, and the ε chosen."""
     figure, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
-    ax.plot(epsilons, auroc, "o-", markersize=4, color=COLORS["in-distribution"])
-    ax.axvline(chosen, color="black", linestyle=":", label=f"chosen: ε = {chosen:.2f}")
-    ax.set(xlabel="ε (pixel units)", ylabel="AUROC in cross-validation")
+    ax.plot(epsilons, values, "o-", markersize=4, color=COLORS["in-distribution"])
+    ax.axvline(chosen, color="black", linestyle=":", label=f"chosen: ε = {chosen:g}")
+    ax.set(xlabel="ε (pixel units)", ylabel=f"{criterion} in validation")
     ax.legend(fontsize="small")
     return figure
 

@@ -206,7 +206,10 @@ def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> N
 
     if len(state.epsilons):
         tried = np.asarray(state.epsilons), np.asarray(state.epsilon_auroc)
-        plots.save(plots.epsilon_choice(*tried, found.epsilon), folder / "epsilon")
+        criterion = {"auroc": "AUROC", "tnr95": "TNR at TPR 95 %"}
+        name = criterion[setting.protocol.epsilon_choice]
+        figure = plots.epsilon_choice(*tried, found.epsilon, name)
+        plots.save(figure, folder / "epsilon")
 
 
 def _feature(layer, feature_fn, variables, _, x):

@@ -42,4 +42,4 @@ def test_files_are_pictures_and_the_same_every_time(tmp_path):
 
 def test_the_chosen_epsilon_is_marked():
     figure = plots.epsilon_choice(np.array([0, 0.1]), np.array([0.6, 0.7]), 0.1)
-    assert figure.axes[0].get_legend_handles_labels()[1] == ["chosen: ε = 0.10"]
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["chosen: ε = 0.1"]
