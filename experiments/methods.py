@@ -71,9 +71,7 @@ def run_fssd(s: Setting) -> Scored:
 
 
 def run_msp(s: Setting) -> Scored:
-    apply = partial(
-        map_batches, msp.score, s.logit_fn, s.variables, msp.fit(),
-    )  # fmt: skip
+    apply = partial(map_batches, msp.score, s.logit_fn, s.variables, msp.fit())
     return Scored(apply(s.test_ind), apply(s.test_ood), "nothing")
 
 
@@ -84,24 +82,24 @@ def control_untrained(s: Setting) -> Scored:
 
 def control_pixel_statistics(s: Setting) -> Scored:
     """Logistic regression on two numbers an image: mean and deviation of its pixels."""
-
-    def statistics(x):
-        flat = as_float(x).reshape(len(x), -1)
-        return np.stack([flat.mean(1), flat.std(1)], axis=1).astype(np.float64)
-
-    y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
-    d = np.concatenate([statistics(s.val_ind), statistics(s.val_ood)])
-    score = logistic_regression().fit(d, y).decision_function
-    tested = (score(statistics(x)) for x in (s.test_ind, s.test_ood))
-    return Scored(*tested, labels=_labels(s))
+    view = lambda flat: np.stack([flat.mean(1), flat.std(1)], axis=1)  # noqa: E731
+    return _without_network(s, logistic_regression(), view)
 
 
 def control_raw_pixels(s: Setting) -> Scored:
-    """A support vector machine on the pixels themselves: no network at all."""
-    flat = [as_float(x).reshape(len(x), -1) for x in (s.val_ind, s.val_ood)]
+    """A support vector machine on the pixels themselves."""
+    return _without_network(s, SVC(), lambda flat: flat)
+
+
+def _without_network(s: Setting, model, view: Callable) -> Scored:
+    """Fit a classifier on a view of the flat validation images; score the test sets."""
+
+    def seen(x):
+        return view(as_float(x).reshape(len(x), -1).astype(np.float64))
+
     y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
-    score = SVC().fit(np.concatenate(flat), y).decision_function
-    tested = (score(as_float(x).reshape(len(x), -1)) for x in (s.test_ind, s.test_ood))
+    model.fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
+    tested = (model.decision_function(seen(x)) for x in (s.test_ind, s.test_ood))
     return Scored(*tested, labels=_labels(s))
 
 
