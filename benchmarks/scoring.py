@@ -23,7 +23,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from rich.console import Console
 
 import fssd_jax
@@ -36,6 +35,12 @@ from fssd_jax.train import train
 
 VERSIONS = ("ours", "straightforward")
 TASKS = ("plain", "sweep", "epoch")
+# Each measurement has a process of its own: malloc's settings are those of a process.
+WORKER = """
+import json, sys
+from benchmarks.scoring import work
+print(json.dumps(work(*json.loads(sys.argv[1]))))
+"""
 WHAT = {
     "plain": "plain scoring, images",
     "sweep": f"{len(EPSILONS)}-value ε sweep, images",
@@ -59,8 +64,6 @@ class Config:
     """Where the result goes."""
     tiny: bool = False
     """A smoke test of seconds."""
-    worker: str = ""
-    """Used by the benchmark itself."""
 
 
 def recomputed(feature_fn, variables, singularity, x, epsilon):
@@ -157,7 +160,7 @@ def run(config: Config) -> dict[str, Any]:
 def _spawn(task: str, version: str, count: int, batch_size: int) -> dict[str, float]:
     arguments = json.dumps([task, version, count, batch_size])
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scoring", "--worker", arguments],
+        [sys.executable, "-c", WORKER, arguments],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -190,11 +193,7 @@ def to_sheet(found: dict[str, Any]) -> tables.Sheet:
 
 
 def main(args: list[str] | None = None) -> int:
-    config = tyro.cli(Config, args=args, description=__doc__)
-    if config.worker:
-        print(json.dumps(work(*json.loads(config.worker))))
-        return 0
-    return common.run_main(lambda: run(config))
+    return common.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

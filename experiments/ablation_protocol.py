@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 
 from experiments import common, methods, table2, tables
@@ -130,9 +129,7 @@ def _shown(protocol: Protocol, switch: str) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    config = tyro.cli(Config, args=args, description=__doc__)
-    common.start()
-    return common.run_main(lambda: run(config))
+    return common.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

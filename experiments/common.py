@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import numpy as np
+import tyro
 
 from fssd_jax import train as training
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
 from fssd_jax.data.sources import ArrayDataset
 
+C = TypeVar("C")
 ROOT = Path(__file__).parent.parent
 # The files whose code decides a network's scores.
 SCORING = ("fssd_jax/**/*.py", "experiments/methods.py", "experiments/protocols.py")
@@ -184,10 +186,20 @@ def mean_and_deviation(values: list[float]) -> dict[str, float | int | None]:
     return {"mean": mean, "std": deviation, "seeds": len(values)}
 
 
-def run_main(function: Callable[[], Any]) -> int:
-    """Run an entry point; the user's own mistakes become one line, not a traceback."""
+def run_main(
+    config_type: type[C],
+    run: Callable[[C], Any],
+    description: str | None,
+    args: list[str] | None,
+) -> int:
+    """Parse the command line, set up the process and run; return the exit status.
+
+    The user's own mistakes become one line, not a traceback.
+    """
+    config = tyro.cli(config_type, args=args, description=description)
+    start()
     try:
-        function()
+        run(config)
     except (InputError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

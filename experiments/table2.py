@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import tyro
 from rich.console import Console
 
 import fssd_jax
@@ -280,9 +279,7 @@ def results_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> 
 
 
 def main(args: list[str] | None = None) -> int:
-    config = tyro.cli(Config, args=args, description=__doc__)
-    common.start()
-    return common.run_main(lambda: run(config))
+    return common.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":
