@@ -213,7 +213,7 @@ def test_help_teaches(capsys):
     for word in (
         "python -m experiments.table2",
         "--seeds",
-        "singularity",
+        "--protocol",
         "report.html",
     ):
         assert word in printed
