@@ -1,6 +1,6 @@
 """Speed of scoring, sweeping and training against a straightforward version.
 
-  python -m benchmarks.scoring            about ten minutes on two cores
+  python -m benchmarks.scoring            about twenty minutes on two cores
   python -m benchmarks.scoring --tiny     seconds; its numbers mean nothing
 
 Both versions do the same arithmetic on the same LeNet and random images, each in a

@@ -141,9 +141,7 @@ def layer_warnings(layers: list[dict[str, Any]], epsilon: float | None) -> list[
                 "in-distribution ones"
             )
         if (layer["alpha"] > 0) != (layer["auroc"] > 0.5):
-            texts.append(
-                f"{seen} is weighted against its own AUROC: it corrects other layers"
-            )
+            texts.append(f"{seen} is weighted against its own AUROC")
     return texts
 
 
