@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,12 @@ import jax
 import numpy as np
 import tyro
 
+from fssd_jax import losses
 from fssd_jax import train as training
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
-from fssd_jax.data.sources import ArrayDataset
+from fssd_jax.data.sources import ArrayDataset, digest
+from fssd_jax.features import Variables
 
 C = TypeVar("C")
 ROOT = Path(__file__).parent.parent
@@ -66,7 +68,13 @@ def trained(
     epochs: int,
     num_classes: int,
     batch_size: int = 64,
+    recipe=training.lenet_recipe,
+    initial: Variables | None = None,
+    outliers: ArrayDataset | None = None,
+    snapshots: Sequence[int] = (),
     save_every: int = 1,
+    cores: int | None = None,
+    progress: bool = True,
 ) -> training.Trained:
     """Train, or take the weights of an equal earlier run, or go on with a killed one.
 
@@ -79,12 +87,19 @@ def trained(
         "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,
+        "recipe": recipe.__name__,
+        "initial": None if initial is None else tree_digest(initial),
+        "outliers": None if outliers is None else training_digest(outliers),
+        "snapshots": tuple(snapshots),
         "sources": [
             inspect.getsource(sys.modules[type(model).__module__]),
             inspect.getsource(training),
+            inspect.getsource(losses),
         ],
         "versions": {name: version(name) for name in ("jax", "flax", "optax")},
         "device": device(),
+        # How many cores share a sum decides its last bits.
+        "cores": cores or available_cores(),
     }
     folder = cache / f"{type(model).__name__.lower()}-{seed}-{config_digest(identity)}"
     writable(folder)
@@ -96,8 +111,13 @@ def trained(
         seed=seed,
         epochs=epochs,
         batch_size=batch_size,
+        recipe=recipe,
+        initial=initial,
+        outliers=None if outliers is None else outliers.x,
+        snapshots=snapshots,
         folder=folder,
         save_every=save_every,
+        progress=progress,
     )
 
 
@@ -105,6 +125,19 @@ def training_digest(data: ArrayDataset) -> str:
     """Digest of the images really trained on, a part of the set perhaps."""
     parts = (data.sha256, data.y.tobytes().hex(), len(data.x), float(data.x.sum()))
     return config_digest(parts)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def tree_digest(tree: Any) -> str:
+    """Digest of a pytree's structure and of every array's bytes."""
+    leaves, structure = jax.tree.flatten(tree)
+    return digest(np.frombuffer(str(structure).encode(), np.uint8), *leaves)
 
 
 def writable(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from fssd_jax import metrics
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import fssd
 from fssd_jax.ensemble import (
+    EPSILONS,
     Ensemble,
     EpsilonChoice,
     choose_epsilon,
@@ -52,7 +53,7 @@ class Protocol(NamedTuple):
     samples: int = 1000  # how much noise
     # ε·sign(∇ₓd) for each image; or ε·z, z = −∇ₓd standardised over the whole batch.
     perturbation: Literal["sign", "standardised", "none"] = "sign"
-    epsilons: tuple[float, ...] = fssd.EPSILONS  # a tie keeps the first
+    epsilons: tuple[float, ...] = EPSILONS  # a tie keeps the first
     epsilon_choice: Literal["auroc", "tnr95"] = "auroc"
     # Regression on standardised or on raw distances; or no regression at all.
     ensemble: Literal["standardised", "raw", "clean"] = "standardised"

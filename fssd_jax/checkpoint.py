@@ -2,6 +2,7 @@
 
 A folder holds `initial/` (the variables before the first step) and `epoch-00007/` (the
 whole training state after seven epochs; older ones are removed once it is complete).
+`snapshot-00004/` (the variables alone, kept) is there where it was asked for.
 Orbax writes under a temporary name and renames, so a killed run leaves no half state.
 """
 
@@ -19,9 +20,9 @@ INITIAL = "initial"
 
 
 def save(path: Path, tree: Any) -> None:
-    """Write a pytree of arrays to the new folder `path`, all or nothing."""
+    """Write a pytree of arrays to the folder `path`, all or nothing."""
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), tree)
+        checkpointer.save(path.absolute(), tree, force=True)
 
 
 def restore(path: Path, like: Any) -> Any:
@@ -48,6 +49,10 @@ def restore(path: Path, like: Any) -> Any:
 
 def epoch_path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:05d}"
+
+
+def snapshot_path(folder: Path, epoch: int) -> Path:
+    return folder / f"snapshot-{epoch:05d}"
 
 
 def last_epoch(folder: Path) -> int:

@@ -5,7 +5,7 @@ in Lee et al. (2018): five stratified outer folds choose ε; inside each, and in
 final fit on the whole validation set, `LogisticRegressionCV` chooses its own strength.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 from fssd_jax.checks import InputError
 from fssd_jax.metrics import auroc
+
+# "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
+EPSILONS = tuple(i / 100 for i in range(21))
 
 # (in-distribution scores, OoD scores) -> how well they are told apart
 Criterion = Callable[[np.ndarray, np.ndarray], float]
@@ -72,6 +75,60 @@ def fit_ensemble(
     scale = scalers[0].scale_ if scalers else np.ones(len(layers))
     arrays = (center, scale, regression.coef_[0], regression.intercept_[0])
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
+
+
+def standardise(d, layers: list[str], sign=None) -> Ensemble:
+    """Weights without OoD data: Σ_k sign_k (d_k − mean_k) / std_k.
+
+    Args:
+      d: [n, layers] scores of in-distribution validation images.
+      layers: their names, for errors.
+      sign: [layers] +1 or −1; by default every layer counts as +1.
+
+    Raises:
+      InputError: a layer gives all images the same score, up to rounding.
+    """
+    d = np.asarray(d, np.float64)
+    center, scale = d.mean(0), d.std(0)
+    flat = [
+        k
+        for k, c, s in zip(layers, center, scale, strict=True)
+        if not s > 1e-6 * abs(c)
+    ]
+    if flat:
+        raise InputError(
+            f"layers {flat} give all in-distribution images the same score, so there "
+            "is nothing to standardise by; give more images, or leave them out with "
+            "layers=[...]"
+        )
+    alpha = np.ones(len(layers)) if sign is None else sign
+    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
+
+
+def fit_swept(
+    ind, ood, epsilons: Sequence[float], layers: list[str], seed: int
+) -> tuple[EpsilonChoice, Ensemble]:
+    """ε by nested cross-validation, then α on all validation images at that ε.
+
+    Args: as in `choose_epsilon`.
+    """
+    choice = choose_epsilon(ind, ood, epsilons, layers, seed)
+    best = list(epsilons).index(choice.epsilon)
+    return choice, fit_ensemble(ind[best], ood[best], layers)
+
+
+def check_validation(ind, ood, epsilons: Sequence[float]) -> None:
+    """Before a sweep, which takes long: are there images and steps enough?"""
+    if ind is None:
+        raise InputError("fit: OoD validation images need in-distribution ones beside")
+    for name, part in (("in-distribution", ind), ("OoD", ood)):
+        if len(part) < FEWEST:
+            raise InputError(
+                f"{name} validation set: {len(part)} images; nested cross-validation "
+                f"needs at least {FEWEST}"
+            )
+    if len(epsilons) == 0 or np.any(np.diff(epsilons) <= 0):
+        raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
 
 
 def choose_epsilon(

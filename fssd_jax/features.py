@@ -1,14 +1,14 @@
 """Features of every layer from one forward pass, by Flax's `capture_intermediates`."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from fssd_jax.checks import InputError
 
@@ -16,6 +16,8 @@ Variables = dict[str, Any]
 # OrderedDict, not dict: `jit` sorts the keys of a plain dict, and layer order matters.
 FeatureFn = Callable[[Variables, ArrayLike], OrderedDict[str, Array]]
 LogitFn = Callable[[Variables, ArrayLike], Array]
+# (variables, x, key): dropout is on, and the key decides what is dropped.
+StochasticLogitFn = Callable[[Variables, ArrayLike, PRNGKeyArray], Array]
 
 
 def make_feature_fn(
@@ -83,6 +85,37 @@ def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
         return cast(Array, model.apply(variables, x, **call_kwargs))
 
     return logit_fn
+
+
+def make_stochastic_logit_fn(model: nn.Module, **call_kwargs) -> StochasticLogitFn:
+    """Return `(variables, x, key) -> [batch, classes]`, with the "dropout" rng `key`.
+
+    Args:
+      model: any Linen module.
+      **call_kwargs: what turns its dropout on, such as `train=True`.
+    """
+
+    def logit_fn(variables: Variables, x: ArrayLike, key: PRNGKeyArray) -> Array:
+        rngs = {"dropout": key}
+        return cast(Array, model.apply(variables, x, rngs=rngs, **call_kwargs))
+
+    return logit_fn
+
+
+def join(feature_fns: Mapping[str, FeatureFn]) -> FeatureFn:
+    """Several networks as one: every layer of all of them is a layer "NETWORK/LAYER".
+
+    The result takes a dict of the networks' variables, by the same names.
+    """
+
+    def feature_fn(variables: Variables, x: ArrayLike) -> OrderedDict[str, Array]:
+        return OrderedDict(
+            (f"{network}/{layer}", f)
+            for network, of_one in feature_fns.items()
+            for layer, f in of_one(variables[network], x).items()
+        )
+
+    return feature_fn
 
 
 def pool(

@@ -8,7 +8,7 @@ Everything here is a pure function of arrays, to be used under `jax.jit`;
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -175,17 +175,28 @@ def sweep(
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch layers"]:
     """`fssd` for many ε: sign(∇ₓ FSSD) does not depend on ε and is computed once."""
+    layers = partial(layer_distance, feature_fn, variables, singularity)
+    scores = [partial(layers, layer) for layer in singularity.center]
+    return sweep_each(scores, x, epsilons)
+
+
+def sweep_each(
+    scores: Sequence[Callable[[Array], Float[Array, " batch"]]],
+    x: Float[Array, "batch ..."],
+    epsilons: Float[Array, " epsilon"],
+) -> Float[Array, "epsilon batch score"]:
+    """score(x + ε · sign(∇ₓ score(x))) for many ε and several scores of one image."""
     columns = []
-    for layer in singularity.center:
-        score = partial(layer_distance, feature_fn, variables, singularity, layer)
-        # One `grad` a layer: XLA merges their common forward pass.
+    for score in scores:
+        # One `grad` a score: XLA merges their common forward pass.
         step = gradient_sign(score, x)
-        columns.append(_each(lambda e, s=step, f=score: f(x + e * s), epsilons))
+        columns.append(each(lambda e, s=step, f=score: f(x + e * s), epsilons))
     return jnp.stack(columns, -1)
 
 
-def _each(f, epsilons):
-    """Stack f(ε) over the grid. Rolled loops around convolutions are slow on a CPU."""
+def each(f: Callable, values):
+    """Stack f(value) over the first axis, one after the other in one compiled call."""
+    # Rolled loops around convolutions are slow on a CPU.
     if jax.default_backend() == "cpu":
-        return jnp.stack([f(e) for e in epsilons])
-    return jax.lax.map(f, epsilons)
+        return jnp.stack([f(value) for value in values])
+    return jax.lax.map(f, values)

@@ -1,6 +1,6 @@
 """Train a classifier: one jitted step, deterministic for a seed, resumable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,15 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
-from fssd_jax import checkpoint, checks
+from fssd_jax import checkpoint, checks, losses
 from fssd_jax.data.pipeline import as_float, bar_options, map_batches
 from fssd_jax.features import LogitFn, Variables
 
+OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
 
 # What a key is for; each use folds its own number into the seed's key.
-_INIT, _SHUFFLE, _DROPOUT = range(3)
+_INIT, _SHUFFLE, _DROPOUT, _OUTLIERS = range(4)
 
 
 class TrainState(NamedTuple):
@@ -32,6 +33,7 @@ class Trained(NamedTuple):
     variables: Variables
     initial: Variables  # before the first step
     history: np.ndarray  # [epoch, 2]: mean loss and accuracy on the training batches
+    snapshots: dict[int, Variables]  # after so many epochs, as asked for
 
 
 def lenet_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -46,6 +48,14 @@ def lenet_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformat
     return optax.adadelta(rate, rho=0.9, eps=1e-6)
 
 
+def finetune_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """SGD from rate 0.001 along a cosine to 0 (Hendrycks et al. 2019, fine-tuning)."""
+    rate = optax.cosine_decay_schedule(1e-3, epochs * steps_per_epoch)
+    return optax.chain(
+        optax.add_decayed_weights(5e-4), optax.sgd(rate, momentum=0.9, nesterov=True)
+    )
+
+
 def train(
     model: nn.Module,
     x,
@@ -56,6 +66,9 @@ def train(
     epochs: int,
     batch_size: int = 64,
     recipe: Callable[[int, int], optax.GradientTransformation] = lenet_recipe,
+    initial: Variables | None = None,
+    outliers=None,
+    snapshots: Sequence[int] = (),
     folder: Path | None = None,
     save_every: int = 1,
     progress: bool = True,
@@ -75,6 +88,10 @@ def train(
       epochs: passes over the data.
       batch_size: images a step.
       recipe: `(epochs, steps_per_epoch) -> optimiser`.
+      initial: weights to begin with; by default the model's own, drawn by the seed.
+      outliers: images [m, ...] of an auxiliary set, for Outlier Exposure: each batch
+        has as many of them beside it, for which the prediction is to be uniform.
+      snapshots: epochs after which the variables are kept, beside the last.
       folder: where checkpoints go; it must belong to this configuration only.
       save_every: epochs between checkpoints (the last epoch is always saved).
       progress: whether to show a progress bar.
@@ -90,12 +107,22 @@ def train(
     optimiser = recipe(epochs, steps)
     key = jax.random.key(seed)
 
-    variables = jax.jit(model.init)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
-    state = TrainState(variables, optimiser.init(variables["params"]))
-    initial = jax.tree.map(jnp.copy, variables)  # the step donates its input
-    history, done = np.zeros((epochs, 2)), 0
+    if outliers is not None:
+        checks.images(outliers, "outliers")
+    if not all(0 < epoch <= epochs for epoch in snapshots):
+        raise checks.InputError(f"snapshots: 1 to {epochs}, got {list(snapshots)}")
+    if initial is None:
+        initial = jax.jit(model.init)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
+    # The step donates its input.
+    state = TrainState(
+        jax.tree.map(jnp.copy, initial), optimiser.init(initial["params"])
+    )
+    history, done, kept = np.zeros((epochs, 2)), 0, {}
     if folder is not None:
         initial, state, history, done = _resume(folder, initial, state, history)
+        for epoch in (e for e in snapshots if e <= done):
+            path = checkpoint.snapshot_path(folder, epoch)
+            kept[epoch] = checkpoint.restore(path, initial)
 
     bar = tqdm(
         total=epochs * steps,
@@ -106,10 +133,13 @@ def train(
     )
     with bar:
         for epoch in range(done, epochs):
-            order = jax.random.permutation(_fold(key, _SHUFFLE, epoch), len(x))
-            order = np.asarray(order)[: steps * batch_size].reshape(steps, batch_size)
+            shape = (steps, batch_size)
+            order = _order(_fold(key, _SHUFFLE, epoch), len(x), shape)
+            beside: Any = (None,) * steps
+            if outliers is not None:
+                beside = _order(_fold(key, _OUTLIERS, epoch), len(outliers), shape)
             totals = jnp.zeros(2)
-            for i, chosen in enumerate(order):
+            for i, (chosen, others) in enumerate(zip(order, beside, strict=True)):
                 state, totals = train_step(
                     model.apply,
                     optimiser.update,
@@ -118,6 +148,7 @@ def train(
                     as_float(x[chosen]),
                     y[chosen],
                     _fold(key, _DROPOUT, epoch * steps + i),
+                    None if others is None else as_float(outliers[others]),
                 )
                 if i % CHECK_EVERY == 0 or i == steps - 1:
                     _look(bar, totals, i + 1, epoch + 1)
@@ -125,12 +156,17 @@ def train(
             history[epoch] = np.asarray(totals) / steps
             if not _finite(state.variables):  # the last step's loss came before it
                 raise _diverged("weights were", steps, epoch + 1)
+            if epoch + 1 in snapshots:
+                kept[epoch + 1] = jax.tree.map(jnp.copy, state.variables)
+                if folder is not None:
+                    path = checkpoint.snapshot_path(folder, epoch + 1)
+                    checkpoint.save(path, state.variables)
             last = epoch + 1 == epochs
             if folder is not None and (last or (epoch + 1) % save_every == 0):
                 path = checkpoint.epoch_path(folder, epoch + 1)
                 checkpoint.save(path, (state, history))
                 checkpoint.keep_only(folder, epoch + 1)
-    return Trained(state.variables, initial, history)
+    return Trained(state.variables, initial, history, kept)
 
 
 def _look(bar: tqdm, totals: Float[Array, "2"], step: int, epoch: int) -> None:
@@ -163,6 +199,7 @@ def train_step(
     x: Float[Array, "batch ..."],
     y: Int[Array, " batch"],
     key: PRNGKeyArray,
+    outliers: Float[Array, "outliers ..."] | None = None,
 ) -> tuple[TrainState, Float[Array, "2"]]:
     """One optimiser step; adds the batch's mean loss and accuracy to `totals`."""
     params = state.variables["params"]
@@ -171,13 +208,16 @@ def train_step(
     def loss_fn(params):
         logits, updated = apply(
             {"params": params, **statistics},
-            x,
+            x if outliers is None else jnp.concatenate([x, outliers]),
             train=True,
             rngs={"dropout": key},
             mutable=list(statistics),
         )
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-        return loss, (updated, jnp.mean(logits.argmax(-1) == y))
+        inside, outside = logits[: len(x)], logits[len(x) :]
+        loss = losses.cross_entropy(inside, y)
+        if outliers is not None:
+            loss += OUTLIER_WEIGHT * losses.to_uniform(outside)
+        return loss, (updated, jnp.mean(inside.argmax(-1) == y))
 
     (loss, (updated, accuracy)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
         params
@@ -207,6 +247,11 @@ def _resume(folder: Path, initial, state, history):
         path = checkpoint.epoch_path(folder, done)
         state, history = checkpoint.restore(path, (state, history))
     return initial, state, np.array(history), done
+
+
+def _order(key: PRNGKeyArray, count: int, shape: tuple[int, int]) -> np.ndarray:
+    """Indices below `count` in random order; a smaller set is gone through again."""
+    return np.resize(np.asarray(jax.random.permutation(key, count)), shape)
 
 
 def _fold(key, purpose: int, number: int):

@@ -7,10 +7,12 @@ install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import optax  # noqa: E402
 import pytest  # noqa: E402
 
 import fssd_jax  # noqa: E402
 from fssd_jax.models import LeNet  # noqa: E402
+from fssd_jax.train import train  # noqa: E402
 
 # A silently broadcast operand is a wrong formula in waiting.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -58,3 +60,29 @@ def lenet():
     noise = fssd_jax.uniform_noise(jax.random.key(2), 40, (28, 28, 1))
     singularity = fssd_jax.estimate_singularity(feature_fn, variables, noise, 16)
     return feature_fn, variables, singularity, images
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """A network trained on three classes, and a blob that it has never seen."""
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(0.2, 0.8, (4, 4, 4, 1))
+
+    def draw(which):
+        noise = rng.normal(0, 0.03, (len(which), 4, 4, 1))
+        return np.clip(centers[which] + noise, 0, 1).astype(np.float32)
+
+    y = rng.integers(0, 3, 300).astype(np.int32)
+    model = Smooth()
+    trained = train(
+        model,
+        draw(y),
+        y,
+        num_classes=3,
+        seed=0,
+        epochs=40,
+        recipe=lambda epochs, steps: optax.adam(0.01),
+        progress=False,
+    )
+    sets = [draw(rng.integers(0, 3, 100)), draw(np.full(100, 3))]
+    return model, trained.variables, sets, [draw(y[:60]), draw(np.full(60, 3))]

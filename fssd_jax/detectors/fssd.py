@@ -15,16 +15,14 @@ from fssd_jax import fssd
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import (
-    FEWEST,
+    EPSILONS,
     Ensemble,
-    choose_epsilon,
+    check_validation,
     combine,
-    fit_ensemble,
+    fit_swept,
+    standardise,
 )
 from fssd_jax.features import FeatureFn, Variables
-
-# "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
-EPSILONS = tuple(i / 100 for i in range(21))
 
 
 class State(NamedTuple):
@@ -74,7 +72,7 @@ def fit(
       progress: whether to show a progress bar.
     """
     if ood is not None:
-        _check_validation(ind, ood, epsilons)
+        check_validation(ind, ood, epsilons)
     apply = partial(
         map_batches,
         apply_fn=feature_fn,
@@ -95,30 +93,14 @@ def fit(
     swept = partial(apply, fssd.sweep, state=singularity, epsilons=steps, batch_axis=1)
     ind_d = swept(x=ind, progress="sweep ε, in" if progress else None)
     ood_d = swept(x=ood, progress="sweep ε, OoD" if progress else None)
-    layers = list(singularity.center)
-    choice = choose_epsilon(ind_d, ood_d, epsilons, layers, seed)
-    best = list(epsilons).index(choice.epsilon)
+    choice, weights = fit_swept(ind_d, ood_d, epsilons, list(singularity.center), seed)
     return State(
         singularity,
         jnp.float32(choice.epsilon) if choice.epsilon else None,
-        fit_ensemble(ind_d[best], ood_d[best], layers),
+        weights,
         steps,
         jnp.asarray(choice.auroc, jnp.float32),
     )
-
-
-def _check_validation(ind, ood, epsilons: Sequence[float]) -> None:
-    """Before the sweep, which takes long."""
-    if ind is None:
-        raise InputError("fit: OoD validation images need in-distribution ones beside")
-    for name, part in (("in-distribution", ind), ("OoD", ood)):
-        if len(part) < FEWEST:
-            raise InputError(
-                f"{name} validation set: {len(part)} images; nested cross-validation "
-                f"needs at least {FEWEST}"
-            )
-    if len(epsilons) == 0 or np.any(np.diff(epsilons) <= 0):
-        raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
 
 
 def check_alive(singularity: fssd.Singularity) -> None:
@@ -139,23 +121,13 @@ def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble
     """Weights without OoD data; `d` [n, layers] are in-distribution distances."""
     layers = list(singularity.center)
     spread = np.array([float(s) for s in singularity.spread.values()])
-    if d is None:
-        center, scale = np.zeros(len(layers)), spread
-        alpha = np.full(len(layers), 1 / len(layers))
-    else:
-        center, scale = d.mean(0), d.std(0)
+    if d is not None:
         # Noise lies at `spread` from F*: data beyond it are told by a larger distance.
-        alpha = np.where(np.median(d, axis=0) >= spread, 1.0, -1.0)
-        flat = [
-            k for k, c, s in zip(layers, center, scale, strict=True) if s <= 1e-6 * c
-        ]
-        if flat:
-            raise InputError(
-                f"layers {flat} give all in-distribution images the same distance, so "
-                "there is nothing to standardise by; give more images, or leave them "
-                "out with layers=[...]"
-            )
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
+        sign = np.where(np.median(d, axis=0) >= spread, 1.0, -1.0)
+        return standardise(d, layers, sign)
+    mean = np.full(len(layers), 1 / len(layers))
+    arrays = (np.zeros(len(layers)), spread, mean, 0)
+    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
 
 
 def score(

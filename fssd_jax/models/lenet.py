@@ -1,5 +1,7 @@
 """LeNet as the authors released it for FashionMNIST: 1.2 million parameters."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,9 @@ class LeNet(nn.Module):
     num_classes: int = 10
     mean: tuple[float, ...] = (0.2860,)  # of FashionMNIST
     std: tuple[float, ...] = (0.3530,)
+    # Whole channels are dropped after each convolution, as PyTorch's Dropout2d does.
+    conv_dropout: tuple[float, float] = (0.0, 0.25)
+    dense_dropout: float = 0.5
 
     feature_layers = ("conv1", "conv2", "fc1", "logits")
 
@@ -54,13 +59,14 @@ class LeNet(nn.Module):
             )
         mean, std = (jnp.asarray(a)[None, None, None] for a in (self.mean, self.std))
         x = (x - mean) / std
+        channels = partial(nn.Dropout, broadcast_dims=(1, 2), deterministic=not train)
         x = ConvRelu(32, name="conv1")(x)
+        x = channels(self.conv_dropout[0], name="conv1_dropout")(x)
         x = ConvRelu(64, name="conv2")(x)
         x = max_pool_2x2(x)
-        # Whole channels are dropped, as PyTorch's Dropout2d does.
-        x = nn.Dropout(0.25, broadcast_dims=(1, 2), deterministic=not train)(x)
+        x = channels(self.conv_dropout[1])(x)
         x = DenseRelu(128, name="fc1")(x.reshape(x.shape[0], -1))
-        x = nn.Dropout(0.5, deterministic=not train)(x)
+        x = nn.Dropout(self.dense_dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="logits")(x)
 
 

@@ -3,43 +3,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.special
 
 from fssd_jax import InputError, make_feature_fn, make_logit_fn, map_batches, metrics
 from fssd_jax.detectors import fssd, msp
-from fssd_jax.train import train
 from tests.conftest import Smooth
 
 OPTIONS = {"batch_size": 32}
 EPSILONS = (0.0, 0.05)
-
-
-@pytest.fixture(scope="module")
-def blobs():
-    """A network trained on three classes, and a blob that it has never seen."""
-    rng = np.random.default_rng(0)
-    centers = rng.uniform(0.2, 0.8, (4, 4, 4, 1))
-
-    def draw(which):
-        noise = rng.normal(0, 0.03, (len(which), 4, 4, 1))
-        return np.clip(centers[which] + noise, 0, 1).astype(np.float32)
-
-    y = rng.integers(0, 3, 300).astype(np.int32)
-    model = Smooth()
-    trained = train(
-        model,
-        draw(y),
-        y,
-        num_classes=3,
-        seed=0,
-        epochs=40,
-        recipe=lambda epochs, steps: optax.adam(0.01),
-        progress=False,
-    )
-    sets = [draw(rng.integers(0, 3, 100)), draw(np.full(100, 3))]
-    return model, trained.variables, sets, [draw(y[:60]), draw(np.full(60, 3))]
 
 
 def noise(n=200):

@@ -1,0 +1,56 @@
+"""Deep Ensembles: the maximum of the mean softmax of networks trained independently.
+
+    score(x) = max_y (1/M) Σ_m softmax(f_m(x))_y
+
+Lakshminarayanan, Pritzel and Blundell (2017), "Simple and Scalable Predictive
+Uncertainty Estimation using Deep Ensembles".
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fssd_jax.checks import InputError
+from fssd_jax.features import LogitFn, Variables
+from fssd_jax.fssd import each
+
+
+class State(NamedTuple):
+    """Nothing is fitted: the members are the `variables`, stacked."""
+
+
+def fit() -> State:
+    return State()
+
+
+def stack(members: Sequence[Variables]) -> Variables:
+    """One Variables whose arrays have a first axis [member].
+
+    Raises:
+      InputError: no members, or members of different networks.
+    """
+    if not members:
+        raise InputError("a deep ensemble needs one member or more")
+    shapes = [jax.tree.map(jnp.shape, member) for member in members]
+    if any(shape != shapes[0] for shape in shapes):
+        raise InputError(
+            "the members of a deep ensemble must be of one architecture: their "
+            "variables differ in names or shapes"
+        )
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *members)
+
+
+def score(
+    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """Maximum of the mean softmax; `variables` are stacked, see `stack`."""
+    count = len(jax.tree.leaves(variables)[0])
+
+    def probabilities(m):
+        member = jax.tree.map(lambda a: a[m], variables)
+        return jax.nn.softmax(logit_fn(member, x), axis=-1)
+
+    return each(probabilities, jnp.arange(count)).mean(0).max(-1)

@@ -1,0 +1,80 @@
+"""Displacement: how far training has moved the features of an input.
+
+    D_k(x) = ‖F_T,k(x) − F_0,k(x)‖,   or relative to ‖F_0,k(x)‖
+
+F_0 is the network before training. It is the second form of Eq. (4) of Huang et al.
+(2021), which FSSD approximates by F* ≈ F_0(x); it needs the initial weights, no noise.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.ensemble import Ensemble, combine, standardise
+from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.fssd import norm
+
+
+class State(NamedTuple):
+    initial: Variables
+    relative: Bool[Array, ""]
+    ensemble: Ensemble
+
+
+def fit(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    initial: Variables,
+    ind,
+    *,
+    relative: bool = False,
+    batch_size: int = 64,
+    unit_range: bool = True,
+) -> State:
+    """Layers are standardised on in-distribution images `ind` [n, ...] and summed.
+
+    Args:
+      feature_fn: see `make_feature_fn`.
+      variables: the trained network's variables.
+      initial: the same network's variables before training.
+      ind: in-distribution validation images.
+      relative: whether to divide by ‖F_0(x)‖.
+      batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
+    """
+    apply = partial(map_batches, batch_size=batch_size, unit_range=unit_range)
+    start = (initial, jnp.asarray(relative))
+    d = apply(displacements, feature_fn, variables, start, ind)
+    return State(*start, standardise(d, list(feature_fn(variables, as_float(ind[:1])))))
+
+
+def score(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    state: State,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """Σ_k (D_k(x) − center_k) / scale_k."""
+    d = displacements(feature_fn, variables, (state.initial, state.relative), x)
+    return combine(state.ensemble, d)
+
+
+def displacements(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    start: tuple[Variables, Bool[Array, ""]],
+    x: Float[Array, "batch ..."],
+) -> Float[Array, "batch layers"]:
+    """D_k(x) of every layer; `start` are the initial variables and `relative`."""
+    initial, relative = start
+    now = pool(feature_fn(variables, x), "flatten")
+    then = pool(feature_fn(initial, x), "flatten")
+    columns = []
+    for name in now:
+        length = norm(then[name])
+        unit = jnp.where(relative & (length > 0), length, 1)
+        columns.append(norm(now[name] - then[name]) / unit)
+    return jnp.stack(columns, -1)

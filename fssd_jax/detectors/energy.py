@@ -1,0 +1,26 @@
+"""Energy: score(x) = T · log Σ_y exp(f_y(x) / T), at T = 1.
+
+Liu, Wang, Owens and Li (2020), "Energy-based Out-of-distribution Detection".
+"""
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+from fssd_jax.features import LogitFn, Variables
+
+
+class State(NamedTuple):
+    """Nothing is fitted."""
+
+
+def fit() -> State:
+    return State()
+
+
+def score(
+    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """The negative free energy, log Σ_y exp f_y(x)."""
+    return jax.nn.logsumexp(logit_fn(variables, x), axis=-1)

@@ -1,0 +1,110 @@
+"""k nearest neighbours: distance to the k-th nearest training feature.
+
+    score(x) = −‖z(x) − z_(k)‖,   z = F / ‖F‖, F the flattened feature of one layer
+
+Sun, Ming, Zhu and Li (2022), "Out-of-Distribution Detection with Deep Nearest
+Neighbors".
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.fssd import norm
+
+CHUNK = 4096  # training features compared with at once
+
+
+class State(NamedTuple):
+    # The layer's name and the normalised training features; zeros fill the last chunk.
+    bank: OrderedDict[str, Float[Array, "chunk row dim"]]
+    count: Int[Array, ""]  # of training images
+    ranks: Int[Array, " k"]  # 1 … k: a shape is known when compiling, a value is not
+
+
+def fit(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    train,
+    layer: str,
+    *,
+    k: int = 50,
+    batch_size: int = 64,
+    unit_range: bool = True,
+) -> State:
+    """Keep the normalised features of the training images, [n, dim] floats.
+
+    Args:
+      feature_fn: see `make_feature_fn`.
+      variables: the network's variables.
+      train: training images [n, ...].
+      layer: one of the layers of `feature_fn`: the last before the logits is usual.
+      k: which neighbour (50: the paper's choice for CIFAR-10).
+      batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
+    """
+    if not 1 <= k <= len(train):
+        raise InputError(f"k: expected 1 to {len(train)}, the training images; got {k}")
+    z = map_batches(
+        _normalised,
+        feature_fn,
+        variables,
+        OrderedDict([(layer, None)]),
+        train,
+        batch_size=batch_size,
+        unit_range=unit_range,
+    )
+    rows = min(CHUNK, len(z))
+    chunks = -(-len(z) // rows)
+    padded = np.zeros((chunks * rows, z.shape[1]), z.dtype)
+    padded[: len(z)] = z
+    bank = jnp.asarray(padded.reshape(chunks, rows, -1))
+    return State(OrderedDict([(layer, bank)]), jnp.int32(len(z)), jnp.arange(1, k + 1))
+
+
+def score(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    state: State,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """−‖z(x) − z_(k)‖; the neighbours are found chunk by chunk, by largest z(x)·z."""
+    z = _normalised(feature_fn, variables, state.bank, x)
+    (bank,) = state.bank.values()
+    rows, k = bank.shape[1], len(state.ranks)
+
+    def closer(best, chunk):
+        start, other = chunk
+        index = start + jnp.arange(rows)
+        similarity = jnp.matmul(z, other.T, precision="highest")
+        similarity = jnp.where((index < state.count)[None], similarity, -jnp.inf)
+        both = jnp.concatenate([best[0], similarity], 1)
+        indices = jnp.concatenate(
+            [best[1], jnp.broadcast_to(index[None], similarity.shape)], 1
+        )
+        values, at = jax.lax.top_k(both, k)
+        return (values, jnp.take_along_axis(indices, at, 1)), None
+
+    nothing = (jnp.full((len(z), k), -jnp.inf), jnp.zeros((len(z), k), jnp.int32))
+    starts = rows * jnp.arange(len(bank))
+    (_, nearest), _ = jax.lax.scan(closer, nothing, (starts, bank))
+    # Not √(2 − 2 z·z'), which loses half the digits of a small distance.
+    return -norm(z - bank.reshape(-1, bank.shape[-1])[nearest[:, -1]])
+
+
+def _normalised(feature_fn, variables, layer, x) -> Float[Array, "batch dim"]:
+    (name,) = layer
+    features = feature_fn(variables, x)
+    if name not in features:
+        raise InputError(f"unknown layer {name!r}; choose from {list(features)}")
+    f = features[name].reshape(len(x), -1)
+    # A feature of zeros has no direction and stays zero.
+    length = norm(f)[:, None]
+    return f / jnp.where(length == 0, 1, length)

@@ -1,0 +1,284 @@
+"""Mahalanobis: distance of the features to the nearest class-conditional Gaussian.
+
+    M_k(x) = max_c −(F_k(x) − μ_kc)ᵀ Σ_k⁻¹ (F_k(x) − μ_kc),   score Σ_k α_k M_k(x̃_k)
+
+μ_kc is the mean feature of class c of the training set at layer k, Σ_k the covariance
+tied over classes, F_k averaged over space; x̃_k = x + ε · sign(∇ₓ M_k(x)).
+
+Lee, Lee, Lee and Shin (2018), "A Simple Unified Framework for Detecting
+Out-of-Distribution Samples and Adversarial Attacks".
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float
+
+from fssd_jax import checks
+from fssd_jax.data.pipeline import as_float, map_batches, pad
+from fssd_jax.ensemble import (
+    EPSILONS,
+    Ensemble,
+    check_validation,
+    combine,
+    fit_swept,
+    standardise,
+)
+from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.fssd import sweep_each
+
+
+class Moments(NamedTuple):
+    """Of a part of the training set."""
+
+    count: Float[Array, " classes"]
+    mean: OrderedDict[str, Float[Array, "classes dim"]]
+    scatter: OrderedDict[str, Float[Array, "dim dim"]]  # Σ_i (f_i − μ_y)(f_i − μ_y)ᵀ
+
+
+class Gaussians(NamedTuple):
+    """Class-conditional Gaussians of every layer, with Σ = L Lᵀ."""
+
+    factor: OrderedDict[str, Float[Array, "dim dim"]]  # L, lower triangular
+    center: OrderedDict[str, Float[Array, "classes dim"]]  # L⁻¹ μ_c
+
+
+class State(NamedTuple):
+    gaussians: Gaussians
+    epsilon: Float[Array, ""] | None  # None is ε = 0: then no gradient is compiled
+    ensemble: Ensemble
+    # Why this ε: mean AUROC in cross-validation for each ε tried; empty if none were.
+    epsilons: Float[Array, " epsilon"]
+    epsilon_auroc: Float[Array, " epsilon"]
+
+
+def fit(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    gaussians: Gaussians,
+    ind,
+    ood=None,
+    *,
+    epsilons: Sequence[float] = EPSILONS,
+    seed: int = 0,
+    batch_size: int = 64,
+    unit_range: bool = True,
+    progress: bool = False,
+) -> State:
+    """Layer weights and ε from validation images, as for FSSD.
+
+    With in-distribution images alone: ε = 0, layers standardised on them and summed.
+
+    Args:
+      feature_fn: see `make_feature_fn`.
+      variables: the network's variables.
+      gaussians: see `estimate_gaussians`.
+      ind: in-distribution validation images [n, ...], not from the test set.
+      ood: OoD validation images [m, ...], not from the test set.
+      epsilons: input steps to try, ascending, in the units of x.
+      seed: of the cross-validation folds.
+      batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
+      progress: whether to show a progress bar.
+    """
+    layers = list(gaussians.factor)
+    apply = partial(
+        map_batches,
+        apply_fn=feature_fn,
+        variables=variables,
+        state=gaussians,
+        batch_size=batch_size,
+        unit_range=unit_range,
+    )
+    if ood is None:
+        none = jnp.zeros(0)
+        weights = standardise(apply(confidences, x=ind), layers)
+        return State(gaussians, None, weights, none, none)
+    check_validation(ind, ood, epsilons)
+    steps = jnp.asarray(epsilons, jnp.float32)
+    swept = [
+        apply(
+            sweep,
+            x=x,
+            epsilons=steps,
+            batch_axis=1,
+            progress=f"sweep ε, {name}" if progress else None,
+        )
+        for name, x in (("in", ind), ("OoD", ood))
+    ]
+    choice, weights = fit_swept(*swept, epsilons, layers, seed)
+    return State(
+        gaussians,
+        jnp.float32(choice.epsilon) if choice.epsilon else None,
+        weights,
+        steps,
+        jnp.asarray(choice.auroc, jnp.float32),
+    )
+
+
+def score(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    state: State,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """Σ_k α_k (M_k(x̃_k) − center_k) / scale_k + intercept."""
+    return combine(state.ensemble, layer_scores(feature_fn, variables, state, x))
+
+
+def layer_scores(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    state: State,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, "batch layers"]:
+    """M_k(x̃_k) of every layer, before they are combined."""
+    if state.epsilon is None:
+        return confidences(feature_fn, variables, state.gaussians, x)
+    step = state.epsilon[None]
+    return sweep(feature_fn, variables, state.gaussians, x, step)[0]
+
+
+def confidences(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    gaussians: Gaussians,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, "batch layers"]:
+    """M_k(x) of every layer from one forward pass."""
+    features = pool(feature_fn(variables, x), "mean")
+    return jnp.stack([_confidence(gaussians, k, features[k]) for k in features], -1)
+
+
+def sweep(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    gaussians: Gaussians,
+    x: Float[Array, "batch ..."],
+    epsilons: Float[Array, " epsilon"],
+) -> Float[Array, "epsilon batch layers"]:
+    """M_k(x + ε · sign(∇ₓ M_k(x))) for many ε; one gradient a layer."""
+
+    def of_layer(layer: str, x):
+        feature = OrderedDict([(layer, feature_fn(variables, x)[layer])])
+        return _confidence(gaussians, layer, pool(feature, "mean")[layer])
+
+    scores = [partial(of_layer, layer) for layer in gaussians.factor]
+    return sweep_each(scores, x, epsilons)
+
+
+def _confidence(
+    gaussians: Gaussians, layer: str, f: Float[Array, "batch dim"]
+) -> Float[Array, " batch"]:
+    factor, center = gaussians.factor[layer], gaussians.center[layer]
+    white = jax.scipy.linalg.solve_triangular(factor, f.T, lower=True).T
+    return -jnp.square(white[:, None] - center[None]).sum(-1).min(-1)
+
+
+# ---- estimation, in one pass over the training set ----------------------------------
+
+
+def estimate_gaussians(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    x,
+    y,
+    num_classes: int,
+    *,
+    ridge: float = 1e-6,
+    batch_size: int = 64,
+    unit_range: bool = True,
+) -> Gaussians:
+    """μ_kc and the factor of Σ_k, in one pass; memory is that of one batch.
+
+    Args:
+      feature_fn: see `make_feature_fn`.
+      variables: the network's variables.
+      x: training images [n, ...].
+      y: their classes [n], 0 to num_classes − 1.
+      num_classes: how many classes there are.
+      ridge: added to Σ's diagonal, as a share of its mean: a unit that is dead on
+        all training images would make Σ singular.
+      batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
+
+    Raises:
+      InputError: unusable images or labels, a class without images, or a layer whose
+        features are all the same.
+    """
+    checks.images(x, "training images", unit_range=unit_range)
+    y = checks.labels(y, len(x), num_classes, "training labels")
+    total = None
+    size = min(batch_size, len(x))
+    for start in range(0, len(x), size):
+        images, mask = pad(as_float(x[start : start + size]), size)
+        classes, _ = pad(y[start : start + size], size)
+        # A padded row belongs to no class.
+        member = (classes[:, None] == np.arange(num_classes)) & mask[:, None]
+        part = _moments(feature_fn, variables, images, member)
+        total = part if total is None else _merge(total, part)
+    assert total is not None  # `checks.images` refuses an empty set
+    empty = np.flatnonzero(np.asarray(total.count) == 0).tolist()
+    if empty:
+        raise checks.InputError(
+            f"training labels: no image of classes {empty}; renumber the classes or "
+            "lower num_classes"
+        )
+    return _factorise(total, len(x), ridge)
+
+
+@partial(jax.jit, static_argnums=0)
+def _moments(feature_fn, variables, x, member) -> Moments:
+    """Moments of one batch; `member` [batch, classes] tells which class a row is of."""
+    count = member.sum(0).astype(jnp.float32)
+    mean, scatter = OrderedDict(), OrderedDict()
+    for name, f in pool(feature_fn(variables, x), "mean").items():
+        real = member.any(1)[:, None]
+        f = jnp.where(real, f, 0)  # a padded row may hold NaN
+        weights = member.astype(f.dtype)
+        of_class = jnp.matmul(weights.T, f, precision="highest")
+        mean[name] = of_class / jnp.maximum(count, 1)[:, None]
+        own = jnp.matmul(weights, mean[name], precision="highest")
+        centered = jnp.where(real, f - own, 0)
+        scatter[name] = jnp.matmul(centered.T, centered, precision="highest")
+    return Moments(count, mean, scatter)
+
+
+@jax.jit
+def _merge(a: Moments, b: Moments) -> Moments:
+    """Moments of two parts together (Chan, Golub and LeVeque 1979), class by class."""
+    count = a.count + b.count
+    share = (b.count / jnp.maximum(count, 1))[:, None]
+    mean, scatter = OrderedDict(), OrderedDict()
+    for name in a.mean:
+        gap = b.mean[name] - a.mean[name]
+        mean[name] = a.mean[name] + share * gap
+        weighted = gap * share * a.count[:, None]
+        between = jnp.matmul(weighted.T, gap, precision="highest")
+        scatter[name] = a.scatter[name] + b.scatter[name] + between
+    return Moments(count, mean, scatter)
+
+
+def _factorise(total: Moments, count: int, ridge: float) -> Gaussians:
+    factor, center = OrderedDict(), OrderedDict()
+    for name, scatter in total.scatter.items():
+        # In float64, on the host: done once, and a nearly singular Σ needs it.
+        sigma = np.asarray(scatter, np.float64) / count
+        level = sigma.trace() / len(sigma)
+        if not level > 0:
+            raise checks.InputError(
+                f"layer {name!r} has the same features for all images of a class "
+                "(dead units?); leave it out with layers=[...]"
+            )
+        lower = np.linalg.cholesky(sigma + ridge * level * np.eye(len(sigma)))
+        mean = np.asarray(total.mean[name], np.float64)
+        white = scipy.linalg.solve_triangular(lower, mean.T, lower=True).T
+        factor[name] = jnp.asarray(lower, jnp.float32)
+        center[name] = jnp.asarray(white, jnp.float32)
+    return Gaussians(factor, center)

@@ -1,0 +1,128 @@
+"""ODIN: the maximum softmax probability at a temperature, after an input step.
+
+    S_T(x) = max_y softmax(f(x) / T)_y,   x̃ = x + ε · sign(∇ₓ log S_T(x))
+
+The score is log S_T(x̃).
+
+Liang, Li and Srikant (2018), "Enhancing the Reliability of Out-of-Distribution Image
+Detection in Neural Networks".
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.ensemble import EPSILONS, check_validation, first_best
+from fssd_jax.features import LogitFn, Variables
+from fssd_jax.fssd import perturb, sweep_each
+from fssd_jax.metrics import auroc
+
+TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)  # Evaluation
+
+
+class State(NamedTuple):
+    temperature: Float[Array, ""]
+    epsilon: Float[Array, ""] | None  # None is ε = 0: then no gradient is compiled
+    # Why these: AUROC on the validation set for each that was tried; empty if none.
+    temperatures: Float[Array, " temperature"]
+    epsilons: Float[Array, " epsilon"]
+    validation_auroc: Float[Array, "epsilon temperature"]
+
+
+def fit(
+    logit_fn: LogitFn | None = None,
+    variables: Variables | None = None,
+    ind=None,
+    ood=None,
+    *,
+    temperatures: Sequence[float] = TEMPERATURES,
+    epsilons: Sequence[float] = EPSILONS,
+    batch_size: int = 64,
+    unit_range: bool = True,
+    progress: bool = False,
+) -> State:
+    """The temperature and ε with the best AUROC on validation images.
+
+    Of equals the smaller ε wins, then the smaller temperature. Without OoD images
+    nothing can be chosen: the largest temperature and ε = 0.
+
+    Args:
+      logit_fn, variables: the network; not needed if there is nothing to choose.
+      ind: in-distribution validation images [n, ...].
+      ood: OoD validation images [m, ...].
+      temperatures: to try, ascending.
+      epsilons: input steps to try, ascending, in the units of x.
+      batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
+      progress: whether to show a progress bar.
+    """
+    if ood is None or logit_fn is None:
+        none = jnp.zeros(0)
+        return State(
+            jnp.float32(max(temperatures)), None, none, none, jnp.zeros((0, 0))
+        )
+    check_validation(ind, ood, epsilons)
+    steps = jnp.asarray(epsilons, jnp.float32)
+    grid = jnp.asarray(temperatures, jnp.float32)
+    apply = partial(
+        map_batches,
+        _sweep,
+        logit_fn,
+        variables,
+        (grid, steps),
+        batch_size=batch_size,
+        batch_axis=1,
+        unit_range=unit_range,
+    )
+    swept = [
+        apply(x, progress=f"sweep T and ε, {name}" if progress else None)
+        for name, x in (("in", ind), ("OoD", ood))
+    ]  # each [epsilon, image, temperature]
+    table = np.array(
+        [
+            [auroc(a[:, t], b[:, t]) for t in range(len(temperatures))]
+            for a, b in zip(*swept, strict=True)
+        ]
+    )
+    best = first_best(np.arange(table.size), table.ravel()).epsilon
+    e, t = np.unravel_index(int(best), table.shape)
+    return State(
+        grid[t],
+        steps[e] if epsilons[e] else None,
+        grid,
+        steps,
+        jnp.asarray(table, jnp.float32),
+    )
+
+
+def score(
+    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """log S_T(x̃)."""
+    of = partial(log_confidence, logit_fn, variables, state.temperature)
+    return of(x if state.epsilon is None else perturb(of, x, state.epsilon))
+
+
+def log_confidence(
+    logit_fn: LogitFn,
+    variables: Variables,
+    temperature: Float[Array, ""],
+    x: Float[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """log max_y softmax(f(x) / T)_y, exact also where the probability is nearly 1."""
+    logits = logit_fn(variables, x) / temperature
+    top = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
+    below = logits - logits.max(-1, keepdims=True)
+    return -jnp.log1p(jnp.where(top, 0, jnp.exp(below)).sum(-1))
+
+
+def _sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperature"]:
+    temperatures, epsilons = grid
+    scores = [partial(log_confidence, logit_fn, variables, t) for t in temperatures]
+    return sweep_each(scores, x, epsilons)

@@ -1,0 +1,21 @@
+"""Training losses."""
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int
+
+
+def cross_entropy(
+    logits: Float[Array, "batch classes"], y: Int[Array, " batch"]
+) -> Float[Array, ""]:
+    """−(1/n) Σ_i log p(y_i | x_i)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def to_uniform(logits: Float[Array, "outliers classes"]) -> Float[Array, ""]:
+    """Outlier Exposure: −(1/n) Σ_i (1/C) Σ_c log p(c | x_i), least at uniform p.
+
+    Hendrycks, Mazeika and Dietterich (2019), "Deep Anomaly Detection with Outlier
+    Exposure", added to the cross-entropy with weight 0.5.
+    """
+    return -jax.nn.log_softmax(logits, axis=-1).mean()

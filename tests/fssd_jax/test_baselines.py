@@ -1,0 +1,365 @@
+"""Every detector beside FSSD: against an independent implementation, and in common."""
+
+from collections import OrderedDict
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from fssd_jax import InputError, make_feature_fn, make_logit_fn, map_batches, metrics
+from fssd_jax.detectors import (
+    deep_ensemble,
+    displacement,
+    energy,
+    knn,
+    mahalanobis,
+    max_logit,
+    mc_dropout,
+    odin,
+)
+from fssd_jax.features import make_stochastic_logit_fn
+from tests.conftest import Smooth
+
+EPSILONS = (0.0, 0.02)
+LAYERS = ["second", "logits"]
+
+
+class Dropped(nn.Module):
+    """The network `Smooth` with dropout, of the same parameters."""
+
+    rate: float = 0.05
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        from tests.conftest import Tanh
+
+        x = Tanh(7, name="first")(x.reshape(x.shape[0], -1))
+        x = nn.Dropout(self.rate, deterministic=not train)(x)
+        x = Tanh(5, name="second")(x)
+        return nn.Dense(3, name="logits")(x)
+
+
+def nearby(variables, size=0.1):
+    """Another network: the same with noise on its weights."""
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(9), len(leaves))
+    moved = [
+        a + size * jax.random.normal(k, a.shape)
+        for k, a in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
+
+
+def fitted(name, model, variables, x, y, ind, ood):
+    """(score, network function, variables, state) of each method, fitted on blobs."""
+    feature_fn, logit_fn = make_feature_fn(model, LAYERS), make_logit_fn(model)
+    if name.startswith("mahalanobis"):
+        gaussians = mahalanobis.estimate_gaussians(feature_fn, variables, x, y, 3)
+        other = ood if name.endswith("step") else None
+        state = mahalanobis.fit(
+            feature_fn, variables, gaussians, ind, other, epsilons=(0.02,)
+        )
+        return mahalanobis.score, feature_fn, variables, state
+    if name.startswith("odin"):
+        other = ood if name.endswith("step") else None
+        state = odin.fit(logit_fn, variables, ind, other, epsilons=(0.02,))
+        return odin.score, logit_fn, variables, state
+    if name == "deep ensemble":
+        members = deep_ensemble.stack([variables, nearby(variables)])
+        return deep_ensemble.score, logit_fn, members, deep_ensemble.fit()
+    if name == "mc dropout":
+        stochastic = make_stochastic_logit_fn(Dropped(), train=True)
+        state = mc_dropout.fit(jax.random.key(0), 8)
+        return mc_dropout.score, stochastic, variables, state
+    if name == "knn":
+        state = knn.fit(feature_fn, variables, x, "second", k=5)
+        return knn.score, feature_fn, variables, state
+    if name.startswith("displacement"):
+        initial = model.init(jax.random.key(3), x[:1])
+        relative = name.endswith("relative")
+        state = displacement.fit(feature_fn, variables, initial, ind, relative=relative)
+        return displacement.score, feature_fn, variables, state
+    module = {"energy": energy, "max logit": max_logit}[name]
+    return module.score, logit_fn, variables, module.fit()
+
+
+METHODS = (
+    *("mahalanobis", "mahalanobis, step", "odin", "odin, step", "deep ensemble"),
+    *("mc dropout", "knn", "displacement", "displacement, relative"),
+    *("energy", "max logit"),
+)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_separates_blobs_and_does_not_depend_on_the_batch(blobs, name):
+    model, variables, (ind, ood), (val_ind, val_ood) = blobs
+    y = map_batches(_classes, make_logit_fn(model), variables, None, ind)
+    score, *network, state = fitted(name, model, variables, ind, y, val_ind, val_ood)
+    apply = partial(map_batches, score, *network, state)
+    scores = apply(ind), apply(ood)
+    assert all(s.shape == (100,) for s in scores)
+    assert metrics.auroc(*scores) > 0.9
+    again = apply(ind[::-1], batch_size=7)[::-1]
+    np.testing.assert_allclose(scores[0], again, rtol=1e-4, atol=1e-5)
+
+
+def _classes(logit_fn, variables, _, x):
+    return logit_fn(variables, x).argmax(-1)
+
+
+# ---- Mahalanobis --------------------------------------------------------------------
+
+
+def raw(variables, x):
+    """A network that a user wrote as a plain function: the input is the feature."""
+    return OrderedDict(image=x)
+
+
+def gaussian_images(offset=0.0):
+    """Two classes of correlated 1×1 images with 5 channels."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 500)
+    mixing = rng.normal(size=(5, 5))
+    x = rng.normal(size=(500, 5)) @ mixing + y[:, None] * np.arange(5) + offset
+    return x.astype(np.float32)[:, None, None], y
+
+
+def by_scikit_learn(x, y, tested):
+    x, tested = (a.astype(np.float64).mean((1, 2)) for a in (x, tested))
+    means = np.stack([x[y == c].mean(0) for c in np.unique(y)])
+    tied = EmpiricalCovariance(assume_centered=True).fit(x - means[y])
+    return -np.min([tied.mahalanobis(tested - mean) for mean in means], axis=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_mahalanobis_is_scikit_learns(offset, batch_size):
+    """Also far from 0, where Σ x xᵀ / n − μ μᵀ would lose all digits in float32."""
+    x, y = gaussian_images(offset)
+    gaussians = mahalanobis.estimate_gaussians(
+        raw, {}, x, y, 2, ridge=0.0, batch_size=batch_size, unit_range=False
+    )
+    tested = x[:50] + np.random.default_rng(2).normal(0, 3, (50, 1, 1, 5))
+    tested = tested.astype(np.float32)
+    found = mahalanobis.confidences(raw, {}, gaussians, jnp.asarray(tested))
+    expected = by_scikit_learn(x, y, tested)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=2e-3 if offset else 1e-4)
+
+
+def test_mahalanobis_averages_over_space_and_takes_every_layer(lenet):
+    feature_fn, variables, _, images = lenet
+    y = np.arange(len(images)) % 2
+    feature_fn = partial(_two_channels, feature_fn)
+    options = {"ridge": 0.01, "batch_size": 6}
+    found = mahalanobis.estimate_gaussians(
+        feature_fn, variables, images, y, 2, **options
+    )
+    f = np.asarray(feature_fn(variables, images / np.float32(255))["conv1"], np.float64)
+    f = f.mean((1, 2))
+    means = np.stack([f[y == c].mean(0) for c in (0, 1)])
+    sigma = np.cov((f - means[y]).T, bias=True)
+    sigma += 0.01 * np.trace(sigma) / 2 * np.eye(2)
+    factor = np.asarray(found.factor["conv1"], np.float64)
+    np.testing.assert_allclose(factor @ factor.T, sigma, rtol=1e-4)
+    np.testing.assert_allclose(
+        factor @ np.asarray(found.center["conv1"]).T, means.T, rtol=1e-4
+    )
+
+
+def _two_channels(feature_fn, variables, x):
+    return OrderedDict(conv1=feature_fn(variables, x)["conv1"][..., :2])
+
+
+def test_the_mahalanobis_step_raises_the_confidence(blobs):
+    model, variables, (ind, _), _ = blobs
+    y = map_batches(_classes, make_logit_fn(model), variables, None, ind)
+    feature_fn = make_feature_fn(model, LAYERS)
+    gaussians = mahalanobis.estimate_gaussians(feature_fn, variables, ind, y, 3)
+    steps = jnp.array([0.0, 1e-4])
+    swept = mahalanobis.sweep(feature_fn, variables, gaussians, jnp.asarray(ind), steps)
+    plain = mahalanobis.confidences(feature_fn, variables, gaussians, jnp.asarray(ind))
+    np.testing.assert_allclose(swept[0], plain, rtol=1e-5)
+    assert np.all(swept[1] >= swept[0])
+
+
+def test_mahalanobis_refuses_what_it_cannot_estimate():
+    x, y = gaussian_images()
+    estimate = partial(mahalanobis.estimate_gaussians, raw, {}, unit_range=False)
+    with pytest.raises(InputError, match=r"no image of classes \[2\]"):
+        estimate(x, y, 3)
+    with pytest.raises(InputError, match="expected one label per image"):
+        estimate(x, y[:-1], 2)
+    with pytest.raises(InputError, match=r"'image' has the same features"):
+        estimate(np.zeros((6, 1, 1, 2), np.float32), np.array([0, 1] * 3), 2)
+
+
+# ---- ODIN ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", odin.TEMPERATURES)
+def test_odin_is_the_log_softmax_at_a_temperature(smooth, temperature):
+    _, variables, _, x = smooth
+    logits = np.asarray(Smooth().apply(variables, x), np.float64)
+    expected = scipy.special.log_softmax(logits / temperature, axis=1).max(1)
+    state = odin.fit(temperatures=(temperature,))
+    found = odin.score(make_logit_fn(Smooth()), variables, state, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_odins_choice_is_the_best_auroc_of_the_whole_grid(blobs):
+    model, variables, _, (ind, ood) = blobs
+    logit_fn = make_logit_fn(model)
+    state = odin.fit(logit_fn, variables, ind, ood, epsilons=EPSILONS)
+    table = np.zeros((2, 4))
+    for e, epsilon in enumerate(EPSILONS):
+        for t, temperature in enumerate(odin.TEMPERATURES):
+            s = []
+            for x in map(jnp.asarray, (ind, ood)):
+
+                def confidence(x, t=temperature):
+                    return jax.nn.log_softmax(logit_fn(variables, x) / t).max(-1).sum()
+
+                stepped = x + epsilon * jnp.sign(jax.grad(confidence)(x))
+                z = np.asarray(logit_fn(variables, stepped), np.float64) / temperature
+                s.append(scipy.special.log_softmax(z, axis=1).max(1))
+            table[e, t] = roc_auc_score([1] * 60 + [0] * 60, np.concatenate(s))
+    np.testing.assert_allclose(state.validation_auroc, table, atol=2e-3)
+    e, t = np.unravel_index(np.argmax(np.asarray(state.validation_auroc)), (2, 4))
+    assert float(state.temperature) == odin.TEMPERATURES[t]
+    chosen = 0.0 if state.epsilon is None else float(state.epsilon)
+    assert chosen == pytest.approx(EPSILONS[e])
+
+
+def test_odin_without_ood_images_chooses_nothing():
+    state = odin.fit()
+    assert (float(state.temperature), state.epsilon) == (1000, None)
+
+
+# ---- many networks, many passes -----------------------------------------------------
+
+
+def test_a_deep_ensemble_averages_probabilities(smooth):
+    _, variables, _, x = smooth
+    members = [variables, nearby(variables, 1.0), nearby(variables, 2.0)]
+    mean = np.mean([jax.nn.softmax(Smooth().apply(v, x)) for v in members], axis=0)
+    stacked = deep_ensemble.stack(members)
+    found = deep_ensemble.score(
+        make_logit_fn(Smooth()), stacked, deep_ensemble.fit(), x
+    )
+    np.testing.assert_allclose(found, mean.max(1), rtol=1e-5)
+    with pytest.raises(InputError, match="one member or more"):
+        deep_ensemble.stack([])
+    with pytest.raises(InputError, match="one architecture"):
+        deep_ensemble.stack([variables, {"params": {}}])
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dropout(0.25, deterministic=not train)(x.reshape(x.shape[0], -1))
+        return nn.Dense(2, use_bias=False)(x)
+
+
+def test_mc_dropout_has_the_mean_and_variance_of_bernoulli_masks():
+    """For logits Σ_i w_i m_i x_i / (1 − p): the variance is Σ w² x² p / (1 − p)."""
+    x = jax.random.uniform(jax.random.key(1), (3, 2, 2, 1))
+    model = Linear()
+    variables = model.init(jax.random.key(0), x)
+    w = np.asarray(variables["params"]["Dense_0"]["kernel"])
+    flat = np.asarray(x).reshape(3, -1)
+    logit_fn = make_stochastic_logit_fn(model, train=True)
+    scores = jax.jit(mc_dropout.scores, static_argnums=0)
+    runs = [
+        scores(logit_fn, variables, mc_dropout.fit(jax.random.key(seed), 16), x)
+        for seed in range(200)
+    ]
+    # Of 16 passes, the mean square deviation from their own mean is 15/16 of it.
+    found = -np.mean(runs, axis=0)[:, 1] * 16 / 15
+    # Only where all runs predict the class that the mean logits do.
+    mean = np.sort(flat @ w, axis=1)
+    clear = mean[:, 1] - mean[:, 0] > 0.5
+    assert clear.any()
+    predicted = (flat @ w).argmax(1)
+    variance = ((flat**2) @ (w**2) * 0.25 / 0.75)[np.arange(3), predicted]
+    np.testing.assert_allclose(found[clear], variance[clear], rtol=0.1)
+
+
+def test_without_dropout_all_passes_agree(smooth):
+    _, variables, _, x = smooth
+    logit_fn = make_stochastic_logit_fn(Dropped(0.0), train=True)
+    state = mc_dropout.fit(jax.random.key(0), 4)
+    found = mc_dropout.scores(logit_fn, variables, state, x)
+    expected = jax.nn.softmax(Smooth().apply(variables, x)).max(-1)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 1], 0, atol=1e-10)
+    passes = mc_dropout.fit(jax.random.key(0), 4)._replace(keys=state.keys[:1])
+    dropped = make_stochastic_logit_fn(Dropped(0.5), train=True)
+    one = mc_dropout.score(dropped, variables, passes, x)
+    assert np.any(np.abs(one - expected) > 1e-3)
+
+
+# ---- label-free references ----------------------------------------------------------
+
+
+def test_energy_and_maximum_logit(smooth):
+    _, variables, _, x = smooth
+    logit_fn = make_logit_fn(Smooth())
+    logits = np.asarray(Smooth().apply(variables, x), np.float64)
+    found = energy.score(logit_fn, variables, energy.fit(), x)
+    np.testing.assert_allclose(found, scipy.special.logsumexp(logits, 1), rtol=1e-6)
+    found = max_logit.score(logit_fn, variables, max_logit.fit(), x)
+    np.testing.assert_allclose(found, logits.max(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("chunk", [10, 4096])
+def test_knn_is_scikit_learns(blobs, monkeypatch, k, chunk):
+    """Also where the last chunk is not full: 60 images in chunks of 10 or 4096."""
+    monkeypatch.setattr(knn, "CHUNK", chunk)
+    model, variables, (ind, _), (train, _) = blobs
+    train = train[:57]
+    feature_fn = make_feature_fn(model)
+    state = knn.fit(feature_fn, variables, train, "second", k=k)
+    z = [
+        np.asarray(feature_fn(variables, x)["second"], np.float64) for x in (train, ind)
+    ]
+    bank, tested = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in z)
+    distance, _ = NearestNeighbors(n_neighbors=k).fit(bank).kneighbors(tested)
+    found = map_batches(knn.score, feature_fn, variables, state, ind)
+    np.testing.assert_allclose(found, -distance[:, -1], rtol=1e-3, atol=1e-6)
+
+
+def test_knn_refuses_an_unknown_layer_and_too_many_neighbours(blobs):
+    model, variables, _, (train, _) = blobs
+    with pytest.raises(InputError, match=r"k: expected 1 to 60"):
+        knn.fit(make_feature_fn(model), variables, train, "second", k=61)
+    with pytest.raises(InputError, match=r"unknown layer 'third'; choose from"):
+        knn.fit(make_feature_fn(model), variables, train, "third", k=1)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_displacement_is_how_far_training_moved_the_features(blobs, relative):
+    model, variables, (x, _), (ind, _) = blobs
+    initial = model.init(jax.random.key(4), ind[:1])
+    feature_fn = make_feature_fn(model, LAYERS)
+    expected = []
+    for name in LAYERS:
+        now, then = (np.asarray(feature_fn(v, x)[name]) for v in (variables, initial))
+        moved = np.linalg.norm(now - then, axis=1)
+        expected.append(moved / np.linalg.norm(then, axis=1) if relative else moved)
+    start = (initial, jnp.asarray(relative))
+    found = displacement.displacements(feature_fn, variables, start, jnp.asarray(x))
+    np.testing.assert_allclose(found, np.stack(expected, 1), rtol=1e-4)
+    state = displacement.fit(feature_fn, variables, initial, ind, relative=relative)
+    of_ind = displacement.displacements(feature_fn, variables, start, jnp.asarray(ind))
+    of_ind = np.asarray(of_ind)
+    standard = (np.stack(expected, 1) - of_ind.mean(0)) / of_ind.std(0)
+    scores = displacement.score(feature_fn, variables, state, jnp.asarray(x))
+    np.testing.assert_allclose(scores, standard.sum(1), rtol=1e-3, atol=1e-3)
