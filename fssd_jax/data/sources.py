@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
 from fssd_jax.checks import InputError
-from fssd_jax.data import idx
+from fssd_jax.data import glyphs, idx
 
 SIDE = 28
 
@@ -42,6 +42,11 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
       has them: `data_dir` alone if given (its subfolder of that name, or itself, with
       IDX files, plain or .gz); TensorFlow Datasets, prepared or downloaded; the folder
       of a Debian package; the folder that `make data` fills.
+    - `kmnist`: 70,000 cursive Japanese characters, in splits and sources as `mnist`
+      but that of `data_dir` only the subfolder counts.
+    - `cns_glyphs`: 20,000 printed Chinese characters, by the National Development
+      Council of Taiwan (OGDL-TW-1.0), in the file `cns_glyphs/glyphs.npz` of `data_dir`
+      or else of the folder that `make data` fills. The only split is `train`.
     - `digits`: scikit-learn's 1,797 real 8×8 digits, enlarged to 28×28. Splits `train`
       (60 %), `test` (40 %): a fixed stratified cut.
     - `photo_patches`: 28×28 grey patches, not overlapping, of scikit-learn's two
@@ -61,15 +66,17 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
                 f"{name} is embedded in scikit-learn and takes no data_dir"
             )
         x, y, source = EMBEDDED[name](split)
+    elif name == "cns_glyphs":
+        x, y, source = _cns_glyphs(data_dir)
     else:
         x, y, source = _first_found(name, split, data_dir)
     return ArrayDataset(x, y, name, split, source, digest(x, y))
 
 
-def digest(*arrays: np.ndarray) -> str:
+def digest(*arrays) -> str:
     """SHA-256 of the arrays' dtypes, shapes and bytes."""
     total = hashlib.sha256()
-    for a in arrays:
+    for a in map(np.asarray, arrays):
         total.update(f"{a.dtype.str}{a.shape}".encode())
         total.update(np.ascontiguousarray(a).tobytes())
     return total.hexdigest()
@@ -92,16 +99,20 @@ DEBIAN = {
 _TFDS_HOSTS = {
     "fashion_mnist": "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     "mnist": "storage.googleapis.com",
+    "kmnist": "codh.rois.ac.jp",
 }
 
 
 def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
     if data_dir is not None:
-        found = [_from_idx(Path(data_dir) / name, split), _from_idx(data_dir, split)]
+        folders = [Path(data_dir) / name]
+        if name != "kmnist":  # files without its name are those it is an outlier to
+            folders.append(Path(data_dir))
+        found = [_from_idx(folder, split) for folder in folders]
         for arrays in found:
             if not isinstance(arrays, str):
                 return arrays
-        raise InputError(f"{name}/{split}: {found[0]}; {found[1]}")
+        raise InputError(f"{name}/{split}: {'; '.join(map(str, found))}")
     tried = []
     for where, look in (
         ("TensorFlow Datasets", lambda: from_tfds(name, split)),
@@ -174,6 +185,18 @@ def _reachable(host: str) -> bool:
     return True
 
 
+def _cns_glyphs(data_dir: str | Path | None) -> Arrays:
+    folder = fetched_dir() if data_dir is None else Path(data_dir)
+    path = (folder / "cns_glyphs" / glyphs.FILE).absolute()
+    if not path.is_file():
+        raise InputError(
+            f"cns_glyphs/train: there is no {path}; `make data` gets it into "
+            f"{fetched_dir()}, where there is apt-get"
+        )
+    x = glyphs.read(path)
+    return x, np.zeros(len(x), np.int32), str(path.parent)
+
+
 # ---- sets that are embedded in scikit-learn -----------------------------------------
 
 
@@ -225,4 +248,6 @@ SPLITS = {
     "photo_patches": ("test",),
     "fashion_mnist": ("train", "test"),
     "mnist": ("train", "test"),
+    "kmnist": ("train", "test"),
+    "cns_glyphs": ("train",),
 }

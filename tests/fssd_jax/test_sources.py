@@ -2,13 +2,15 @@
 
 import gzip
 import struct
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from fssd_jax import InputError
-from fssd_jax.data import fetch, idx, load, sources
+from fssd_jax.data import fetch, glyphs, idx, load, sources
+from fssd_jax.data.benchmarks import outliers
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (12, 28, 28), np.uint8)
@@ -117,6 +119,55 @@ def test_sources_are_tried_in_order(nowhere, monkeypatch):
     assert "mine" in load("fashion_mnist", "train", nowhere / "mine").source
 
 
+def test_kmnist_is_had_as_mnist_is(nowhere, monkeypatch):
+    with pytest.raises(InputError, match=r"codh\.rois\.ac\.jp cannot be reached"):
+        load("kmnist", "test")
+    write(nowhere / "fetched" / "kmnist", "test", end=".gz")
+    np.testing.assert_array_equal(load("kmnist", "test").x[..., 0], X)
+    monkeypatch.setattr(sources, "_reachable", lambda host: True)
+    with tfds.testing.mock_data(num_examples=9):
+        data = load("kmnist", "train")
+    assert data.source == "tensorflow_datasets kmnist/3.0.1"
+    assert data.x.shape == (9, 28, 28, 1)
+    assert (data.x.dtype, data.y.dtype) == (np.uint8, np.int32)
+
+
+def test_files_without_the_name_are_not_taken_for_kmnist(tmp_path):
+    write(tmp_path)
+    with pytest.raises(InputError, match=f"no IDX files .* in {tmp_path}/kmnist$"):
+        load("kmnist", "train", tmp_path)
+    write(tmp_path / "kmnist", x=255 - X)
+    np.testing.assert_array_equal(load("kmnist", "train", tmp_path).x[..., 0], 255 - X)
+
+
+@pytest.mark.parametrize("name", sources._TFDS_HOSTS)
+def test_the_hosts_asked_for_are_those_that_tfds_downloads_from(name):
+    urls = tfds.builder_cls(name).url_infos
+    assert {urlparse(url).hostname for url in urls} == {sources._TFDS_HOSTS[name]}
+
+
+def test_outliers_are_the_first_that_can_be_had(nowhere, monkeypatch):
+    with pytest.raises(InputError) as error:
+        outliers()
+    for words in ("`make data`", "kmnist/train was not found", "cns_glyphs/train"):
+        assert words in str(error.value)
+    monkeypatch.setattr(glyphs, "COUNT", 12)
+    glyphs.write(nowhere / "fetched" / "cns_glyphs" / "glyphs.npz", X[..., None])
+    assert outliers().name == "cns_glyphs"
+    with pytest.raises(InputError, match="kmnist/train was not found"):
+        outliers("kmnist")
+    write(nowhere / "fetched" / "kmnist")
+    write(nowhere / "fetched" / "kmnist", "test", x=255 - X)
+    data = outliers()
+    assert (data.name, data.split) == ("kmnist", "train")
+    np.testing.assert_array_equal(data.x[..., 0], X)
+    assert outliers("cns_glyphs").name == "cns_glyphs"
+    with pytest.raises(InputError, match=f"{nowhere}/mine/kmnist"):
+        outliers(data_dir=nowhere / "mine")
+    with pytest.raises(InputError, match=r"'mnist'; choose from auto.*cns_glyphs"):
+        outliers("mnist")
+
+
 def test_nothing_found_lists_what_was_tried_and_the_way_out(nowhere):
     with pytest.raises(InputError) as error:
         load("fashion_mnist", "test")
@@ -171,6 +222,34 @@ def test_what_is_not_the_published_set_is_not_verified(tmp_path):
     data = load("mnist", "test", tmp_path)._replace(name="fashion_mnist")
     with pytest.raises(InputError, match="not the published images"):
         fetch.verify(data)
+
+
+def test_of_kmnist_the_counts_are_verified(tmp_path):
+    y = np.repeat(np.arange(10), 1000).astype(np.uint8)
+    black = np.zeros((10_000, 28, 28), np.uint8)
+    data = load("kmnist", "test", write(tmp_path / "kmnist", "test", black, y).parent)
+    assert fetch.verify(data) is data
+    with pytest.raises(InputError, match=r"999.*expected \[1000"):
+        fetch.verify(data.select(np.arange(9_999)))
+
+
+@pytest.mark.parametrize(
+    ("missing", "code"),
+    [("fashion_mnist", 1), ("mnist", 1), ("kmnist", 0), ("cns_glyphs", 0)],
+)
+def test_only_auxiliary_sets_may_be_missing(tmp_path, capsys, missing, code):
+    data = load("mnist", "train", write(tmp_path))
+
+    def get(name):
+        if name == missing:
+            raise InputError(f"{name} could not be had")
+        return [data]
+
+    assert fetch.main(get=get) == code
+    printed = capsys.readouterr()
+    assert f"{missing} could not be had" in (printed.err if code else printed.out)
+    assert (f"{missing} is auxiliary" in printed.out) == (code == 0)
+    assert printed.out.count("12 images") == 3
 
 
 def test_the_unordered_digest_sees_images_and_labels_but_not_order(tmp_path):

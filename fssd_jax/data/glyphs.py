@@ -1,0 +1,109 @@
+"""Chinese characters as images, from a Debian package that needs no root to be read.
+
+fonts-cns11643-pixmaps holds the characters of the Chinese National Standard 11643, some
+24×24 pixels, dark on white. They are of the National Development Council of Taiwan
+(2015, https://www.cns11643.gov.tw), under the Open Government Data License, version 1.0
+(OGDL-TW-1.0, https://data.gov.tw/license): who passes them on has to name it.
+"""
+
+import io
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fssd_jax.checks import InputError
+
+PACKAGE = "fonts-cns11643-pixmaps"
+FILE = "glyphs.npz"
+COUNT = 20_000
+SIDE = 28
+# The folders of planes 2–7 and 10–15. The other planes hold digits, Latin letters and
+# symbols too, and outliers must show nothing of what they are to help detect: MNIST.
+_CHARACTERS = re.compile(
+    r"usr/share/pixmaps/cns11643/a(?:[2-7]|1[0-5])/\w+\.png$", re.MULTILINE
+)
+
+
+def read(path: Path) -> np.ndarray:
+    """The images of a file that `write` wrote, [COUNT, 28, 28, 1] uint8.
+
+    Raises:
+      InputError: the file is damaged, or does not hold such an array `x`.
+    """
+    mend = "remove it and run `make data`"
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            x = file["x"]
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
+        raise InputError(
+            f"{path}: cannot be read as an .npz file with an array x "
+            f"({type(error).__name__}: {error}): truncated or corrupt; {mend}"
+        ) from error
+    shape = (COUNT, SIDE, SIDE, 1)
+    if x.shape != shape or x.dtype != np.uint8:
+        raise InputError(
+            f"{path}: x is {x.dtype}{list(x.shape)}, expected uint8{list(shape)}; "
+            f"{mend}"
+        )
+    return x
+
+
+def write(path: Path, x: np.ndarray) -> None:
+    """Write `x` to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".unfinished.{path.name}")
+    np.savez_compressed(unfinished, x=x)
+    unfinished.replace(path)
+
+
+def from_package(deb: Path) -> np.ndarray:
+    """COUNT characters, evenly spaced in the sorted list of the package's files.
+
+    Read as a stream: unpacked, the package takes 437 MB.
+
+    Returns:
+      [COUNT, 28, 28, 1] uint8, white on black.
+
+    Raises:
+      InputError: the package does not hold as many, or an image is too large.
+      OSError, tarfile.TarError, subprocess.CalledProcessError: it cannot be read.
+    """
+    listing = ["dpkg-deb", "--info", str(deb), "md5sums"]
+    done = subprocess.run(listing, check=True, capture_output=True, text=True)
+    names = sorted(_CHARACTERS.findall(done.stdout))
+    chosen = [names[i * len(names) // COUNT] for i in range(COUNT)] if names else []
+    wanted, images = set(chosen), {}
+    with (
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
+        ) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+    ):
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if name in wanted and (file := tar.extractfile(member)):
+                images[name] = from_png(file.read())
+            # Not in its stubs. Else it keeps the headers of all 111,000 files.
+            tar.members.clear()  # pyright: ignore
+    if len(images) != COUNT:
+        raise InputError(f"{deb.name}: {len(images)} characters, expected {COUNT}")
+    return np.stack([images[name] for name in chosen])[..., None]
+
+
+def from_png(png: bytes) -> np.ndarray:
+    """One image [28, 28] uint8: grey, inverted, in the middle of black.
+
+    Raises:
+      InputError: it is larger than 28×28.
+      OSError: it is no image, or a truncated one.
+    """
+    with Image.open(io.BytesIO(png)) as image:
+        ink = 255 - np.asarray(image.convert("L"))
+    room = [SIDE - n for n in ink.shape]
+    if min(room) < 0:
+        raise InputError(f"an image of {ink.shape} pixels, more than {SIDE} a side")
+    return np.pad(ink, [(n // 2, n - n // 2) for n in room])
