@@ -1,0 +1,78 @@
+"""A threshold for any detector's score, with a guarantee that holds for finite samples.
+
+Split-conformal prediction: Vovk, Gammerman and Shafer (2005), "Algorithmic Learning in
+a Random World"; Lei et al. (2018), "Distribution-Free Predictive Inference for
+Regression"; Angelopoulos and Bates (2023), "Conformal Prediction: A Gentle
+Introduction".
+"""
+
+from fractions import Fraction
+from math import ceil, floor
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from fssd_jax import checks
+from fssd_jax.checks import InputError
+
+
+class Threshold(NamedTuple):
+    """An input is accepted as in-distribution if its score is `value` or more."""
+
+    value: float
+    acceptance: float  # what was asked for: at least this share is accepted
+    count: int  # how many calibration images
+    # 95 % interval of the share that this very threshold accepts in the long run.
+    low95: float
+    high95: float
+
+
+def threshold(scores, acceptance: float = 0.95) -> Threshold:
+    """The threshold that a new in-distribution image passes with P ≥ `acceptance`.
+
+        value = k-th smallest of the n scores,   k = ⌊(n + 1)(1 − acceptance)⌋
+
+    If the new image and the n images are exchangeable (for instance independent draws
+    from one distribution), all ranks of the new score among the n + 1 are equally
+    likely, so it lies below the k-th smallest with probability k / (n + 1) at most, and
+    exactly that without ties: the image is accepted with P in [acceptance,
+    acceptance + 1 / (n + 1)). Ties only raise P.
+
+    That P is over the calibration set too. Given the calibration set, the share of all
+    new images that is accepted is Beta(n + 1 − k, k) distributed if there are no ties
+    (Vovk 2012, "Conditional Validity of Inductive Conformal Predictors"); `low95` and
+    `high95` are its 2.5 % and 97.5 % quantiles. It says nothing about OoD images.
+
+    Args:
+      scores: [n] scores, higher for in-distribution, of in-distribution images that
+        neither the network nor the detector was fitted on or chosen by.
+      acceptance: the share of in-distribution images to accept, between 0 and 1; read
+        as the decimal number that it prints as.
+
+    Raises:
+      InputError: scores that are not a vector of finite numbers, `acceptance` out of
+        range, or too few images: k = 0 would accept everything.
+    """
+    if np.ndim(scores) != 1:
+        raise InputError(
+            f"scores: expected a vector, one score an image, got shape "
+            f"{np.shape(scores)}; give the scores of in-distribution images"
+        )
+    if not 0 < acceptance < 1:
+        raise InputError(
+            f"acceptance: expected a share between 0 and 1, got {acceptance}; 0.95 "
+            "accepts 95 % of the in-distribution images"
+        )
+    # Fractions: in floating point 100 · (1 − 0.9) is less than 10.
+    rejected = 1 - Fraction(str(acceptance))
+    count = len(scores)
+    k = floor((count + 1) * rejected)
+    if k == 0:
+        raise InputError(
+            f"scores: {count} images are too few to accept {acceptance} of them with "
+            f"a guarantee; give {ceil(1 / rejected) - 1} or more, or a lower acceptance"
+        )
+    value = np.sort(checks.scores(scores, "scores"))[k - 1]
+    low, high = scipy.stats.beta.ppf([0.025, 0.975], count + 1 - k, k)
+    return Threshold(float(value), float(acceptance), count, float(low), float(high))

@@ -1,0 +1,303 @@
+"""A fitted detector in one file, to be used with the network that it was fitted on.
+
+The file is an .npz without pickle. `fssd_jax_detector` is JSON: version, method and
+config, the state's structure, names, shapes and digest of the weights. `arr_0`, … are
+the state's arrays in the order of that structure. The last 64 bytes, a comment of the
+zip format, are the SHA-256 of all before them: it tells damage, and signs nothing.
+"""
+
+import hashlib
+import importlib
+import io
+import json
+import os
+import pkgutil
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fssd_jax
+from fssd_jax import detectors
+from fssd_jax.checks import InputError
+from fssd_jax.features import Variables
+
+FORMAT = "fssd_jax_detector"
+VERSION = 1  # of the format
+
+
+class Fitted(NamedTuple):
+    """A fitted detector, and what must be known to use it again."""
+
+    method: str  # a module of fssd_jax.detectors
+    # JSON data. By convention `mean` and `std`, the normalisation, which a model holds
+    # as attributes and not among its variables, and `threshold`, if one was chosen.
+    config: dict[str, Any]
+    state: Any  # what the method's `fit` returned
+
+
+def save(path: str | os.PathLike, fitted: Fitted, variables: Variables) -> None:
+    """Write a fitted detector to the one file `path`, all or nothing.
+
+    Args:
+      path: the file, by custom .npz; one that is there is replaced.
+      fitted: its state may hold NamedTuples of this package, dicts, OrderedDicts,
+        tuples, lists, None, Python numbers and arrays, PRNG keys too.
+      variables: the variables of the network that it was fitted on. Only their names,
+        shapes and digest are kept.
+
+    Raises:
+      InputError: an unknown method, a config that is not JSON, something else in the
+        state, or a file that cannot be written.
+    """
+    config = _plain(fitted.config, "config")
+    if not isinstance(config, dict):
+        raise InputError(f"config: expected a dict, got {config!r}; give {{}} for none")
+    arrays: list[np.ndarray] = []
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "package": fssd_jax.__version__,
+        "method": _known(fitted.method, "method"),
+        "config": config,
+        "state": _encode(fitted.state, "state", arrays),
+        **_describe_network(variables, config),
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, *arrays, allow_pickle=False, **{FORMAT: text})
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = b"0" * 64  # where the digest goes
+    content = buffer.getvalue()[:-64]
+    _write(Path(path), content + hashlib.sha256(content).hexdigest().encode())
+
+
+def load(path: str | os.PathLike, variables: Variables, **expected) -> Fitted:
+    """Read what `save` wrote, if it belongs to this network.
+
+    Args:
+      path: the file.
+      variables: the variables of the network that it is to be used with.
+      **expected: what the config must hold: `mean=model.mean, std=model.std`. Tuples
+        and lists are equal; the config comes back with lists. `layers=[...]` is
+        compared, in any order, with the keys of the state's first OrderedDict, or if
+        it has none, with the config's.
+
+    Returns:
+      The same method, config and state. Its arrays are JAX arrays of the same dtype,
+      and its scores equal to the last bit.
+
+    Raises:
+      InputError: no such file, not one of `save`, damaged, of a newer format, or
+        fitted on other weights, normalisation or layers.
+    """
+    header, arrays = _read(Path(path))
+    _known(header["method"], f"{path}: method")
+    _check_network(path, header, variables)
+    state = _decode(header["state"], iter(arrays), f"{path}, of {header['package']}")
+    _check_expected(path, header["config"], state, expected)
+    return Fitted(header["method"], header["config"], state)
+
+
+def _known(method: str, name: str) -> str:
+    methods = [module.name for module in pkgutil.iter_modules(detectors.__path__)]
+    if method not in methods:
+        raise InputError(
+            f"{name}: {method!r} is none of {methods}; choose one, or update fssd_jax"
+        )
+    return method
+
+
+def _plain(value, name: str):
+    """`value` as JSON gives it back: tuples become lists, keys strings."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: not JSON data ({error}); give None, booleans, finite numbers, "
+            "strings, lists and dicts (an array: .tolist())"
+        ) from error
+
+
+def _encode(value, name: str, arrays: list[np.ndarray]) -> dict[str, Any]:
+    """The structure of `value` as JSON; its arrays are appended to `arrays`."""
+    cls = type(value)
+    kind = cls.__name__
+    if value is None or cls in (bool, int, float):
+        return {"kind": "number", "value": value}
+    if _own_class(f"{cls.__module__}:{kind}") is cls:
+        kind, items = f"{cls.__module__}:{kind}", value._asdict().items()
+    elif cls in (dict, OrderedDict) and all(type(key) in (str, int) for key in value):
+        items = value.items()
+    elif cls in (tuple, list):
+        items = enumerate(value)
+    else:
+        array = _to_numpy(value, name)
+        _check_precision(array.dtype, name)
+        arrays.append(array)
+        is_key = value.dtype != array.dtype
+        return {
+            "kind": "array",
+            "shape": array.shape,
+            "dtype": array.dtype.name,
+            "weak": getattr(value, "weak_type", False),
+            "key": str(jax.random.key_impl(value)) if is_key else None,
+        }
+    children = [[k, _encode(v, f"{name}/{k}", arrays)] for k, v in items]
+    return {"kind": kind, "items": children}
+
+
+def _decode(node: dict[str, Any], arrays: Iterator[np.ndarray], name: str):
+    """The inverse of `_encode`."""
+    kind = node["kind"]
+    if kind == "number":
+        return node["value"]
+    if kind == "array":
+        array = next(arrays).view(node["dtype"])  # .npy does not know bfloat16
+        _check_precision(array.dtype, name)
+        if node["key"]:
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=node["key"])
+        if node["weak"]:  # only Python numbers make a weak type, and `set` keeps it
+            zeros = jnp.broadcast_to(array.dtype.type(0).item(), array.shape)
+            return zeros.at[...].set(array)
+        return jnp.asarray(array)
+    items = {key: _decode(child, arrays, name) for key, child in node["items"]}
+    if kind in ("dict", "OrderedDict"):
+        return OrderedDict(items) if kind == "OrderedDict" else items
+    if kind in ("tuple", "list"):
+        return tuple(items.values()) if kind == "tuple" else list(items.values())
+    cls = _own_class(kind)
+    if cls and cls._fields == tuple(items):
+        return cls(**items)
+    raise InputError(
+        f"{name}: no NamedTuple {kind} with the fields {list(items)} in fssd_jax "
+        f"{fssd_jax.__version__}; fit again, or use the version that saved it"
+    )
+
+
+def _own_class(kind: str) -> Any:
+    """The NamedTuple "module:name" of our own; None if it is not one.
+
+    So a file cannot have anything else imported or called.
+    """
+    module, _, name = kind.partition(":")
+    if not module.startswith("fssd_jax."):
+        return None
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return None
+    is_tuple = isinstance(found, type) and issubclass(found, tuple)
+    own = is_tuple and hasattr(found, "_fields") and found.__module__ == module
+    return found if own else None
+
+
+def _to_numpy(value, name: str) -> np.ndarray:
+    """The numbers of an array, or the bits of PRNG keys."""
+    what = type(value).__name__
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return np.asarray(jax.random.key_data(jnp.asarray(value)))
+        if value.dtype == bool or jnp.issubdtype(value.dtype, np.number):
+            return np.asarray(value)
+        what = f"array of {value.dtype}"
+    raise InputError(
+        f"{name}: cannot save this {what}; a state holds arrays of numbers, numbers, "
+        "None, tuples, lists, dicts and OrderedDicts with keys that are strings or "
+        "integers, and NamedTuples of fssd_jax's modules; variables hold arrays"
+    )
+
+
+def _check_precision(dtype: np.dtype, name: str) -> None:
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise InputError(
+            f"{name}: JAX would shorten {dtype}; fit with 32 bits, or jax_enable_x64"
+        )
+
+
+def _describe_network(variables: Variables, config: dict[str, Any]) -> dict[str, Any]:
+    """Dtype and shape of each array by its path, and a digest with the values too."""
+    specs, digest = {}, hashlib.sha256()
+    leaves = jax.tree.leaves_with_path(variables)
+    named = {f"variables{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+    for name in sorted(named):
+        array = _to_numpy(named[name], name)
+        specs[name] = f"{array.dtype.name}{list(array.shape)}"
+        digest.update(f"{name} {specs[name]}\n".encode() + array.tobytes())
+    digest.update(json.dumps([config.get("mean"), config.get("std")]).encode())
+    return {"weights": specs, "sha256": digest.hexdigest()}
+
+
+def _check_network(path, header: dict[str, Any], variables: Variables) -> None:
+    given = _describe_network(variables, header["config"])
+    was, now = header["weights"], given["weights"]
+    what = [
+        f"{name}: {was.get(name, 'none')} then, {now.get(name, 'none')} now"
+        for name in sorted({**was, **now})
+        if was.get(name) != now.get(name)
+    ]
+    if what or given["sha256"] != header["sha256"]:
+        raise InputError(
+            f"{path}: it was fitted on other weights "
+            f"({[*what, 'of the same shapes: only the values differ'][0]}); load the "
+            "weights that it was fitted on, or fit again"
+        )
+
+
+def _check_expected(path, config: dict[str, Any], state, expected: dict) -> None:
+    for name, value in expected.items():
+        given, saved = _plain(value, name), config.get(name, "nothing")
+        if name == "layers":
+            is_dict = lambda node: isinstance(node, OrderedDict)  # noqa: E731
+            dicts = filter(is_dict, jax.tree.leaves(state, is_leaf=is_dict))
+            saved = sorted(next(dicts, config.get(name, ())))
+            given = sorted(given or ())
+        if given != saved or name not in {*config, "layers"}:
+            raise InputError(
+                f"{path}: it was fitted with {name} {saved}, expected {given}; use it "
+                "with the network that it was fitted on, or fit again"
+            )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The header and the arrays, all bytes checked."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give a file of fssd_jax.save"
+        ) from error
+    if hashlib.sha256(content[:-64]).hexdigest().encode() != content[-64:]:
+        ours = f"{FORMAT}.npy".encode() in content
+        raise InputError(
+            f"{path}: expected a file that fssd_jax.save wrote, but it is "
+            f"{'damaged or cut off' if ours else 'something else'}; copy it again, or "
+            "fit and save again"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as entries:
+        header = json.loads(entries[FORMAT].tobytes())
+        if header["version"] > VERSION:
+            raise InputError(
+                f"{path}: format version {header['version']}, of fssd_jax "
+                f"{header['package']}; expected {VERSION}; update fssd_jax"
+            )
+        return header, [entries[f"arr_{i}"] for i in range(len(entries.files) - 1)]
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            unfinished = Path(folder) / path.name
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); give a file in a folder "
+            "that exists and that you may write to"
+        ) from error
