@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experiments import common, methods, table2, tables
 from experiments.protocols import PROTOCOLS, Protocol
-from experiments.table2 import make_setting, prepare
+from experiments.setting import Options, make_setting, prepare
 from fssd_jax import metrics
 from fssd_jax.data.benchmarks import load_benchmark
 
@@ -35,7 +35,7 @@ ORDER = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    benchmark: Literal["digits", "fmnist"] = "fmnist"
+    benchmark: Literal["digits", "fmnist", "fmnist6"] = "fmnist"
     """Which data; of several OoD sets the first is taken."""
     seed: int = 0
     """Of the network, the split and the noise."""
@@ -64,10 +64,11 @@ def run(config: Config) -> list[dict[str, Any]]:
     folder = common.writable(config.out / "ablation_protocol")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
-    prepared = prepare(benchmark, config.seed, config.out, None, config.tiny)
+    like = Options(out=config.out, tiny=config.tiny)
+    prepared = prepare(benchmark, config.seed, like)
     rows: list[dict[str, Any]] = []
     for switch, protocol in ladder():
-        setting = make_setting(benchmark, prepared, pair, protocol, config.tiny)
+        setting = make_setting(benchmark, prepared, pair, protocol, like)
         scored = methods.run_fssd(setting)
         found = metrics.evaluate(scored.ind, scored.ood)
         before = rows[-1]["auroc"] if rows else None
@@ -79,7 +80,7 @@ def run(config: Config) -> list[dict[str, Any]]:
                 **found._asdict(),
                 "difference": None if before is None else found.auroc - before,
                 "epsilon": scored.layers.epsilon,
-                "alpha": scored.layers.state.ensemble.alpha.tolist(),
+                "alpha": scored.layers.alpha.tolist(),
             }
         )
         print(f"{switch}: AUROC {found.auroc:.5f}", flush=True)

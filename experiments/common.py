@@ -1,5 +1,6 @@
 """What every experiment shares: trained networks, results folders, provenance."""
 
+import ast
 import hashlib
 import inspect
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +21,7 @@ import jax
 import numpy as np
 import tyro
 
-from fssd_jax import losses
+from fssd_jax import checkpoint, losses
 from fssd_jax import train as training
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
@@ -29,7 +31,8 @@ from fssd_jax.features import Variables
 C = TypeVar("C")
 ROOT = Path(__file__).parent.parent
 # The files whose code decides a network's scores.
-SCORING = ("fssd_jax/**/*.py", "experiments/methods.py", "experiments/protocols.py")
+_SCORING = ("controls", "methods", "networks", "protocols", "setting", "variants")
+SCORING = ("fssd_jax/**/*.py", *(f"experiments/{name}.py" for name in _SCORING))
 PACKAGES = ("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
 
 
@@ -47,10 +50,28 @@ def start() -> None:
     jax.config.update("jax_default_matmul_precision", "float32")
 
 
+@cache
 def code_digest() -> str:
-    """Digest of the source that decides scores; results of other code are not used."""
+    """Digest of the source that decides scores; results of other code are not used.
+
+    Taken once: a file that is edited during a run is not the code that runs.
+    """
     files = sorted(path for pattern in SCORING for path in ROOT.glob(pattern))
-    return config_digest([path.read_text() for path in files])
+    return config_digest([bare_code(path.read_text()) for path in files])
+
+
+def bare_code(source: str) -> str:
+    """Python without what cannot change a number: comments, docstrings, annotations."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def config_digest(config: Any) -> str:
@@ -92,9 +113,8 @@ def trained(
         "outliers": None if outliers is None else training_digest(outliers),
         "snapshots": tuple(snapshots),
         "sources": [
-            inspect.getsource(sys.modules[type(model).__module__]),
-            inspect.getsource(training),
-            inspect.getsource(losses),
+            bare_code(inspect.getsource(module))
+            for module in (sys.modules[type(model).__module__], training, losses)
         ],
         "versions": {name: version(name) for name in ("jax", "flax", "optax")},
         "device": device(),
@@ -117,7 +137,7 @@ def trained(
         snapshots=snapshots,
         folder=folder,
         save_every=save_every,
-        progress=progress,
+        progress=progress and checkpoint.last_epoch(folder) < epochs,
     )
 
 

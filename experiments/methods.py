@@ -1,117 +1,306 @@
-"""The rows of the table: each takes one setting and returns scores of the test sets."""
+"""The compared methods and their controls: from a `Setting` to scores.
+
+Each takes a trained network, noise, validation and test images, and returns one row or
+more; a new method is a function and an entry in a table at the end of its file.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.svm import SVC
 
-from experiments import protocols
-from experiments.protocols import Protocol
+from experiments import networks, protocols
+from experiments.scores import LayerScores, Rows, Scored, timed
+from experiments.setting import Setting
+from fssd_jax import metrics
 from fssd_jax.data.pipeline import as_float, map_batches
-from fssd_jax.detectors import fssd, msp
-from fssd_jax.ensemble import combine, logistic_regression
-from fssd_jax.features import FeatureFn, LogitFn, Variables
+from fssd_jax.detectors import (
+    deep_ensemble,
+    displacement,
+    energy,
+    knn,
+    mahalanobis,
+    max_logit,
+    mc_dropout,
+    msp,
+    odin,
+)
+from fssd_jax.ensemble import combine
+from fssd_jax.features import make_logit_fn, make_stochastic_logit_fn
+from fssd_jax.train import accuracy
 
-
-class Setting(NamedTuple):
-    """One network, one pair of data sets, one protocol."""
-
-    protocol: Protocol
-    feature_fn: FeatureFn
-    logit_fn: LogitFn
-    variables: Variables
-    initial: Variables
-    noise: jax.Array  # [samples, ...]
-    val_ind: np.ndarray  # images
-    val_ood: np.ndarray
-    test_ind: np.ndarray
-    test_ood: np.ndarray
-    seed: int
-
-
-class LayerScores(NamedTuple):
-    """What FSSD-Ensem combined: distances [images, layers] of the test sets."""
-
-    state: fssd.State
-    epsilon: float
-    ind: np.ndarray  # after the input step
-    ood: np.ndarray
-    plain_ind: np.ndarray  # Eq. (1) as it stands, ε = 0
-    plain_ood: np.ndarray
-
-
-class Scored(NamedTuple):
-    ind: np.ndarray  # [n] scores of the in-distribution test images
-    ood: np.ndarray  # [m]
-    labels: str  # which labelled images were used to fit, for the reader
-    layers: LayerScores | None = None
+MEMBERS = 5
+PASSES = 32
+CHOOSING_PASSES = 8  # to choose among dropout rates, on the validation images
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # Evaluation
+CLEAN_RATE = 0.1  # where nothing may be chosen by OoD images
 
 
 def run_fssd(s: Setting) -> Scored:
+    """FSSD-Ensem as the protocol says."""
     network = (s.feature_fn, s.variables)
     state = protocols.fit(s.protocol, *network, s.noise, s.val_ind, s.val_ood, s.seed)
     epsilon = 0.0 if state.epsilon is None else round(float(state.epsilon), 6)
-    sets = {"score in": s.test_ind, "score OoD": s.test_ood}
-    plain, stepped = (
-        [
-            protocols.sweep(s.protocol, *network, state.singularity, x, (e,), title)[0]
-            for title, x in sets.items()
-        ]
-        for e in (0.0, epsilon)
+
+    def distances(e, x):
+        return protocols.sweep(s.protocol, *network, state.singularity, x, (e,))[0]
+
+    *stepped, seconds = timed(partial(distances, epsilon), s.test_ind, s.test_ood)
+    plain = [distances(0.0, x) for x in _tests(s)] if epsilon else stepped
+    centers = state.singularity.center
+    layers = LayerScores(
+        names=list(centers),
+        dims=[center.size for center in centers.values()],
+        alpha=np.asarray(state.ensemble.alpha),
+        spread=np.array([float(v) for v in state.singularity.spread.values()]),
+        epsilon=epsilon,
+        epsilons=np.asarray(state.epsilons),
+        criterion=np.asarray(state.epsilon_auroc),
+        ind=stepped[0],
+        ood=stepped[1],
+        plain_ind=plain[0],
+        plain_ood=plain[1],
     )
     return Scored(
         *(np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped),
-        labels=f"{len(s.val_ind)} in" if s.protocol.ensemble == "clean" else _labels(s),
-        layers=LayerScores(state, epsilon, *stepped, *plain),
+        labels=s.labels,
+        note=f"ε = {epsilon:g}",
+        passes=_passes(len(centers)) if epsilon else "1",
+        data="F*",
+        seconds=seconds,
+        layers=layers,
     )
 
 
-def run_msp(s: Setting) -> Scored:
-    apply = partial(map_batches, msp.score, s.logit_fn, s.variables, msp.fit())
-    return Scored(apply(s.test_ind), apply(s.test_ood), "nothing")
+def run_layers(s: Setting) -> Rows:
+    """FSSD of each layer alone, Eq. (1) as it stands: no labels, no input step."""
+    found = run_fssd(s.under_clean()).layers
+    assert found is not None
+    return {
+        f"fssd {name}": Scored(found.ind[:, k], found.ood[:, k], data="F*")
+        for k, name in enumerate(found.names)
+    }
 
 
-def control_untrained(s: Setting) -> Scored:
-    """The whole FSSD procedure on the network as it was before training."""
-    return run_fssd(s._replace(variables=s.initial))
+def run_odin(s: Setting) -> Scored:
+    ood = None if s.clean else s.val_ood
+    epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
+    state = odin.fit(s.logit_fn, s.variables, s.val_ind, ood, epsilons=epsilons)
+    epsilon = 0.0 if state.epsilon is None else float(state.epsilon)
+    return _scored(
+        s,
+        odin.score,
+        state,
+        labels="nothing" if s.clean else s.labels,
+        note=f"T = {float(state.temperature):g}, ε = {epsilon:g}",
+        passes=_passes(1) if epsilon else "1",
+    )
 
 
-def control_pixel_statistics(s: Setting) -> Scored:
-    """Logistic regression on two numbers an image: mean and deviation of its pixels."""
-    view = lambda flat: np.stack([flat.mean(1), flat.std(1)], axis=1)  # noqa: E731
-    return _without_network(s, logistic_regression(), view)
+def run_mahalanobis(s: Setting) -> Scored:
+    train = s.schedule.train
+    gaussians = mahalanobis.estimate_gaussians(
+        s.feature_fn, s.variables, train.x, train.y, s.benchmark.num_classes
+    )
+    ood = None if s.clean else s.val_ood
+    epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
+    state = mahalanobis.fit(
+        s.feature_fn,
+        s.variables,
+        gaussians,
+        s.val_ind,
+        ood,
+        epsilons=epsilons,
+        seed=s.seed,
+    )
+    epsilon = 0.0 if state.epsilon is None else float(state.epsilon)
+    return _scored(
+        s,
+        mahalanobis.score,
+        state,
+        feature_fn=s.feature_fn,
+        labels=f"{s.labels}, training set",
+        note=f"ε = {epsilon:g}",
+        passes=_passes(len(gaussians.factor)) if epsilon else "1",
+        data="class means, covariances",
+    )
 
 
-def control_raw_pixels(s: Setting) -> Scored:
-    """A support vector machine on the pixels themselves."""
-    return _without_network(s, SVC(), lambda flat: flat)
+def run_deep_ensemble(s: Setting) -> Scored:
+    """Members are the networks of this seed and the next ones."""
+    seeds = range(s.seed, s.seed + MEMBERS)
+    members = [networks.plain(s.benchmark, s.schedule, m).variables for m in seeds]
+    epochs = [s.schedule.of_seed(m) for m in seeds]
+    return _scored(
+        s,
+        deep_ensemble.score,
+        deep_ensemble.fit(),
+        variables=deep_ensemble.stack(members),
+        note=f"epochs {', '.join(map(str, epochs))}",
+        training=f"{MEMBERS - 1} networks",
+        passes=str(MEMBERS),
+    )
 
 
-def _without_network(s: Setting, model, view: Callable) -> Scored:
-    """Fit a classifier on a view of the flat validation images; score the test sets."""
+def run_mc_dropout(s: Setting) -> Rows:
+    """The rate is chosen on the validation images, among the networks of seed 0."""
+    key = jax.random.fold_in(jax.random.key(s.seed), 104)
+    state = mc_dropout.fit(key, 2 if s.tiny else PASSES)
 
-    def seen(x):
-        return view(as_float(x).reshape(len(x), -1).astype(np.float64))
+    def logit_fn(rate):
+        model = networks.dropout_lenet(s.benchmark, rate)
+        return make_stochastic_logit_fn(model, train=True)
 
-    y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
-    model.fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
-    tested = (model.decision_function(seen(x)) for x in (s.test_ind, s.test_ood))
-    return Scored(*tested, labels=_labels(s))
+    def quality(rate):
+        trained = networks.with_dropout(s.benchmark, s.schedule, 0, rate)
+        few = state._replace(keys=state.keys[:CHOOSING_PASSES])
+        ind, ood = (
+            map_batches(mc_dropout.scores, logit_fn(rate), trained.variables, few, x)
+            for x in (s.val_ind, s.val_ood)
+        )
+        return max(metrics.auroc(ind[:, c], ood[:, c]) for c in (0, 1))
+
+    rates = RATES[:2] if s.tiny else RATES
+    rate = CLEAN_RATE if s.clean else max(rates, key=quality)
+    trained = networks.with_dropout(s.benchmark, s.schedule, s.seed, rate)
+    model = networks.dropout_lenet(s.benchmark, rate)
+    apply = partial(
+        map_batches, mc_dropout.scores, logit_fn(rate), trained.variables, state
+    )
+    ind, ood, seconds = timed(apply, s.test_ind, s.test_ood)
+    test = s.benchmark.test
+    right = accuracy(make_logit_fn(model), trained.variables, test.x, test.y)
+    columns = {"mean": (ind[:, 0], ood[:, 0]), "variance": (ind[:, 1], ood[:, 1])}
+    better = max(columns, key=lambda name: metrics.auroc(*columns[name]))
+    return {
+        f"mc dropout, {name}": Scored(
+            *scores,
+            labels="nothing" if s.clean else s.labels,
+            note=f"rate {rate:g}, {s.schedule.short_epochs} epochs, accuracy "
+            f"{100 * right:.1f} %" + (", the better one" if name == better else ""),
+            training="1 network" if s.clean else f"1 network, {len(rates)} to choose",
+            passes=str(len(state.keys)),
+            seconds=seconds,
+        )
+        for name, scores in columns.items()
+    }
 
 
-def _labels(s: Setting) -> str:
-    return f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
+def run_outlier_exposure(s: Setting) -> Rows:
+    """Fine-tuned for every seed, and from scratch for seed 0."""
+    auxiliary = s.outliers()
+    if s.tiny:
+        auxiliary = auxiliary.select(slice(64))
+    rows = {}
+    for kind in ("fine-tuned", "from scratch") if s.seed == 0 else ("fine-tuned",):
+        finetune = kind == "fine-tuned"
+        trained = networks.exposed(s.benchmark, s.schedule, s.seed, auxiliary, finetune)
+        epochs = networks.FINETUNE_EPOCHS if finetune else s.schedule.short_epochs
+        test = s.benchmark.test
+        right = accuracy(s.logit_fn, trained.variables, test.x, test.y)
+        rows[f"outlier exposure, {kind}"] = _scored(
+            s,
+            msp.score,
+            msp.fit(),
+            variables=trained.variables,
+            labels=f"{len(auxiliary.x)} {auxiliary.name}",
+            note=f"{epochs} epochs, accuracy {100 * right:.1f} %",
+            training="fine-tuning" if finetune else "1 network",
+        )
+    return rows
 
 
-METHODS: dict[str, Callable[[Setting], Scored]] = {"fssd": run_fssd, "msp": run_msp}
+def run_knn(s: Setting) -> Scored:
+    """On the last layer before the logits."""
+    layer = list(s.feature_fn(s.variables, as_float(s.val_ind[:1])))[-2]
+    train = s.schedule.train.x
+    state = knn.fit(s.feature_fn, s.variables, train, layer, k=min(50, len(train)))
+    return _scored(
+        s,
+        knn.score,
+        state,
+        feature_fn=s.feature_fn,
+        labels="training set",
+        note=f"{layer}, k = {len(state.ranks)}",
+        data=f"{len(train):,} features",
+    )
 
-# Rivals that know nothing of the trained network: what the labels alone are worth.
-CONTROLS: dict[str, Callable[[Setting], Scored]] = {
-    "control: untrained": control_untrained,
-    "control: pixel stats": control_pixel_statistics,
-    "control: raw pixels": control_raw_pixels,
+
+def run_displacement(s: Setting) -> Rows:
+    """Layers standardised on in-distribution images and summed."""
+    return {
+        kind: _scored(
+            s,
+            displacement.score,
+            displacement.fit(
+                s.feature_fn,
+                s.variables,
+                s.initial,
+                s.val_ind,
+                relative=kind.startswith("relative"),
+            ),
+            feature_fn=s.feature_fn,
+            labels=f"{len(s.val_ind)} in",
+            passes="2",
+            data="initial weights",
+        )
+        for kind in ("displacement", "relative displacement")
+    }
+
+
+def _without_fit(module) -> Callable[[Setting], Scored]:
+    return lambda s: _scored(s, module.score, module.fit())
+
+
+# ---- what they share ----------------------------------------------------------------
+
+
+def _scored(
+    s: Setting, score: Callable, state, *, feature_fn=None, variables=None, **facts
+) -> Scored:
+    apply = partial(
+        map_batches,
+        score,
+        feature_fn or s.logit_fn,
+        s.variables if variables is None else variables,
+        state,
+    )
+    ind, ood, seconds = timed(apply, s.test_ind, s.test_ood)
+    return Scored(ind, ood, seconds=seconds, **facts)
+
+
+def _tests(s: Setting) -> tuple[np.ndarray, np.ndarray]:
+    return s.test_ind, s.test_ood
+
+
+def _passes(gradients: int) -> str:
+    return f"{1 + gradients} + {gradients} backward"
+
+
+Method = Callable[[Setting], Scored | Rows]
+
+
+def rows_of(name: str, method: Method, s: Setting) -> Rows:
+    """All rows of a method; a single one goes by the method's own name."""
+    found = method(s)
+    return {name.replace("_", " "): found} if isinstance(found, Scored) else found
+
+
+# In the order of the table: first what needs no label of any OoD image.
+METHODS: dict[str, Method] = {
+    "layers": run_layers,
+    "fssd_clean": lambda s: run_fssd(s.under_clean()),
+    "displacement": run_displacement,
+    "msp": _without_fit(msp),
+    "max_logit": _without_fit(max_logit),
+    "energy": _without_fit(energy),
+    "knn": run_knn,
+    "deep_ensemble": run_deep_ensemble,
+    "mc_dropout": run_mc_dropout,
+    "outlier_exposure": run_outlier_exposure,
+    "odin": run_odin,
+    "mahalanobis": run_mahalanobis,
+    "fssd": run_fssd,
 }

@@ -13,11 +13,12 @@ import numpy as np
 
 from analysis import pca, plots
 from experiments import common, tables
-from experiments.methods import LayerScores, Scored, Setting
+from experiments.scores import LayerScores, Rows, Scored
+from experiments.setting import Setting
 from experiments.tables import METRICS, Result
 from fssd_jax import metrics
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.fssd import fssd
+from fssd_jax.fssd import estimate_singularity, fssd
 
 PICTURES = ("layers", "features", "roc", "epsilon")
 SHOWN = 1000  # points a set in the scatter plot
@@ -29,21 +30,23 @@ td:first-child, th:first-child { text-align: left } img { max-width: 100% }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
 
 
-def write(
-    folder: Path,
-    facts: Result,
-    setting: Setting,
-    methods: dict[str, Scored],
-    controls: dict[str, Scored],
-) -> None:
-    """Fill a results folder: `facts`, and all that follows from the scores."""
+def write(folder: Path, facts: Result, setting: Setting, groups: dict[str, Rows]):
+    """Fill a results folder: `facts`, and all that follows from the scores.
+
+    Args:
+      groups: rows of "methods", "variants" and "controls".
+    """
     result = {
         **facts,
-        "methods": {name: _row(s) for name, s in methods.items()},
-        "controls": {name: _row(s) for name, s in controls.items()},
+        **{
+            group: {name: _row(s) for name, s in rows.items()}
+            for group, rows in groups.items()
+        },
+        "paired": paired_tests(groups),
         "epsilon": None,
         "layers": [],
     }
+    methods = groups["methods"]
     layers = methods["fssd"].layers if "fssd" in methods else None
     if layers is not None:
         result |= {"epsilon": layers.epsilon, "layers": layer_facts(layers)}
@@ -56,17 +59,54 @@ def write(
         )
     common.write_json(folder / "metrics.json", result)
     _write_csv(folder / "metrics.csv", result)
-    everything = {**methods, **controls}
+    everything = {k: v for rows in groups.values() for k, v in rows.items()}
     _write_scores(folder / "scores.npz", everything)
-    scores = {name: (s.ind, s.ood) for name, s in everything.items()}
-    plots.save(plots.roc(scores, f"{facts['benchmark']}: ROC"), folder / "roc")
+    shown = {
+        name: (s.ind, s.ood)
+        for name, s in (methods | groups["controls"]).items()
+        if not name.startswith("fssd ")
+    }
+    plots.save(plots.roc(shown, f"{facts['benchmark']}: ROC"), folder / "roc")
     if layers is not None:
         _draw_layers(folder, setting, layers, result["layers"])
     _write_html(folder, result)
 
 
+def paired_tests(groups: dict[str, Rows]) -> list[dict[str, Any]]:
+    """FSSD against the best rival that used no more labels, on the same images."""
+    methods, tests = groups["methods"], []
+    rivals = {
+        "method": {k: v for k, v in methods.items() if not k.startswith("fssd")},
+        "control": groups["controls"],
+    }
+    for name in ("fssd", "fssd clean"):
+        for kind, rows in rivals.items():
+            if name not in methods:
+                continue
+            allowed = {
+                rival: row
+                for rival, row in rows.items()
+                if tables.OOD_LABELS in methods[name].labels
+                or tables.OOD_LABELS not in row.labels
+            }
+            if not allowed:
+                continue
+            best = max(allowed, key=lambda k: metrics.auroc(rows[k].ind, rows[k].ood))
+            pair = (methods[name], rows[best])
+            found = metrics.paired(*(part for s in pair for part in (s.ind, s.ood)))
+            facts = {"row": name, "against": best, "kind": kind, **found._asdict()}
+            tests.append(facts)
+    return tests
+
+
 def read(path: Path) -> Result:
     return json.loads((path / "metrics.json").read_text())
+
+
+def seconds(path: Path) -> dict[str, float | None]:
+    """Of scoring 1,000 images, by row."""
+    timing = json.loads((path / "timing.json").read_text())
+    return timing["scoring_seconds_per_1000_images"]
 
 
 def aggregate(folder: Path) -> dict[str, Any]:
@@ -83,6 +123,7 @@ def aggregate(folder: Path) -> dict[str, Any]:
             "seeds": [r["seed"] for r in results],
             "paper": results[0]["paper"],
             "methods": _over_seeds(results, "methods"),
+            "variants": _over_seeds(results, "variants"),
             "controls": _over_seeds(results, "controls"),
         }
         for name, results in groups.items()
@@ -90,37 +131,41 @@ def aggregate(folder: Path) -> dict[str, Any]:
 
 
 def _over_seeds(results: list[Result], kind: str):
+    """Some rows are of some seeds only."""
     return {
         name: {
-            metric: common.mean_and_deviation([r[kind][name][metric] for r in results])
+            metric: common.mean_and_deviation(
+                [r[kind][name][metric] for r in results if name in r[kind]]
+            )
             for metric in METRICS
         }
-        for name in results[0][kind]
+        for name in tables.row_names(results, kind)
     }
 
 
 def _row(scored: Scored) -> dict[str, Any]:
     row = metrics.evaluate(scored.ind, scored.ood)._asdict()
-    return {**row, "labels": scored.labels}
+    facts = ("labels", "note", "training", "passes", "data")
+    return {**row, **{fact: getattr(scored, fact) for fact in facts}}
 
 
 def layer_facts(found: LayerScores) -> list[dict[str, Any]]:
     """Each layer alone: what it separates, and the sign that it was given."""
-    state, facts = found.state, []
-    for k, (name, center) in enumerate(state.singularity.center.items()):
+    facts = []
+    for k, name in enumerate(found.names):
         auroc = metrics.auroc(found.ind[:, k], found.ood[:, k])
         plain = metrics.evaluate(found.plain_ind[:, k], found.plain_ood[:, k])
         facts.append(
             {
                 "name": name,
-                "dim": center.size,
+                "dim": found.dims[k],
                 "auroc": auroc,
                 "auroc_no_step": plain.auroc,
                 "auroc_no_step_ci95": plain.auroc_ci95,
-                "alpha": float(state.ensemble.alpha[k]),
+                "alpha": float(found.alpha[k]),
                 # Below ½ as it stands, or made so by the input step.
                 "inverted": min(auroc, plain.auroc) < 0.5,
-                "noise_spread": float(state.singularity.spread[name]),
+                "noise_spread": float(found.spread[k]),
             }
         )
     return facts
@@ -150,7 +195,7 @@ def _write_csv(path: Path, result: Result) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "name", *METRICS, *bounds, "labels"])
-        for kind in ("methods", "controls"):
+        for kind in tables.KINDS:
             for name, row in result[kind].items():
                 values = [row[m] for m in METRICS]
                 ends = [end for m in METRICS for end in row[f"{m}_ci95"]]
@@ -169,7 +214,9 @@ def _write_scores(path: Path, scored: dict[str, Scored]) -> None:
 
 
 def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> None:
-    state = found.state
+    singularity = estimate_singularity(
+        setting.feature_fn, setting.variables, setting.noise, unit_range=False
+    )
     apply = partial(
         map_batches,
         apply_fn=setting.feature_fn,
@@ -179,7 +226,7 @@ def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> N
     distances = {
         "in-distribution": found.plain_ind,
         "OoD": found.plain_ood,
-        "noise": apply(fssd, state=state.singularity, x=noise, unit_range=False),
+        "noise": apply(fssd, state=singularity, x=noise, unit_range=False),
     }
     titles = [f"AUROC {layer['auroc_no_step']:.3f}" for layer in facts]
     figure = plots.layer_histograms(distances, [f["name"] for f in facts], titles)
@@ -198,15 +245,16 @@ def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> N
     }
     basis = pca.fit(np.concatenate([features["in-distribution"], features["OoD"]]))
     points = {name: pca.project(basis, f) for name, f in features.items()}
-    star = pca.project(basis, state.singularity.center[layer][None])[0]
+    star = pca.project(basis, singularity.center[layer][None])[0]
     figure = plots.feature_scatter(points, star, basis.share, f"features of {layer}")
     plots.save(figure, folder / "features")
 
-    if len(state.epsilons):
-        tried = np.asarray(state.epsilons), np.asarray(state.epsilon_auroc)
+    if len(found.epsilons):
         criterion = {"auroc": "AUROC", "tnr95": "TNR at TPR 95 %"}
         name = criterion[setting.protocol.epsilon_choice]
-        figure = plots.epsilon_choice(*tried, found.epsilon, name)
+        figure = plots.epsilon_choice(
+            found.epsilons, found.criterion, found.epsilon, name
+        )
         plots.save(figure, folder / "epsilon")
 
 

@@ -1,6 +1,9 @@
-"""Results as sheets of text cells, for the terminal and for report.html alike."""
+"""Results as sheets of text cells: for the terminal, HTML, Markdown, CSV and LaTeX."""
 
+import csv
 import html
+import io
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 METRICS = ("auroc", "auprc", "fpr80", "fpr95")
+
+KINDS = ("methods", "variants", "controls")
+OOD_LABELS = "target OoD"  # in a row's `labels`, if it was fitted on the tested set
 
 Result = dict[str, Any]  # what metrics.json holds
 
@@ -19,38 +25,83 @@ class Sheet(NamedTuple):
     notes: list[str]
 
 
-def method_sheet(results: list[Result]) -> Sheet:
-    """Methods and controls of one pair, over one or several seeds."""
+def row_names(results: list[Result], kind: str) -> list[str]:
+    """Names of the rows in their order; some seeds may lack some rows."""
+    return list(dict.fromkeys(name for r in results for name in r[kind]))
+
+
+def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
+    """Rows of one pair, over one or several seeds."""
     first = results[0]
     rows = []
-    for kind in ("methods", "controls"):
-        for name in first[kind]:
-            of_seeds = [r[kind][name] for r in results]
+    for kind in kinds:
+        for name in row_names(results, kind):
+            of_seeds = [r[kind][name] for r in results if name in r[kind]]
+            notes = list(dict.fromkeys(row["note"] for row in of_seeds if row["note"]))
             rows.append(
                 [
-                    name,
+                    name + ("" if len(of_seeds) == len(results) else " (one seed)"),
                     *(_cell(of_seeds, metric) for metric in METRICS),
                     of_seeds[0]["labels"],
+                    "; ".join(notes),
                 ]
             )
     accuracy = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
-    epsilon = ", ".join(str(r["epsilon"]) for r in results)
-    labels_note = (
-        ". A control knows nothing of the trained network: what it reaches, the labels "
-        "alone are worth."
+    epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
+    title = f"{first['benchmark']}, protocol {first['protocol']}, seed " + ", ".join(
+        str(r["seed"]) for r in results
     )
-    spread = "± standard deviation over seeds"
+    spread = (
+        "± standard deviation over seeds"
+        if len(results) > 1
+        else "[95 % bootstrap interval]"
+    )
+    notes = [
+        f"In %; in-distribution is positive; {spread}. Networks of {epochs} epochs on "
+        f"{first['counts']['train']:,} images, test accuracy {accuracy}.",
+    ]
+    if "controls" in kinds:
+        notes.append(
+            "A control knows nothing of the trained network: what it reaches, the "
+            "labels alone are worth."
+        )
+        notes += [_in_words(test, r) for r in results for test in r["paired"]]
+    else:
+        title += ": FSSD varied"
+    headings = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
+    return Sheet(title, headings, rows, notes)
+
+
+def _in_words(test: dict[str, Any], result: Result) -> str:
+    low, high = (100 * v for v in test["ci95"])
+    p = "p < 0.0001" if test["p"] < 1e-4 else f"p = {test['p']:.4f}"
+    return (
+        f"seed {result['seed']}: {test['row']} against the best {test['kind']} that "
+        f"used no more labels, {test['against']}: {100 * test['difference']:+.2f} "
+        f"points of AUROC [{low:+.2f}, {high:+.2f}], {p} (DeLong, same images)."
+    )
+
+
+def cost_sheet(results: list[Result], seconds: list[dict[str, float | None]]) -> Sheet:
+    """What each method costs; `seconds` are per 1,000 images, by row, a dict a seed."""
+    rows = []
+    for kind in ("methods", "variants"):
+        for name in row_names(results, kind):
+            found = next(r[kind][name] for r in results if name in r[kind])
+            timed = [t for t in (s.get(name) for s in seconds) if t is not None]
+            if not timed:  # a layer of a row that was timed
+                continue
+            shown = f"{np.mean(timed):.2f}"
+            facts = [found[fact] for fact in ("training", "passes", "data", "labels")]
+            rows.append([name, *facts, shown])
     return Sheet(
-        f"{first['benchmark']}, protocol {first['protocol']}, seed "
-        + ", ".join(str(r["seed"]) for r in results),
-        ["method", *(m.upper() for m in METRICS), "fitted on"],
-        rows,
+        f"{results[0]['benchmark']}: what each method costs",
         [
-            "In %; in-distribution is positive; "
-            + (spread if len(results) > 1 else "[95 % bootstrap interval]")
-            + labels_note,
-            f"Test accuracy of the network {accuracy}; chosen ε {epsilon}.",
+            *("method", "extra training", "passes an image", "kept for the test"),
+            *("fitted on", "s per 1,000 images"),
         ],
+        rows,
+        ["Seconds of scoring, without compilation, in the run that gave the scores."],
     )
 
 
@@ -58,12 +109,17 @@ def published_sheet(results: list[Result]) -> Sheet:
     """Our means beside published numbers, with the differences in points."""
     first = results[0]
     rows = []
-    for name in first["methods"]:
+    for name in row_names(results, "methods"):
         for metric in METRICS:
-            published = [of.get(name, {}).get(metric) for of in first["paper"].values()]
+            # "mc dropout, mean" and "mc dropout, variance" are published as one.
+            published = [
+                of.get(name.split(",")[0], {}).get(metric)
+                for of in first["paper"].values()
+            ]
             if not any(value is not None for value in published):
                 continue
-            ours = 100 * float(np.mean([r["methods"][name][metric] for r in results]))
+            of_seeds = [r["methods"] for r in results if name in r["methods"]]
+            ours = 100 * float(np.mean([rows[name][metric] for rows in of_seeds]))
             row = [f"{name} {metric.upper()}", f"{ours:.1f}"]
             for value in published:
                 gap = "-" if value is None else f"{ours - 100 * value:+.1f}"
@@ -100,10 +156,13 @@ def layer_sheet(result: Result) -> Sheet:
     )
 
 
-def sheets(results: list[Result]) -> list[Sheet]:
+def sheets(results: list[Result], seconds=()) -> list[Sheet]:
     """All that there is to say of one pair over its seeds."""
+    varied = any(r["variants"] for r in results)
     return [
         method_sheet(results),
+        *([method_sheet(results, ("variants",))] if varied else []),
+        *([cost_sheet(results, seconds)] if seconds else []),
         *([published_sheet(results)] if results[0]["paper"] else []),
         *(layer_sheet(result) for result in results if result["layers"]),
     ]
@@ -144,6 +203,50 @@ def to_markdown(sheet: Sheet) -> str:
     lines += [row(cells) for cells in sheet.rows]
     lines += [line for note in sheet.notes for line in ("", note)]
     return "\n".join(lines) + "\n"
+
+
+def to_csv(sheet: Sheet) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([[f"# {sheet.title}"], sheet.headings, *sheet.rows])
+    return text.getvalue()
+
+
+_LATEX = {
+    **{c: f"\\{c}" for c in "%&#_$"},
+    **{
+        "±": r"$\pm$",
+        "ε": r"$\epsilon$",
+        "α": r"$\alpha$",
+        "−": "$-$",
+        "×": r"$\times$",
+    },
+    "<": "$<$",
+}
+
+
+def to_latex(sheet: Sheet) -> str:
+    """A table for \\usepackage{booktabs}."""
+
+    def row(cells):
+        shown = (re.sub(".", lambda c: _LATEX.get(c[0], c[0]), cell) for cell in cells)
+        return " & ".join(shown) + r" \\"
+
+    columns = "l" + "r" * (len(sheet.headings) - 1)
+    lines = [
+        f"% {sheet.title}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        row(sheet.headings),
+        r"\midrule",
+        *(row(cells) for cells in sheet.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+FORMATS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
 
 
 def _cell(rows: list[dict[str, Any]], metric: str) -> str:

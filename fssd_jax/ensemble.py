@@ -182,6 +182,7 @@ def logistic_regression() -> Pipeline:
             Cs=10,
             cv=FOLDS,
             scoring="accuracy",
+            max_iter=1000,  # layers of one network are nearly collinear
             # scikit-learn carries no types, and the defaults mislead the checker.
             l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
             use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]

@@ -1,8 +1,10 @@
 """AUROC, AUPRC and FPR at a wanted TPR: exact, tie-aware, with bootstrap intervals.
 
 In-distribution is the positive class and a higher score means more in-distribution.
+`paired` tests whether two scores of the same images differ in AUROC.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,10 +70,72 @@ def evaluate(ind, ood, *, resamples: int = 1000, seed: int = 0) -> Metrics:
 def auroc(ind, ood) -> float:
     """P(score of a random in-distribution image > that of an OoD one), ties ½."""
     ind, ood = checks.scores(ind, "in-distribution"), checks.scores(ood, "OoD")
-    ordered = np.sort(ood)
-    below = np.searchsorted(ordered, ind, "left")
-    at_most = np.searchsorted(ordered, ind, "right")
-    return float((below + at_most).sum() / (2 * len(ind) * len(ood)))
+    return float(_wins(ind, ood).sum() / (2 * len(ind) * len(ood)))
+
+
+class Paired(NamedTuple):
+    """AUROC of the first score less that of the second, in [−1, 1]."""
+
+    difference: float
+    ci95: Interval  # normal approximation
+    p: float  # two-sided, of the hypothesis that there is no difference
+
+
+def paired(ind_a, ood_a, ind_b, ood_b) -> Paired:
+    """Test the difference of two AUROCs on the same images, by DeLong et al.
+
+    Let V_i be the share of OoD images that in-distribution image i exceeds, and W_j
+    the share of in-distribution images that exceed OoD image j; a tie counts one half.
+    AUROC is the mean of either. With D_i = V_i(a) − V_i(b) and E_j = W_j(a) − W_j(b),
+
+        difference = mean(D),    Var(difference) = s²(D) / n + s²(E) / m,
+
+    and the difference over the root of its variance is about standard normal if the
+    AUROCs are equal. Where a score makes next to no error V and W hardly vary, and the
+    test is too sure of itself.
+
+    DeLong, DeLong and Clarke-Pearson (1988), "Comparing the Areas under Two or More
+    Correlated Receiver Operating Characteristic Curves"; by sorting in O(n log n), as
+    Sun and Xu (2014), "Fast Implementation of DeLong's Algorithm".
+
+    Args:
+      ind_a: first scores [n] of in-distribution images.
+      ood_a: first scores [m] of OoD images.
+      ind_b: second scores [n] of the same in-distribution images, in the same order.
+      ood_b: second scores [m] of the same OoD images, in the same order.
+
+    Raises:
+      InputError: a set of fewer than two, scores that are not finite, or first and
+        second scores of which there are not equally many.
+    """
+    ind_a, ind_b = (checks.scores(s, "in-distribution") for s in (ind_a, ind_b))
+    ood_a, ood_b = (checks.scores(s, "OoD") for s in (ood_a, ood_b))
+    n, m = len(ind_a), len(ood_a)
+    if (n, m) != (len(ind_b), len(ood_b)):
+        raise checks.InputError(
+            f"paired: expected two scores of the same images, got {n} and {len(ind_b)} "
+            f"in-distribution, {m} and {len(ood_b)} OoD"
+        )
+    if min(n, m) < 2:
+        raise checks.InputError(
+            f"paired: expected two images or more of either set, got {n} "
+            f"in-distribution, {m} OoD"
+        )
+    over_ind = (_wins(ind_a, ood_a) - _wins(ind_b, ood_b)) / (2 * m)
+    over_ood = (_wins(ood_b, ind_b) - _wins(ood_a, ind_a)) / (2 * n)
+    difference = over_ind.mean()
+    error = math.sqrt(over_ind.var(ddof=1) / n + over_ood.var(ddof=1) / m)
+    # The error is 0 where every image wins as often by either score: equal scores, say.
+    p = math.erfc(abs(difference) / error / math.sqrt(2)) if error else difference == 0
+    low, high = difference - 1.959964 * error, difference + 1.959964 * error
+    return Paired(float(difference), (float(low), float(high)), float(p))
+
+
+def _wins(scores, others) -> np.ndarray:
+    """How many others each score exceeds, twice, so that a tie counts 1."""
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, scores, "left")
+    return below + np.searchsorted(ordered, scores, "right")
 
 
 def _from_counts(positives, negatives) -> tuple[float, float, float, float]:

@@ -66,8 +66,8 @@ def train(
     epochs: int,
     batch_size: int = 64,
     recipe: Callable[[int, int], optax.GradientTransformation] = lenet_recipe,
-    initial: Variables | None = None,
-    outliers=None,
+    initial: Any = None,
+    outliers: Any = None,
     snapshots: Sequence[int] = (),
     folder: Path | None = None,
     save_every: int = 1,
@@ -148,7 +148,7 @@ def train(
                     as_float(x[chosen]),
                     y[chosen],
                     _fold(key, _DROPOUT, epoch * steps + i),
-                    None if others is None else as_float(outliers[others]),
+                    None if others is None else as_float(outliers[others]),  # pyright: ignore[reportOptionalSubscript]
                 )
                 if i % CHECK_EVERY == 0 or i == steps - 1:
                     _look(bar, totals, i + 1, epoch + 1)

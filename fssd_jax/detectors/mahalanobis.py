@@ -112,7 +112,7 @@ def fit(
         )
         for name, x in (("in", ind), ("OoD", ood))
     ]
-    choice, weights = fit_swept(*swept, epsilons, layers, seed)
+    choice, weights = fit_swept(swept[0], swept[1], epsilons, layers, seed)
     return State(
         gaussians,
         jnp.float32(choice.epsilon) if choice.epsilon else None,

@@ -91,7 +91,7 @@ def fit(
         ]
     )
     best = first_best(np.arange(table.size), table.ravel()).epsilon
-    e, t = np.unravel_index(int(best), table.shape)
+    e, t = divmod(int(best), len(temperatures))
     return State(
         grid[t],
         steps[e] if epsilons[e] else None,

@@ -1,0 +1,220 @@
+"""All methods through the whole road, on a tiny preset."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import controls, methods, report, scores, table2, variants
+from experiments.scores import LayerScores, Scored
+from experiments.tables import FORMATS, Sheet
+from fssd_jax import InputError, metrics
+from fssd_jax.data import benchmarks
+from fssd_jax.data.sources import ArrayDataset
+
+ROWS = {
+    "methods": [
+        *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
+        *("fssd clean", "displacement", "relative displacement", "msp", "max logit"),
+        *("energy", "knn", "deep ensemble", "mc dropout, mean"),
+        *("mc dropout, variance", "outlier exposure, fine-tuned"),
+        *("outlier exposure, from scratch", "odin", "mahalanobis", "fssd"),
+    ],
+    "controls": list(controls.CONTROLS),
+}
+
+
+def near_only(name, data_dir=None):
+    benchmark = benchmarks.load_benchmark(name, data_dir)
+    return benchmark._replace(ood={"digits_near": benchmark.ood["digits_near"]})
+
+
+def no_download(name="auto", data_dir=None):
+    x = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
+    return ArrayDataset(x, np.zeros(64, np.int32), "made_up", "train", "a test", "0")
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """A run of all methods that was interrupted at ODIN and started again."""
+    out = tmp_path_factory.mktemp("all")
+    args = ["--tiny", "--methods", "all", "--out", str(out)]
+
+    def interrupted(setting):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table2, "load_benchmark", near_only)
+        patch.setattr(table2, "outliers", no_download)
+        patch.setattr("experiments.setting.outliers", no_download)
+        with patch.context() as broken:
+            broken.setitem(table2.METHODS, "odin", interrupted)
+            assert table2.main(args) == 130
+        before = {p: p.stat().st_mtime_ns for p in (out / "scores").rglob("*.npz")}
+        assert table2.main(args) == 0
+    (path,) = (p for p in (out / "table2").iterdir() if p.is_dir())
+    return out, path, before
+
+
+def test_it_has_every_row_and_what_each_was_fitted_on(everything):
+    _, path, _ = everything
+    found = report.read(path)
+    for kind, names in ROWS.items():
+        assert list(found[kind]) == names
+    labels = {name: row["labels"] for name, row in found["methods"].items()}
+    assert [n for n, text in labels.items() if "target OoD" in text] == [
+        "mc dropout, mean", "mc dropout, variance", "odin", "mahalanobis", "fssd",
+    ]  # fmt: skip
+    assert labels["outlier exposure, fine-tuned"] == "64 made_up"
+    assert labels["fssd fc1"] == labels["energy"] == "nothing"
+    sources = ("shuffled pixels", "scaled noise", "OoD validation")
+    for name in (
+        "fssd, no input step",
+        *(f"fssd, F* of {source}, fc1" for source in sources),
+        "fssd, 3 networks, clean",
+        "fssd, LeNet and perceptron, labels",
+        "relative displacement, conv2",
+    ):
+        assert name in found["variants"]
+
+
+def test_an_interrupted_run_goes_on_at_the_method_it_was_in(everything):
+    out, _, before = everything
+    names = list(methods.METHODS)
+    assert len(before) == names.index("odin")
+    after = {p: p.stat().st_mtime_ns for p in (out / "scores").rglob("*.npz")}
+    assert {p: after[p] for p in before} == before
+    assert len(after) == len(names) + len(variants.VARIANTS) + len(controls.CONTROLS)
+
+
+def test_other_methods_are_taken_from_what_is_there(everything, monkeypatch):
+    out, path, _ = everything
+    monkeypatch.setattr(table2, "load_benchmark", near_only)
+    monkeypatch.setattr(table2, "rows_of", None)  # would fail if called
+    assert table2.main(["--tiny", "--methods", "energy", "--out", str(out)]) == 0
+    (fewer,) = (
+        p for p in (out / "table2").iterdir() if p.is_dir() and p.name != path.name
+    )
+    found = report.read(fewer)["methods"]
+    assert found == {"energy": report.read(path)["methods"]["energy"]}
+
+
+def test_tables_come_as_markdown_csv_and_latex(everything):
+    out, _, _ = everything
+    for ending in FORMATS:
+        text = (out / "table2" / f"digits-paper.{ending}").read_text()
+        assert "energy" in text
+
+
+def test_costs_are_told(everything):
+    _, path, _ = everything
+    timing = json.loads((path / "timing.json").read_text())
+    seconds = timing["scoring_seconds_per_1000_images"]
+    assert seconds["msp"] > 0
+    assert seconds["fssd conv1"] is None  # a column of `fssd clean`
+    row = report.read(path)["methods"]["deep ensemble"]
+    assert (row["training"], row["passes"]) == ("4 networks", "5")
+
+
+def test_the_paired_test_is_against_the_best_that_used_no_more_labels():
+    rng = np.random.default_rng(0)
+
+    def row(shift, labels="nothing"):
+        return Scored(rng.normal(shift, 1, 200), rng.normal(0, 1, 150), labels)
+
+    with_labels = "9 in, 9 target OoD"
+    rows = {
+        "fssd clean": row(1.0, "9 in"), "fssd": row(2.0, with_labels),
+        "fssd fc1": row(9.0), "msp": row(0.5), "energy": row(0.8),
+        "odin": row(3.0, with_labels),
+    }  # fmt: skip
+    groups = {"methods": rows, "controls": {"control": row(1.5, with_labels)}}
+    tests = {(t["row"], t["kind"]): t for t in report.paired_tests(groups)}
+    assert {key: t["against"] for key, t in tests.items()} == {
+        ("fssd", "method"): "odin", ("fssd", "control"): "control",
+        ("fssd clean", "method"): "energy",
+    }  # fmt: skip
+    a, b = rows["fssd"], rows["odin"]
+    difference = metrics.auroc(a.ind, a.ood) - metrics.auroc(b.ind, b.ood)
+    assert tests["fssd", "method"]["difference"] == pytest.approx(difference)
+
+
+# ---- scores on disk -----------------------------------------------------------------
+
+
+def example():
+    rng = np.random.default_rng(1)
+    d = [rng.normal(size=(n, 2)).astype(np.float32) for n in (5, 4, 5, 4)]
+    layers = LayerScores(
+        ["a|b", "c"], [3, 4], np.ones(2), np.ones(2), 0.1, np.zeros(0), np.zeros(0), *d
+    )
+    return {
+        "one": Scored(d[0][:, 0], d[1][:, 0], "nothing", "ε = 0.1", layers=layers),
+        "two, of|two": Scored(d[0][:, 1], d[1][:, 1], seconds=0.5),
+    }
+
+
+def test_scores_survive_the_disk(tmp_path):
+    scores.save(tmp_path / "a.npz", example())
+    found = scores.load(tmp_path / "a.npz")
+    assert list(found) == list(example())
+    for name, row in example().items():
+        for field, value in row._asdict().items():
+            if field != "layers":
+                np.testing.assert_array_equal(getattr(found[name], field), value)
+    expected, layers = example()["one"].layers, found["one"].layers
+    assert expected is not None
+    assert layers is not None
+    for a, b in zip(layers, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_damaged_scores_are_an_error_that_says_what_to_do(tmp_path):
+    scores.save(tmp_path / "a.npz", example())
+    whole = (tmp_path / "a.npz").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"no scores"):
+        (tmp_path / "a.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match="delete it, and the method is scored"):
+            scores.load(tmp_path / "a.npz")
+
+
+# ---- noise for F* -------------------------------------------------------------------
+
+
+def test_shuffled_pixels_keep_each_images_values():
+    import jax
+
+    train = np.random.default_rng(0).integers(0, 256, (30, 5, 4, 2), np.uint8)
+    found = variants.shuffled_pixels(train, 50, jax.random.key(0))
+    assert found.shape == (50, 5, 4, 2)
+    pixels = np.sort((train / np.float32(255)).reshape(30, -1, 2), axis=1)
+    own = np.sort(found.reshape(50, -1, 2), axis=1)
+    matches = (own[:, None] == pixels[None]).all((2, 3))
+    assert np.all(matches.sum(1) == 1)  # the same pixels as one training image
+    originals = (train / np.float32(255))[matches.argmax(1)]
+    assert not np.any((found == originals).all((1, 2, 3)))  # in another order
+
+
+def test_scaled_noise_has_a_brightness_of_its_own():
+    import jax
+
+    noise = jax.random.uniform(jax.random.key(1), (400, 6, 6, 1))
+    found = variants.scaled_noise(noise, jax.random.key(2))
+    factor = found / np.asarray(noise)
+    one = factor[:, :1, :1]
+    np.testing.assert_allclose(factor, np.broadcast_to(one, factor.shape), rtol=1e-5)
+    assert one.mean() == pytest.approx(0.5, abs=0.05)
+    assert one.std() == pytest.approx(12**-0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_sheet_in_every_format(ending):
+    sheet = Sheet("a & b", ["method", "AUROC"], [["x_1", "50.0 % ± 1"]], ["a note"])
+    text = FORMATS[ending](sheet)
+    expected = {
+        "md": "| x_1 | 50.0 % ± 1 |",
+        "csv": "x_1,50.0 % ± 1",
+        "tex": r"x\_1 & 50.0 \% $\pm$ 1 \\",
+    }
+    assert expected[ending] in text
