@@ -103,6 +103,42 @@ def epsilon_choice(
     return figure
 
 
+def leakage(
+    rungs: Mapping[str, Mapping[str, float]],
+    counts: Mapping[str, Mapping[int, Sequence[float]]],
+    title: str,
+) -> Figure:
+    """AUROC by what a method was fitted on, and by the number of OoD labels.
+
+    Args:
+      rungs: method → what it was fitted on → AUROC.
+      counts: method → number of labelled OoD images → AUROC of each draw.
+      title: of the picture.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    names = list(dict.fromkeys(rung for of in rungs.values() for rung in of))
+    for method, of in rungs.items():
+        style = "--" if method.startswith("control") else "-"
+        at = [names.index(rung) for rung in of]
+        left.plot(at, list(of.values()), style, marker="o", markersize=4, label=method)
+        numbers = sorted(counts[method])
+        means = [np.mean(counts[method][n]) for n in numbers]
+        (line,) = right.plot(
+            [max(n, 1) for n in numbers], means, style, marker="o", markersize=4
+        )
+        for n in numbers:
+            ends = min(counts[method][n]), max(counts[method][n])
+            right.plot([max(n, 1)] * 2, ends, color=line.get_color(), alpha=0.5)
+    left.set_xticks(range(len(names)), [n.replace(" ", "\n", 1) for n in names])
+    left.set(xlabel="fitted on", ylabel="AUROC", title=title)
+    left.legend(fontsize="small")
+    right.set_xscale("symlog", linthresh=1)
+    ticks = sorted({n for of in counts.values() for n in of})
+    right.set_xticks([max(n, 1) for n in ticks], list(map(str, ticks)))
+    right.set(xlabel="labelled images of the tested OoD set", ylabel="AUROC")
+    return figure
+
+
 def save(figure: Figure, stem: Path) -> None:
     """Write `stem`.png and `stem`.pdf and close the figure."""
     figure.savefig(stem.with_suffix(".png"), dpi=150)

@@ -60,6 +60,16 @@ def code_digest() -> str:
     return config_digest([bare_code(path.read_text()) for path in files])
 
 
+@cache
+def training_code(module: str) -> list[str]:
+    """Source of a model, of what it takes from other models, and of the training."""
+    used = {getattr(v, "__module__", None) for v in vars(sys.modules[module]).values()}
+    package = module.rpartition(".")[0]
+    names = {module, *(name for name in used if f"{name}".startswith(package + "."))}
+    modules = [*(sys.modules[name] for name in sorted(names)), training, losses]
+    return [bare_code(inspect.getsource(m)) for m in modules]
+
+
 def bare_code(source: str) -> str:
     """Python without what cannot change a number: comments, docstrings, annotations."""
     tree = ast.parse(source)
@@ -112,10 +122,7 @@ def trained(
         "initial": None if initial is None else tree_digest(initial),
         "outliers": None if outliers is None else training_digest(outliers),
         "snapshots": tuple(snapshots),
-        "sources": [
-            bare_code(inspect.getsource(module))
-            for module in (sys.modules[type(model).__module__], training, losses)
-        ],
+        "sources": training_code(type(model).__module__),
         "versions": {name: version(name) for name in ("jax", "flax", "optax")},
         "device": device(),
         # How many cores share a sum decides its last bits.
@@ -143,8 +150,7 @@ def trained(
 
 def training_digest(data: ArrayDataset) -> str:
     """Digest of the images really trained on, a part of the set perhaps."""
-    parts = (data.sha256, data.y.tobytes().hex(), len(data.x), float(data.x.sum()))
-    return config_digest(parts)
+    return digest(data.x, data.y)
 
 
 def available_cores() -> int:

@@ -72,7 +72,7 @@ def fit(
     grid = jnp.asarray(temperatures, jnp.float32)
     apply = partial(
         map_batches,
-        _sweep,
+        sweep,
         logit_fn,
         variables,
         (grid, steps),
@@ -122,7 +122,7 @@ def log_confidence(
     return -jnp.log1p(jnp.where(top, 0, jnp.exp(below)).sum(-1))
 
 
-def _sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperature"]:
+def sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperature"]:
     temperatures, epsilons = grid
     scores = [partial(log_confidence, logit_fn, variables, t) for t in temperatures]
     return sweep_each(scores, x, epsilons)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fssd_jax import InputError, layer_names, make_feature_fn, make_logit_fn
-from fssd_jax.features import pool
+from fssd_jax.features import join, make_stochastic_logit_fn, pool
 from fssd_jax.models import LeNet
 
 
@@ -153,3 +153,40 @@ def test_wrong_rank_or_channels():
     for shape in ((2, 28, 28), (2, 28, 28, 3)):
         with pytest.raises(InputError, match=r"LeNet expects images .*1\], got shape"):
             make_feature_fn(LeNet())(variables, jnp.zeros(shape))
+
+
+def test_joined_networks_keep_their_layers(nested):
+    model, variables, x = nested
+    other = model.init(jax.random.key(1), x)
+    feature_fns = {
+        "second": make_feature_fn(model, layers=["zeta", "alpha"]),
+        "first": make_feature_fn(model, layers=["shared#1"]),
+    }
+    joined = join(feature_fns)
+    found = jax.jit(joined)({"first": variables, "second": other}, x)
+    assert list(found) == ["second/zeta", "second/alpha", "first/shared#1"]
+    logits = model.apply(variables, x)  # what its last layer returns
+    np.testing.assert_allclose(found["first/shared#1"], logits, rtol=1e-6)
+    alone = feature_fns["second"](other, x)
+    for layer, f in alone.items():
+        np.testing.assert_allclose(found[f"second/{layer}"], f, rtol=1e-6)
+
+
+def test_the_key_decides_what_is_dropped():
+    class Thinned(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dropout(0.75, deterministic=not train)(x)
+
+    x = jnp.ones((100, 40))
+    logit_fn = jax.jit(make_stochastic_logit_fn(Thinned(), train=True))
+    found = logit_fn({}, x, jax.random.key(0))
+    # What is kept is made 1 / (1 − rate) times larger.
+    np.testing.assert_array_equal(np.unique(found), [0, 4])
+    assert abs((found == 0).mean() - 0.75) < 5 * (0.75 * 0.25 / x.size) ** 0.5
+    np.testing.assert_array_equal(found, logit_fn({}, x, jax.random.key(0)))
+    other = logit_fn({}, x, jax.random.key(1))
+    # Two independent draws differ where one of them alone keeps.
+    assert abs((found != other).mean() - 0.375) < 0.05
+    off = make_stochastic_logit_fn(Thinned(), train=False)
+    np.testing.assert_array_equal(off({}, x, jax.random.key(0)), x)

@@ -1,0 +1,309 @@
+"""How much of a score comes from labels of the tested OoD set itself?
+
+  python -m experiments.leakage --benchmark fmnist6
+
+A ladder for FSSD, Mahalanobis and ODIN, of what chooses ε, temperature and weights:
+images of the tested OoD set; another OoD set (patches of photographs); noise and
+corrupted in-distribution images; no OoD at all. And AUROC against the number of
+labelled images of the tested set. Beside them two controls that never see a network,
+with the same labels. Leaves OUT/leakage/PAIR-SEED-DIGEST/ with metrics.json, the tables
+and a picture; the swept scores are kept there, so that a killed run goes on.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from sklearn.svm import SVC
+
+from analysis import plots
+from experiments import common, table2, tables
+from experiments.protocols import PROTOCOLS
+from experiments.setting import Options, Setting, make_setting, prepare
+from fssd_jax import metrics
+from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.sources import load
+from fssd_jax.detectors import fssd, mahalanobis, odin
+from fssd_jax.ensemble import combine, fit_swept, logistic_regression, standardise
+from fssd_jax.fssd import sweep as fssd_sweep
+
+# Coarser than the paper's: all test images are swept, so that every rung is free.
+EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2)
+COUNTS = (10, 100, 1000)  # labelled images of the tested set
+DRAWS = 10  # of so many images, if there are more
+RUNGS = ("target", "another OoD set", "corrupted and noise", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Options):
+    benchmark: Literal["digits", "fmnist", "fmnist6"] = "fmnist6"
+    """Which data; of several OoD sets the first is taken."""
+    seed: int = 0
+    """Of the network, the split and the noise."""
+
+
+class Swept(NamedTuple):
+    """Scores [epsilon, image, column] of the five sets that a ladder needs."""
+
+    val_ind: np.ndarray
+    target: np.ndarray
+    other: np.ndarray
+    corrupted: np.ndarray
+    test_ind: np.ndarray
+    test_ood: np.ndarray
+
+
+def corrupted(images: np.ndarray, key) -> np.ndarray:
+    """As many images, a quarter each: uniform noise instead of the image, Gaussian
+    noise (σ = 0.3) upon it, its pixels shuffled, its 16 tiles shuffled.
+    """
+    images = as_float(images)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    n, h, w, c = images.shape
+    parts = np.array_split(rng.permutation(n), 4)
+    made = images.copy()
+    made[parts[0]] = rng.uniform(size=(len(parts[0]), h, w, c))
+    noisy = images[parts[1]] + rng.normal(0, 0.3, (len(parts[1]), h, w, c))
+    made[parts[1]] = noisy.clip(0, 1)
+    for i in parts[2]:
+        made[i] = rng.permutation(images[i].reshape(-1, c)).reshape(h, w, c)
+    for i in parts[3]:
+        tiles = images[i].reshape(4, h // 4, 4, w // 4, c).swapaxes(1, 2)
+        tiles = rng.permutation(tiles.reshape(16, h // 4, w // 4, c))
+        tiles = tiles.reshape(4, 4, h // 4, w // 4, c).swapaxes(1, 2)
+        made[i] = tiles.reshape(h, w, c)
+    return made.astype(np.float32)
+
+
+# ---- one network, swept once --------------------------------------------------------
+
+
+def sweeps(s: Setting, epsilons) -> dict[str, tuple[Callable, Any, Any]]:
+    """(sweep, network function, state) of each method."""
+    singularity = fssd.fit(s.feature_fn, s.variables, s.noise).singularity
+    train = s.schedule.train
+    gaussians = mahalanobis.estimate_gaussians(
+        s.feature_fn, s.variables, train.x, train.y, s.benchmark.num_classes
+    )
+    temperatures = jnp.asarray(odin.TEMPERATURES)
+    grid = (temperatures, jnp.asarray(epsilons, jnp.float32))
+    return {
+        "fssd": (fssd_sweep, s.feature_fn, singularity),
+        "mahalanobis": (mahalanobis.sweep, s.feature_fn, gaussians),
+        "odin": (odin.sweep, s.logit_fn, grid),
+    }
+
+
+def swept(s: Setting, sets: dict[str, np.ndarray], epsilons, folder: Path):
+    """All methods' scores of all sets, swept or taken from `folder`."""
+    found = {}
+    for name, (sweep, apply_fn, state) in sweeps(s, epsilons).items():
+        path = folder / f"{name}.npz"
+        if not path.exists():
+            kwargs = {}
+            if name != "odin":
+                kwargs["epsilons"] = jnp.asarray(epsilons, jnp.float32)
+            apply = partial(
+                map_batches, sweep, apply_fn, s.variables, state, batch_axis=1, **kwargs
+            )
+            arrays = {
+                part: apply(x, progress=f"{name}, {part}") for part, x in sets.items()
+            }
+            temporary = path.with_suffix(".unfinished.npz")
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+            temporary.rename(path)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            found[name] = Swept(**{part: content[part] for part in sets})
+    return found
+
+
+# ---- the ladder ---------------------------------------------------------------------
+
+
+def by_labels(name: str, d: Swept, ood: np.ndarray, epsilons, seed: int) -> float:
+    """AUROC on the test sets with all choices made by `ood` [epsilon, m, column]."""
+    if name == "odin":
+        table = np.array(
+            [
+                [metrics.auroc(a[:, t], b[:, t]) for t in range(a.shape[1])]
+                for a, b in zip(d.val_ind, ood, strict=True)
+            ]
+        )
+        e, t = np.unravel_index(np.argmax(table >= table.max() - 1e-12), table.shape)
+        return metrics.auroc(d.test_ind[e, :, t], d.test_ood[e, :, t])
+    layers = [str(k) for k in range(ood.shape[2])]
+    choice, weights = fit_swept(d.val_ind, ood, epsilons, layers, seed)
+    best = list(epsilons).index(choice.epsilon)
+    return _combined(weights, d, best)
+
+
+def without_labels(name: str, d: Swept, s: Setting) -> float:
+    """AUROC of what the method is where it may see no OoD image."""
+    if name == "odin":  # the largest temperature, no step
+        return metrics.auroc(d.test_ind[0, :, -1], d.test_ood[0, :, -1])
+    if name == "fssd":
+        weights = fssd.fit(s.feature_fn, s.variables, s.noise, s.val_ind).ensemble
+    else:
+        layers = [str(k) for k in range(d.val_ind.shape[2])]
+        weights = standardise(d.val_ind[0], layers)
+    return _combined(weights, d, 0)
+
+
+def _combined(weights, d: Swept, e: int) -> float:
+    scores = (combine(weights, jnp.asarray(x[e])) for x in (d.test_ind, d.test_ood))
+    return metrics.auroc(*map(np.asarray, scores))
+
+
+def control(kind: str, sets: dict[str, np.ndarray], ood: np.ndarray) -> float:
+    """AUROC of a classifier on the pixels, with the same labels and no network."""
+    model = logistic_regression() if kind == "pixel stats" else SVC()
+
+    def view(x):
+        flat = as_float(x).reshape(len(x), -1).astype(np.float64)
+        return np.stack([flat.mean(1), flat.std(1)], 1) if kind != "pixels" else flat
+
+    y = np.concatenate([np.ones(len(sets["val_ind"])), np.zeros(len(ood))])
+    model.fit(np.concatenate([view(sets["val_ind"]), view(ood)]), y)
+    tested = (model.decision_function(view(sets[k])) for k in ("test_ind", "test_ood"))
+    return metrics.auroc(*tested)
+
+
+def ladder(s: Setting, sets, found: dict[str, Swept], epsilons) -> dict[str, Any]:
+    """AUROC of every method: on each rung, and for each number of labels (a list of
+    draws).
+    """
+    rng = np.random.default_rng(s.seed)
+    draws = {}
+    for count in (c for c in COUNTS if c <= len(sets["target"])):
+        whole = count == len(sets["target"])
+        times = 1 if whole else DRAWS
+        draws[count] = [
+            rng.choice(len(sets["target"]), count, replace=False) for _ in range(times)
+        ]
+    rungs, counts = {}, {}
+    calibration = ("target", "other", "corrupted")
+    for name, d in found.items():
+        of = partial(by_labels, name, d, epsilons=epsilons, seed=s.seed)
+        values = [of(getattr(d, part)) for part in calibration]
+        values.append(without_labels(name, d, s))
+        rungs[name] = dict(zip(RUNGS, values, strict=True))
+        counts[name] = {0: [rungs[name]["none"]]} | {
+            n: [of(d.target[:, chosen]) for chosen in of_n] for n, of_n in draws.items()
+        }
+    for kind in ("pixel stats", "pixels"):
+        name = f"control: {kind}"
+        values = [control(kind, sets, sets[part]) for part in calibration]
+        rungs[name] = dict(zip(RUNGS, values, strict=False))
+        counts[name] = {
+            n: [control(kind, sets, sets["target"][chosen]) for chosen in of_n]
+            for n, of_n in draws.items()
+        }
+    return {"rungs": rungs, "counts": counts}
+
+
+def run(config: Config) -> dict[str, Any]:
+    folder = common.writable(config.out / "leakage")
+    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    pair = next(iter(benchmark.ood))
+    prepared = prepare(benchmark, config.seed, config)
+    s = make_setting(benchmark, prepared, pair, PROTOCOLS["paper"], config)
+    epsilons = EPSILONS[::4] if config.tiny else EPSILONS
+    key = jax.random.fold_in(jax.random.key(config.seed), 106)
+    others = load("photo_patches", "test").x
+    sets = {
+        "val_ind": s.val_ind,
+        "target": s.val_ood,
+        "other": others[: len(s.val_ood)],
+        "corrupted": corrupted(s.val_ind, key),
+        "test_ind": s.test_ind,
+        "test_ood": s.test_ood,
+    }
+    identity = {
+        "options": dataclasses.asdict(config),
+        "data": [d.sha256 for d in (benchmark.train, benchmark.test)],
+        "code": common.code_digest(),
+        "epsilons": epsilons,
+        "device": (common.device(), common.available_cores()),
+    }
+    digest = common.config_digest(identity)
+    kept = common.writable(config.out / "scores" / f"leakage-{pair}-{digest}")
+    found = ladder(s, sets, swept(s, sets, epsilons, kept), epsilons)
+    facts = {
+        "benchmark": pair,
+        "seed": config.seed,
+        "epsilons": epsilons,
+        "epochs": prepared.schedule.of_seed(config.seed),
+        "counts_of_sets": {name: len(x) for name, x in sets.items()},
+        "sources": table2.sources(benchmark, pair),
+        **found,
+        "versions": common.versions(),
+        "device": common.device(),
+    }
+    path = folder / f"{pair}-{config.seed}-{digest}"
+    sheets = to_sheets(facts)
+    with common.results_folder(path) as target:
+        common.write_json(target / "metrics.json", facts)
+        for ending, as_text in tables.FORMATS.items():
+            text = "\n".join(as_text(sheet) for sheet in sheets)
+            (target / f"table.{ending}").write_text(text)
+        figure = plots.leakage(found["rungs"], found["counts"], pair)
+        plots.save(figure, target / "leakage")
+    for sheet in sheets:
+        tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
+    print(f"results: {path}")
+    return facts
+
+
+def to_sheets(facts: dict[str, Any]) -> list[tables.Sheet]:
+    title = f"{facts['benchmark']}, seed {facts['seed']}"
+    rungs = [
+        [name, *(f"{100 * of[r]:.1f}" if r in of else "" for r in RUNGS)]
+        for name, of in facts["rungs"].items()
+    ]
+    numbers = sorted({n for of in facts["counts"].values() for n in of})
+    counts = [
+        [name, *(_spread(of[n]) if n in of else "" for n in numbers)]
+        for name, of in facts["counts"].items()
+    ]
+    sizes = facts["counts_of_sets"]
+    return [
+        tables.Sheet(
+            f"{title}: AUROC by what chose ε, temperature and weights",
+            ["method", *RUNGS],
+            rungs,
+            [
+                f"In %. {sizes['target']:,} images of the tested set, "
+                f"{sizes['other']:,} patches of photographs, {sizes['corrupted']:,} "
+                "corrupted images, each beside "
+                f"{sizes['val_ind']:,} in-distribution ones; ε of "
+                f"{', '.join(f'{e:g}' for e in facts['epsilons'])}."
+            ],
+        ),
+        tables.Sheet(
+            f"{title}: AUROC by the number of labelled images of the tested set",
+            ["method", *map(str, numbers)],
+            counts,
+            [f"In %; mean and range over {DRAWS} draws, where there is a choice."],
+        ),
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    low, mean, high = (100 * f(values) for f in (min, np.mean, max))
+    return f"{mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if len(values) > 1 else "")
+
+
+def main(args: list[str] | None = None) -> int:
+    return common.run_main(Config, run, __doc__, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Which weights are taken from the cache, and which are trained."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import common, networks
+from fssd_jax import train as training
+from fssd_jax.data.benchmarks import Benchmark
+from fssd_jax.data.sources import ArrayDataset, digest
+from fssd_jax.train import Trained
+
+
+def dataset(seed, name):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (128, 28, 28, 1), np.uint8)
+    y = rng.integers(0, 3, 128).astype(np.int32)
+    return ArrayDataset(x, y, name, "train", "drawn by hand", digest(x, y))
+
+
+IMAGES, OUTLIERS = dataset(0, "images"), dataset(1, "outliers")
+BENCHMARK = Benchmark(
+    name="tiny",
+    train=IMAGES,
+    test=IMAGES,
+    ood={},
+    num_classes=3,
+    mean=(0.5,),
+    std=(0.25,),
+    epochs=1,
+    save_every=1,
+    validation=10,
+    paper=None,
+)
+
+
+SCHEDULE = networks.Schedule(IMAGES, epochs=1, short_epochs=1, cache=Path("weights"))
+
+
+class Call(NamedTuple):
+    """One call of `fssd_jax.train.train`."""
+
+    model: Any
+    x: np.ndarray
+    y: np.ndarray
+    options: dict[str, Any]
+
+    @property
+    def folder(self):
+        return self.options["folder"]
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """The calls of `train`, which does not train but returns weights of the seed."""
+    made = []
+
+    def train(model, x, y, **options):
+        made.append(Call(model, x, y, options))
+        weights = {"params": np.full(2, options["seed"])}
+        return Trained(weights, weights, np.zeros((1, 2)), {})
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def test_subsets_are_nested_and_fixed():
+    numbered = IMAGES._replace(x=np.arange(128), y=np.arange(128))
+    rows = [networks.subset(numbered, size).x for size in (10, 40, 128, None)]
+    assert [len(r) for r in rows] == [10, 40, 128, 128]
+    for smaller, larger in pairwise(rows):
+        assert set(smaller) <= set(larger)
+    assert rows[0].max() > 40  # drawn from all the images, not from the beginning
+    # The same ones of another set as large.
+    part = networks.subset(IMAGES, 40)
+    np.testing.assert_array_equal(part.x, IMAGES.x[rows[1]])
+    np.testing.assert_array_equal(part.y, IMAGES.y[rows[1]])
+
+
+def plain(seed=0, **changes):
+    networks.plain(BENCHMARK, SCHEDULE._replace(**changes), seed)
+
+
+def short(**options):
+    """`plain` without its snapshots, and with other options."""
+    model = networks.lenet(BENCHMARK)
+    networks.fit(BENCHMARK, SCHEDULE, model, 0, **{"epochs": 1} | options)
+
+
+def exposed(outliers=OUTLIERS, seed=0, finetune=False):
+    networks.exposed(BENCHMARK, SCHEDULE, seed, outliers, finetune)
+
+
+def with_dropout(rate):
+    networks.with_dropout(BENCHMARK, SCHEDULE, 0, rate)
+
+
+def test_all_that_decides_the_weights_decides_the_folder(calls):
+    half = networks.subset(IMAGES, 64)
+    relabelled = IMAGES._replace(y=np.roll(IMAGES.y, 1))
+    cores = common.available_cores()
+    for different in (
+        plain,
+        lambda: plain(seed=1),
+        lambda: plain(epochs=2),
+        lambda: plain(train=half),
+        lambda: plain(train=networks.subset(IMAGES, 65)),
+        lambda: plain(train=IMAGES.select(range(64))),
+        lambda: plain(train=relabelled),
+        lambda: plain(train=OUTLIERS),
+        lambda: with_dropout(0.1),
+        lambda: with_dropout(0.2),
+        lambda: networks.other_architecture(BENCHMARK, SCHEDULE, 0),
+        exposed,
+        lambda: exposed(networks.subset(OUTLIERS, 64)),
+        lambda: exposed(IMAGES),
+        short,
+        lambda: short(initial={"params": np.zeros(2)}),
+        lambda: short(initial={"params": np.ones(2)}),
+        lambda: short(recipe=training.finetune_recipe),
+        lambda: short(batch_size=32),
+        lambda: short(cores=cores + 1),
+    ):
+        before = {call.folder for call in calls}
+        different()
+        assert len(calls) == len(before) + 1
+        assert calls[-1].folder not in before
+        different()  # and the same again is the same
+        assert calls.pop().folder == calls[-1].folder
+    assert all(call.folder.parent == SCHEDULE.cache for call in calls)
+
+
+def test_nothing_else_decides_the_folder(calls, tmp_path):
+    plain()
+    plain(short_epochs=7)  # of other seeds
+    plain(train=networks.subset(IMAGES, 128))
+    plain(train=IMAGES._replace(source="elsewhere"))
+    plain(cache=tmp_path / "elsewhere")
+    assert {call.folder.name for call in calls} == {calls[0].folder.name}
+    assert calls[-1].folder.parent == tmp_path / "elsewhere"
+
+
+def test_the_number_of_cores_is_this_machines_or_as_asked(calls, monkeypatch):
+    monkeypatch.setattr(common, "available_cores", lambda: 2)
+    short()
+    short(cores=2)
+    monkeypatch.setattr(common, "available_cores", lambda: 64)
+    short()
+    short(cores=2)  # weights made on another machine
+    two, asked_here, here, asked_there = (call.folder for call in calls)
+    assert two == asked_here == asked_there != here
+
+
+def test_seed_0_trains_longest(calls):
+    longer = {"epochs": 14, "short_epochs": 3}
+    for seed in (0, 1):
+        plain(seed, **longer)
+    networks.other_architecture(BENCHMARK, SCHEDULE._replace(**longer), 0)
+    networks.with_dropout(BENCHMARK, SCHEDULE._replace(**longer), 0, 0.1)
+    assert [call.options["epochs"] for call in calls] == [14, 3, 14, 3]
+    assert calls[0].options["snapshots"] == [4, 7, 11, 14]
+    assert calls[1].options["snapshots"] == [1, 2, 3]
+
+
+def test_networks_are_those_of_the_benchmark(calls):
+    plain()
+    with_dropout(0.2)
+    networks.other_architecture(BENCHMARK, SCHEDULE, 0)
+    for call in calls:
+        assert call.x is IMAGES.x
+        assert call.model.num_classes == call.options["num_classes"] == 3
+        assert (call.model.mean, call.model.std) == ((0.5,), (0.25,))
+    assert calls[1].model.conv_dropout == (0.2, 0.2)
+    assert calls[1].model.dense_dropout == 0
+
+
+def test_finetuning_goes_on_from_the_plain_network(calls):
+    exposed(seed=4, finetune=True)
+    first, then = calls
+    plain(4)
+    assert first.folder == calls[-1].folder
+    np.testing.assert_array_equal(then.options["initial"]["params"], [4, 4])
+    assert then.options["recipe"] is training.finetune_recipe
+    assert then.options["outliers"] is OUTLIERS.x
+    exposed(seed=4)  # from scratch
+    assert calls[-1].options["initial"] is None
+    assert calls[-1].options["outliers"] is OUTLIERS.x
+    assert calls[-1].folder != then.folder
+
+
+def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
+    def both():
+        arguments = BENCHMARK, SCHEDULE._replace(cache=tmp_path), 0
+        return (
+            networks.plain(*arguments),
+            networks.exposed(*arguments, OUTLIERS, finetune=True),
+        )
+
+    found = both()
+    jax.tree.map(np.testing.assert_array_equal, found[1].initial, found[0].variables)
+    first, last = (v["params"]["logits"]["kernel"] for v in found[1][:2])
+    assert np.any(first != last)
+    monkeypatch.setattr(training, "train_step", None)  # would fail if called
+    jax.tree.map(np.testing.assert_array_equal, both(), found)
