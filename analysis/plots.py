@@ -132,10 +132,40 @@ def leakage(
     left.set_xticks(range(len(names)), [n.replace(" ", "\n", 1) for n in names])
     left.set(xlabel="fitted on", ylabel="AUROC", title=title)
     left.legend(fontsize="small")
-    right.set_xscale("symlog", linthresh=1)
+    right.set_xscale("log")
     ticks = sorted({n for of in counts.values() for n in of})
     right.set_xticks([max(n, 1) for n in ticks], list(map(str, ticks)))
     right.set(xlabel="labelled images of the tested OoD set", ylabel="AUROC")
+    return figure
+
+
+def train_size(
+    curves: Mapping[str, Mapping[int, Sequence[float]]], title: str
+) -> Figure:
+    """Mean AUROC against the number of training images.
+
+    Args:
+      curves: method → number of training images → AUROC of each seed.
+      title: of the picture.
+    """
+    figure, ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    styles = {"fssd": ("-", 2.4), "control": (":", 1.2)}
+    for i, (name, of) in enumerate(curves.items()):
+        line, width = styles.get(name.split(",")[0].split(":")[0].split()[0], ("-", 1))
+        color = plt.get_cmap("tab20")(i % 20)
+        ax.plot(
+            list(of),
+            [np.mean(values) for values in of.values()],
+            line,
+            marker="o",
+            markersize=3,
+            linewidth=width,
+            color=color,
+            label=name,
+        )
+    ax.set_xscale("log")
+    ax.set(title=title, xlabel="training images", ylabel="AUROC")
+    ax.legend(fontsize="x-small", bbox_to_anchor=(1.01, 1), loc="upper left")
     return figure
 
 

@@ -105,15 +105,14 @@ def sweeps(s: Setting, epsilons) -> dict[str, tuple[Callable, Any, Any]]:
 def swept(s: Setting, sets: dict[str, np.ndarray], epsilons, folder: Path):
     """All methods' scores of all sets, swept or taken from `folder`."""
     found = {}
+    size = min(64, *(len(x) for x in sets.values()))  # one compilation for all sets
     for name, (sweep, apply_fn, state) in sweeps(s, epsilons).items():
         path = folder / f"{name}.npz"
         if not path.exists():
-            kwargs = {}
+            options: dict[str, Any] = {"batch_axis": 1, "batch_size": size}
             if name != "odin":
-                kwargs["epsilons"] = jnp.asarray(epsilons, jnp.float32)
-            apply = partial(
-                map_batches, sweep, apply_fn, s.variables, state, batch_axis=1, **kwargs
-            )
+                options["epsilons"] = jnp.asarray(epsilons, jnp.float32)
+            apply = partial(map_batches, sweep, apply_fn, s.variables, state, **options)
             arrays = {
                 part: apply(x, progress=f"{name}, {part}") for part, x in sets.items()
             }

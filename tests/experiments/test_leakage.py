@@ -1,0 +1,121 @@
+"""The leakage ladder and the training-size curve, on tiny presets."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from experiments import leakage, train_size
+from experiments.leakage import RUNGS, Swept
+from fssd_jax.detectors import odin
+
+
+def test_corrupted_images_are_of_four_kinds():
+    images = np.random.default_rng(0).uniform(0.4, 0.6, (40, 8, 8, 1))
+    images = images.astype(np.float32)
+    made = leakage.corrupted(images, jax.random.key(0))
+    assert made.shape == images.shape
+    assert made.min() >= 0
+    assert made.max() <= 1
+    kinds = {"pixels moved": 0, "tiles moved": 0, "other pixels": 0}
+    for before, after in zip(images, made, strict=True):
+        assert not np.array_equal(before, after)
+        if not np.array_equal(np.sort(before.ravel()), np.sort(after.ravel())):
+            kinds["other pixels"] += 1
+            continue
+        corners = [(i, j) for i in range(0, 8, 2) for j in range(0, 8, 2)]
+        tiles = [
+            {image[i : i + 2, j : j + 2].tobytes() for i, j in corners}
+            for image in (before, after)
+        ]
+        kinds["tiles moved" if tiles[0] == tiles[1] else "pixels moved"] += 1
+    assert kinds == {"pixels moved": 10, "tiles moved": 10, "other pixels": 20}
+
+
+def made_up(columns):
+    """Two ε; the target OoD set is told by column 0, the other set by column 1."""
+    rng = np.random.default_rng(0)
+
+    def draw(n, shifts):
+        return rng.normal(size=(2, n, columns)) - np.resize(shifts, columns)
+
+    return Swept(
+        val_ind=draw(200, [0, 0]),
+        target=draw(200, [3, 0]),
+        other=draw(200, [0, 3]),
+        corrupted=draw(200, [0, 3]),
+        test_ind=draw(300, [0, 0]),
+        test_ood=draw(250, [3, 0]),
+    )
+
+
+@pytest.mark.parametrize(("name", "columns"), [("fssd", 2), ("odin", 4)])
+def test_labels_of_another_set_do_not_tell_the_tested_one(name, columns):
+    d = made_up(columns)
+    informed, misled = (
+        leakage.by_labels(name, d, ood, (0.0, 0.1), seed=0)
+        for ood in (d.target, d.other)
+    )
+    assert informed > 0.95
+    assert 0.3 < misled < 0.7
+
+
+def test_odins_rung_is_the_best_cell_of_the_validation_table():
+    d = made_up(len(odin.TEMPERATURES))
+    y = np.r_[np.ones(200), np.zeros(200)]
+    table = [
+        [
+            roc_auc_score(y, np.r_[d.val_ind[e, :, t], d.target[e, :, t]])
+            for t in range(4)
+        ]
+        for e in range(2)
+    ]
+    e, t = np.unravel_index(np.argmax(table), (2, 4))
+    y = np.r_[np.ones(300), np.zeros(250)]
+    expected = roc_auc_score(y, np.r_[d.test_ind[e, :, t], d.test_ood[e, :, t]])
+    found = leakage.by_labels("odin", d, d.target, (0.0, 0.1), seed=0)
+    assert found == pytest.approx(expected)
+
+
+def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch):
+    args = ["--tiny", "--benchmark", "digits", "--out", str(tmp_path)]
+    assert leakage.main(args) == 0
+    (path,) = (tmp_path / "leakage").iterdir()
+    assert {p.name for p in path.iterdir()} == {
+        "metrics.json", "leakage.png", "leakage.pdf", "table.md", "table.csv",
+        "table.tex",
+    }  # fmt: skip
+    m = json.loads((path / "metrics.json").read_text())
+    for name in ("fssd", "mahalanobis", "odin"):
+        assert list(m["rungs"][name]) == list(RUNGS)
+        assert list(m["counts"][name]) == ["0", "10"]  # of 20 labelled images
+        assert len(m["counts"][name]["10"]) == leakage.DRAWS
+        assert m["counts"][name]["0"] == [m["rungs"][name]["none"]]
+    for name in ("control: pixel stats", "control: pixels"):
+        assert list(m["rungs"][name]) == list(RUNGS[:3])
+    monkeypatch.setattr(leakage, "map_batches", None)  # would fail if called
+    assert leakage.main(args) == 0
+    assert json.loads((path / "metrics.json").read_text()) == m
+
+
+def test_the_curve_takes_every_size_and_seed():
+    def result(auroc):
+        return {
+            "benchmark": "pair", "methods": {"msp": {"auroc": auroc}}, "controls": {},
+        }  # fmt: skip
+
+    found = {10: [result(0.5), result(0.7)], 20: [result(0.8)]}
+    assert train_size.to_curves(found) == {"pair": {"msp": {10: [0.5, 0.7], 20: [0.8]}}}
+
+
+def test_train_size_runs_table2_for_each_size(tmp_path, capsys):
+    args = ["--tiny", "--methods", "msp", "--out", str(tmp_path), "--sizes"]
+    assert train_size.main([*args, "600", "9999"]) == 0
+    (path,) = (tmp_path / "train_size").iterdir()
+    m = json.loads((path / "metrics.json").read_text())
+    assert set(m["auroc"]) == {"digits_near", "digits_far"}
+    assert (path / "digits_near.png").exists()
+    assert train_size.main(args) == 1
+    assert "give --sizes" in capsys.readouterr().err
