@@ -59,10 +59,7 @@ def run(config: Config) -> dict[str, Any]:
             text = "\n".join(as_text(sheet) for sheet in sheets)
             (target / f"table.{ending}").write_text(text)
         for pair, of in curves.items():
-            means = {
-                name: {n: np.mean(v) for n, v in c.items()} for name, c in of.items()
-            }
-            figure = plots.train_size(means, f"{pair}, protocol {config.protocol}")
+            figure = plots.train_size(of, f"{pair}, protocol {config.protocol}")
             plots.save(figure, target / pair)
     for sheet in sheets:
         tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
