@@ -10,7 +10,7 @@ INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
 help:
 	@echo "make quickstart   train and score on embedded digits; no download of data"
-	@echo "make data         get FashionMNIST and MNIST, by whatever works here"
+	@echo "make data         get FashionMNIST, MNIST and outliers, by whatever works here"
 	@echo "make test         run the tests"
 	@echo "make lint         ruff and pyright"
 	@echo "make constraints  resolve the newest versions into constraints.txt"

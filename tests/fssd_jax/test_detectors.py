@@ -115,7 +115,7 @@ def test_constant_features_are_an_error(blobs):
             fssd.fit(feature_fn, dead, noise(), *given, epsilons=EPSILONS)
     with pytest.raises(InputError, match=r"'second'.*constant.*single sample"):
         fssd.fit(make_feature_fn(model), variables, noise(1))
-    with pytest.raises(InputError, match="in-distribution images the same distance"):
+    with pytest.raises(InputError, match="in-distribution images the same score"):
         fssd.fit(make_feature_fn(model), variables, noise(), ind[:1])
 
 

@@ -64,3 +64,14 @@ def test_benchmark_a_has_the_papers_sizes():
     sizes = [len(s.x) for s in (b.train, b.test, b.ood["fmnist"])]
     assert sizes == [60_000, 10_000, 10_000]
     assert set(b.train.y) == set(range(10))
+
+
+def test_fmnist6_holds_out_four_classes():
+    b = load_benchmark("fmnist6")
+    sizes = [len(s.x) for s in (b.train, b.test, b.ood["fmnist6"])]
+    assert sizes == [36_000, 6_000, 4_000]
+    assert set(b.train.y) == set(b.test.y) == set(range(6))
+    whole = load("fashion_mnist", "train")
+    sandals = [x.tobytes() for x in whole.x[whole.y == 5]]  # the third class kept
+    assert sandals == [x.tobytes() for x in b.train.x[b.train.y == 2]]
+    assert set(b.ood["fmnist6"].y) == {1, 3, 4, 6}
