@@ -46,19 +46,26 @@ def layer_histograms(
 
 def roc(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
     """ROC curves: name → (in-distribution scores, OoD scores)."""
-    figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    many = len(scores) > 6
+    figure, ax = plt.subplots(figsize=(7.2 if many else 4.6, 4.2), layout="constrained")
+    if many:
+        ax.set_prop_cycle(color=plt.get_cmap("tab20")(np.arange(20)))
     for name, (ind, ood) in scores.items():
         labels = np.concatenate([np.ones(len(ind)), np.zeros(len(ood))])
         fpr, tpr, _ = roc_curve(labels, np.concatenate([ind, ood]))
         style = "--" if name.startswith("control") else "-"
-        ax.plot(fpr, tpr, style, label=name)
+        width = 2.6 if name.startswith("fssd") else 1.4
+        ax.plot(fpr, tpr, style, label=name, linewidth=width)
     ax.plot([0, 1], [0, 1], ":", color="black", linewidth=0.8)
     ax.set(
         title=title,
         xlabel="false positive rate (OoD accepted)",
         ylabel="true positive rate (in-distribution accepted)",
     )
-    ax.legend(fontsize="small", loc="lower right")
+    if many:
+        ax.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    else:
+        ax.legend(fontsize="small", loc="lower right")
     return figure
 
 

@@ -64,7 +64,7 @@ def write(folder: Path, facts: Result, setting: Setting, groups: dict[str, Rows]
     shown = {
         name: (s.ind, s.ood)
         for name, s in (methods | groups["controls"]).items()
-        if not name.startswith("fssd ")
+        if not name.startswith("fssd ") or name == "fssd clean"
     }
     plots.save(plots.roc(shown, f"{facts['benchmark']}: ROC"), folder / "roc")
     if layers is not None:

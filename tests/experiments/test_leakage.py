@@ -93,7 +93,7 @@ def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch):
         assert list(m["counts"][name]) == ["0", "10"]  # of 20 labelled images
         assert len(m["counts"][name]["10"]) == leakage.DRAWS
         assert m["counts"][name]["0"] == [m["rungs"][name]["none"]]
-    for name in ("control: pixel stats", "control: pixels"):
+    for name in ("control: pixel stats", "control: raw pixels"):
         assert list(m["rungs"][name]) == list(RUNGS[:3])
     monkeypatch.setattr(leakage, "map_batches", None)  # would fail if called
     assert leakage.main(args) == 0
