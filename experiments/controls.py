@@ -1,4 +1,4 @@
-"""Rivals that know nothing of the trained network: what the labels alone are worth."""
+"""Rivals that know nothing of the trained network."""
 
 from collections.abc import Callable
 

@@ -54,16 +54,17 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     spread = (
         "± standard deviation over seeds"
         if len(results) > 1
-        else "[95 % bootstrap interval]"
+        else "[95 % bootstrap interval of the test images, not of training again]"
     )
     notes = [
-        f"In %; in-distribution is positive; {spread}. Networks of {epochs} epochs on "
-        f"{first['counts']['train']:,} images, test accuracy {accuracy}.",
+        f"In %; in-distribution is positive; {spread}. Network of {epochs} "
+        f"epochs on {first['counts']['train']:,} images, test accuracy {accuracy}; the "
+        f"networks that a method adds have {first['model']['short_epochs']} epochs.",
     ]
     if "controls" in kinds:
         notes.append(
-            "A control knows nothing of the trained network: what it reaches, the "
-            "labels alone are worth."
+            "A control knows nothing of the trained network: a method that does not "
+            "pass it shows nothing of the training."
         )
         notes += [_in_words(test, r) for r in results for test in r["paired"]]
     else:
