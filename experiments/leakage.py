@@ -7,7 +7,7 @@ images of the tested OoD set; another OoD set (patches of photographs); noise an
 corrupted in-distribution images; no OoD at all. And AUROC against the number of
 labelled images of the tested set. Beside them two controls that never see a network,
 with the same labels. Leaves OUT/leakage/PAIR-SEED-DIGEST/ with metrics.json, the tables
-and a picture; the swept scores are kept there, so that a killed run goes on.
+and a picture; swept scores are kept in OUT/scores, for a run that was killed.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Config(Options):
 
 
 class Swept(NamedTuple):
-    """Scores [epsilon, image, column] of the five sets that a ladder needs."""
+    """Scores [epsilon, image, column] of the six sets that a ladder needs."""
 
     val_ind: np.ndarray
     target: np.ndarray

@@ -145,7 +145,10 @@ def run_deep_ensemble(s: Setting) -> Scored:
 
 
 def run_mc_dropout(s: Setting) -> Rows:
-    """The rate is chosen on the validation images, among the networks of seed 0."""
+    """The rate is chosen on the validation images, among the networks of seed 0.
+
+    Which of mean and variance is better is told by the test images, for the reader.
+    """
     key = jax.random.fold_in(jax.random.key(s.seed), 104)
     state = mc_dropout.fit(key, 2 if s.tiny else PASSES)
 
@@ -179,7 +182,8 @@ def run_mc_dropout(s: Setting) -> Rows:
             *scores,
             labels="nothing" if s.clean else s.labels,
             note=f"rate {rate:g}, {s.schedule.short_epochs} epochs, accuracy "
-            f"{100 * right:.1f} %" + (", the better one" if name == better else ""),
+            f"{100 * right:.1f} %"
+            + (", better on the test images" if name == better else ""),
             training="1 network" if s.clean else f"1 network, {len(rates)} to choose",
             passes=str(len(state.keys)),
             seconds=seconds,
