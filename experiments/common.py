@@ -33,6 +33,9 @@ ROOT = Path(__file__).parent.parent
 # The files whose code decides a network's scores.
 _SCORING = ("controls", "methods", "networks", "protocols", "setting", "variants")
 SCORING = ("fssd_jax/**/*.py", *(f"experiments/{name}.py" for name in _SCORING))
+# And those that make a report of them.
+_REPORTING = ("common", "report", "scores", "table2", "tables")
+REPORTING = ("analysis/*.py", *(f"experiments/{name}.py" for name in _REPORTING))
 PACKAGES = ("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
 
 
@@ -51,12 +54,12 @@ def start() -> None:
 
 
 @cache
-def code_digest() -> str:
+def code_digest(patterns: tuple[str, ...] = SCORING) -> str:
     """Digest of the source that decides scores; results of other code are not used.
 
     Taken once: a file that is edited during a run is not the code that runs.
     """
-    files = sorted(path for pattern in SCORING for path in ROOT.glob(pattern))
+    files = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
     return config_digest([bare_code(path.read_text()) for path in files])
 
 

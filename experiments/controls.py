@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.svm import SVC
 
-from experiments.methods import Method, run_fssd
-from experiments.scores import Scored
+from experiments.methods import Method, run_fssd, run_layers
+from experiments.scores import Rows, Scored
 from experiments.setting import Setting
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.ensemble import logistic_regression
@@ -15,6 +15,14 @@ from fssd_jax.ensemble import logistic_regression
 def control_untrained(s: Setting) -> Scored:
     """The whole FSSD procedure on the network as it was before training."""
     return run_fssd(s._replace(variables=s.initial))
+
+
+def control_untrained_layers(s: Setting) -> Rows:
+    """Each layer alone of the network as it was before training."""
+    return {
+        f"control: untrained, {name.removeprefix('fssd ')}": row
+        for name, row in run_layers(s._replace(variables=s.initial)).items()
+    }
 
 
 def control_pixel_statistics(s: Setting) -> Scored:
@@ -37,13 +45,14 @@ def _without_network(s: Setting, model, view: Callable) -> Scored:
     y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
     model.fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
     tested = (model.decision_function(seen(x)) for x in (s.test_ind, s.test_ood))
-    labels = f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
-    return Scored(*tested, labels=labels, passes="0")
+    fitted_on = f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
+    return Scored(*tested, fitted_on=fitted_on, target_ood=True, passes="0")
 
 
 CONTROLS: dict[str, Method] = {
     "control: untrained": control_untrained,
     "control: untrained, clean": lambda s: control_untrained(s.under_clean()),
+    "control: untrained, layers": control_untrained_layers,
     "control: pixel stats": control_pixel_statistics,
     "control: raw pixels": control_raw_pixels,
 }

@@ -31,6 +31,7 @@ from experiments.setting import Options, Setting, make_setting, prepare
 from fssd_jax import metrics
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.sources import digest as digest_of
 from fssd_jax.data.sources import load
 from fssd_jax.detectors import fssd, mahalanobis, odin
 from fssd_jax.ensemble import combine, fit_swept, standardise
@@ -129,19 +130,15 @@ def swept(s: Setting, sets: dict[str, np.ndarray], epsilons, folder: Path):
 # ---- the ladder ---------------------------------------------------------------------
 
 
-def by_labels(name: str, d: Swept, ood: np.ndarray, epsilons, seed: int) -> float:
-    """AUROC on the test sets with all choices made by `ood` [epsilon, m, column]."""
+def by_labels(
+    name: str, d: Swept, ind: np.ndarray, ood: np.ndarray, epsilons, seed: int
+) -> float:
+    """AUROC on the test sets; `ind`, `ood` [epsilon, image, column] choose all."""
     if name == "odin":
-        table = np.array(
-            [
-                [metrics.auroc(a[:, t], b[:, t]) for t in range(a.shape[1])]
-                for a, b in zip(d.val_ind, ood, strict=True)
-            ]
-        )
-        e, t = np.unravel_index(np.argmax(table >= table.max() - 1e-12), table.shape)
+        e, t, _ = odin.choose(ind, ood)
         return metrics.auroc(d.test_ind[e, :, t], d.test_ood[e, :, t])
     layers = [str(k) for k in range(ood.shape[2])]
-    choice, weights = fit_swept(d.val_ind, ood, epsilons, layers, seed)
+    choice, weights = fit_swept(ind, ood, epsilons, layers, seed)
     best = list(epsilons).index(choice.epsilon)
     return _combined(weights, d, best)
 
@@ -163,34 +160,37 @@ def _combined(weights, d: Swept, e: int) -> float:
     return metrics.auroc(*map(np.asarray, scores))
 
 
-def control(name: str, s: Setting, ood: np.ndarray) -> float:
-    """AUROC of a control that may use these OoD images, on a part of the test sets."""
-    scored = CONTROLS[name](s._replace(val_ood=ood))
+def control(name: str, s: Setting, ind: np.ndarray, ood: np.ndarray) -> float:
+    """AUROC of a control that is fitted on these images."""
+    scored = CONTROLS[name](s._replace(val_ind=ind, val_ood=ood))
     assert isinstance(scored, Scored)
     return metrics.auroc(scored.ind, scored.ood)
 
 
 def ladder(s: Setting, sets, found: dict[str, Swept], epsilons) -> dict[str, Any]:
     """AUROC of every method: on each rung, and for each number of labels (a list of
-    draws).
+    draws, each of as many in-distribution as OoD images).
     """
     rng = np.random.default_rng(s.seed)
-    draws = {}
-    for count in (c for c in COUNTS if c <= len(sets["target"])):
-        whole = count == len(sets["target"])
-        times = 1 if whole else DRAWS
-        draws[count] = [
-            rng.choice(len(sets["target"]), count, replace=False) for _ in range(times)
+    sizes = len(s.val_ind), len(sets["target"])
+    draws = {
+        count: [
+            tuple(np.sort(rng.choice(n, count, replace=False)) for n in sizes)
+            for _ in range(1 if count == min(sizes) else DRAWS)
         ]
+        for count in COUNTS
+        if count <= min(sizes)
+    }
     rungs, counts = {}, {}
     calibration = ("target", "other", "corrupted")
     for name, d in found.items():
         of = partial(by_labels, name, d, epsilons=epsilons, seed=s.seed)
-        values = [of(getattr(d, part)) for part in calibration]
+        values = [of(d.val_ind, getattr(d, part)) for part in calibration]
         values.append(without_labels(name, d, s))
         rungs[name] = dict(zip(RUNGS, values, strict=True))
         counts[name] = {0: [rungs[name]["none"]]} | {
-            n: [of(d.target[:, chosen]) for chosen in of_n] for n, of_n in draws.items()
+            n: [of(d.val_ind[:, i], d.target[:, j]) for i, j in of_n]
+            for n, of_n in draws.items()
         }
     # A support vector machine is slow to apply: every so many test images are enough.
     thin = s._replace(
@@ -198,10 +198,10 @@ def ladder(s: Setting, sets, found: dict[str, Swept], epsilons) -> dict[str, Any
         test_ood=s.test_ood[:: len(s.test_ood) // CONTROL_IMAGES or 1],
     )
     for name in ("control: pixel stats", "control: raw pixels"):
-        values = [control(name, thin, sets[part]) for part in calibration]
+        values = [control(name, thin, s.val_ind, sets[part]) for part in calibration]
         rungs[name] = dict(zip(RUNGS, values, strict=False))
         counts[name] = {
-            n: [control(name, thin, sets["target"][chosen]) for chosen in of_n]
+            n: [control(name, thin, s.val_ind[i], sets["target"][j]) for i, j in of_n]
             for n, of_n in draws.items()
         }
     return {"rungs": rungs, "counts": counts}
@@ -225,10 +225,13 @@ def run(config: Config) -> dict[str, Any]:
         "test_ood": s.test_ood,
     }
     identity = {
-        "options": dataclasses.asdict(config),
-        "data": [d.sha256 for d in (benchmark.train, benchmark.test)],
-        "code": common.code_digest(),
+        "network": common.tree_digest(s.variables),
+        "data": {name: digest_of(x) for name, x in sets.items()},
+        "noise": digest_of(np.asarray(s.noise)),
+        "train": common.training_digest(s.schedule.train),
+        "code": common.code_digest((*common.SCORING, "experiments/leakage.py")),
         "epsilons": epsilons,
+        "versions": common.versions(),
         "device": (common.device(), common.available_cores()),
     }
     digest = common.config_digest(identity)
@@ -290,7 +293,10 @@ def to_sheets(facts: dict[str, Any]) -> list[tables.Sheet]:
             f"{title}: AUROC by the number of labelled images of the tested set",
             ["method", *map(str, numbers)],
             counts,
-            [f"In %; mean and range over {DRAWS} draws, where there is a choice."],
+            [
+                "In %; beside as many in-distribution images; mean and range over "
+                f"{DRAWS} draws, where there is a choice."
+            ],
         ),
     ]
 

@@ -6,6 +6,7 @@ more; a new method is a function and an entry in a table at the end of its file.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from fssd_jax.detectors import (
     odin,
 )
 from fssd_jax.ensemble import combine
-from fssd_jax.features import make_logit_fn, make_stochastic_logit_fn
+from fssd_jax.features import make_stochastic_logit_fn
 from fssd_jax.train import accuracy
 
 MEMBERS = 5
@@ -42,7 +43,7 @@ def run_fssd(s: Setting) -> Scored:
     """FSSD-Ensem as the protocol says."""
     network = (s.feature_fn, s.variables)
     state = protocols.fit(s.protocol, *network, s.noise, s.val_ind, s.val_ood, s.seed)
-    epsilon = 0.0 if state.epsilon is None else round(float(state.epsilon), 6)
+    epsilon = chosen_epsilon(state)
 
     def distances(e, x):
         return protocols.sweep(s.protocol, *network, state.singularity, x, (e,))[0]
@@ -63,14 +64,16 @@ def run_fssd(s: Setting) -> Scored:
         plain_ind=plain[0],
         plain_ood=plain[1],
     )
+    ind, ood = (np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped)
     return Scored(
-        *(np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped),
-        labels=s.labels,
-        note=f"ε = {epsilon:g}",
-        passes=_passes(len(centers)) if epsilon else "1",
+        ind,
+        ood,
+        note=epsilon_note(state),
+        passes=_passes(len(centers), epsilon),
         data="F*",
         seconds=seconds,
         layers=layers,
+        **s.labels,
     )
 
 
@@ -88,14 +91,13 @@ def run_odin(s: Setting) -> Scored:
     ood = None if s.clean else s.val_ood
     epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
     state = odin.fit(s.logit_fn, s.variables, s.val_ind, ood, epsilons=epsilons)
-    epsilon = 0.0 if state.epsilon is None else float(state.epsilon)
     return _scored(
         s,
         odin.score,
         state,
-        labels="nothing" if s.clean else s.labels,
-        note=f"T = {float(state.temperature):g}, ε = {epsilon:g}",
-        passes=_passes(1) if epsilon else "1",
+        note=f"T = {float(state.temperature):g}, {epsilon_note(state)}",
+        passes=_passes(1, chosen_epsilon(state)),
+        **_chosen_by_labels(s),
     )
 
 
@@ -115,16 +117,16 @@ def run_mahalanobis(s: Setting) -> Scored:
         epsilons=epsilons,
         seed=s.seed,
     )
-    epsilon = 0.0 if state.epsilon is None else float(state.epsilon)
+    labels = s.labels
     return _scored(
         s,
         mahalanobis.score,
         state,
         feature_fn=s.feature_fn,
-        labels=f"{s.labels}, training set",
-        note=f"ε = {epsilon:g}",
-        passes=_passes(len(gaussians.factor)) if epsilon else "1",
+        note=epsilon_note(state),
+        passes=_passes(len(gaussians.factor), chosen_epsilon(state)),
         data="class means, covariances",
+        **labels | {"fitted_on": f"{labels['fitted_on']}, training set"},
     )
 
 
@@ -145,56 +147,54 @@ def run_deep_ensemble(s: Setting) -> Scored:
 
 
 def run_mc_dropout(s: Setting) -> Rows:
-    """The rate is chosen on the validation images, among the networks of seed 0.
+    """The rate, and whether mean or variance, are chosen on the validation images.
 
-    Which of mean and variance is better is told by the test images, for the reader.
+    The rates are tried on networks of seed 0.
     """
     key = jax.random.fold_in(jax.random.key(s.seed), 104)
     state = mc_dropout.fit(key, 2 if s.tiny else PASSES)
 
-    def logit_fn(rate):
+    def network(rate: float, seed: int):
         model = networks.dropout_lenet(s.benchmark, rate)
-        return make_stochastic_logit_fn(model, train=True)
+        trained = networks.with_dropout(s.benchmark, s.schedule, seed, rate)
+        return make_stochastic_logit_fn(model, train=True), trained.variables
 
-    def quality(rate):
-        trained = networks.with_dropout(s.benchmark, s.schedule, 0, rate)
-        few = state._replace(keys=state.keys[:CHOOSING_PASSES])
-        ind, ood = (
-            map_batches(mc_dropout.scores, logit_fn(rate), trained.variables, few, x)
-            for x in (s.val_ind, s.val_ood)
-        )
-        return max(metrics.auroc(ind[:, c], ood[:, c]) for c in (0, 1))
-
+    both = partial(map_batches, mc_dropout.scores)
+    columns = ("mean", "variance")
     rates = RATES[:2] if s.tiny else RATES
-    rate = CLEAN_RATE if s.clean else max(rates, key=quality)
-    trained = networks.with_dropout(s.benchmark, s.schedule, s.seed, rate)
-    model = networks.dropout_lenet(s.benchmark, rate)
-    apply = partial(
-        map_batches, mc_dropout.scores, logit_fn(rate), trained.variables, state
-    )
-    ind, ood, seconds = timed(apply, s.test_ind, s.test_ood)
-    test = s.benchmark.test
-    right = accuracy(make_logit_fn(model), trained.variables, test.x, test.y)
-    columns = {"mean": (ind[:, 0], ood[:, 0]), "variance": (ind[:, 1], ood[:, 1])}
-    better = max(columns, key=lambda name: metrics.auroc(*columns[name]))
-    return {
-        f"mc dropout, {name}": Scored(
-            *scores,
-            labels="nothing" if s.clean else s.labels,
-            note=f"rate {rate:g}, {s.schedule.short_epochs} epochs, accuracy "
-            f"{100 * right:.1f} %"
-            + (", better on the test images" if name == better else ""),
-            training="1 network" if s.clean else f"1 network, {len(rates)} to choose",
-            passes=str(len(state.keys)),
-            seconds=seconds,
-        )
-        for name, scores in columns.items()
+    rate, better, few = CLEAN_RATE, 0, state._replace(keys=state.keys[:CHOOSING_PASSES])
+    if not s.clean:
+        quality = {}
+        for tried in rates:
+            of = partial(both, *network(tried, 0), few)
+            ind, ood = of(s.val_ind), of(s.val_ood)
+            for c in range(len(columns)):
+                quality[tried, c] = metrics.auroc(ind[:, c], ood[:, c])
+        rate, better = max(quality, key=quality.__getitem__)
+    logit_fn, variables = network(rate, s.seed)
+    ind, ood, seconds = timed(partial(both, logit_fn, variables, state), *_tests(s))
+    test = s.benchmark.test  # without dropout the network is the benchmark's own
+    right = accuracy(s.logit_fn, variables, test.x, test.y)
+    note = f"rate {rate:g}, {s.schedule.short_epochs} epochs, accuracy {right:.1%}"
+    facts = {
+        "training": "1 network" if s.clean else f"1 network, {len(rates)} to choose",
+        "passes": str(len(state.keys)),
+        "seconds": seconds,
+        **_chosen_by_labels(s),
     }
+    rows = {
+        f"mc dropout, {name}": Scored(ind[:, c], ood[:, c], note=note, **facts)
+        for c, name in enumerate(columns)
+    }
+    chosen = rows[f"mc dropout, {columns[better]}"]
+    note = f"{columns[better]}, {note}"
+    return {"mc dropout": chosen._replace(note=note), **rows}
 
 
 def run_outlier_exposure(s: Setting) -> Rows:
     """Fine-tuned for every seed, and from scratch for seed 0."""
-    auxiliary = s.outliers()
+    auxiliary = s.outliers
+    assert auxiliary is not None  # loaded where this method is asked for
     if s.tiny:
         auxiliary = auxiliary.select(slice(64))
     rows = {}
@@ -209,8 +209,8 @@ def run_outlier_exposure(s: Setting) -> Rows:
             msp.score,
             msp.fit(),
             variables=trained.variables,
-            labels=f"{len(auxiliary.x)} {auxiliary.name}",
-            note=f"{epochs} epochs, accuracy {100 * right:.1f} %",
+            fitted_on=f"{len(auxiliary.x)} {auxiliary.name}",
+            note=f"{epochs} epochs, accuracy {right:.1%}",
             training="fine-tuning" if finetune else "1 network",
         )
     return rows
@@ -226,7 +226,7 @@ def run_knn(s: Setting) -> Scored:
         knn.score,
         state,
         feature_fn=s.feature_fn,
-        labels="training set",
+        fitted_on="training set",
         note=f"{layer}, k = {len(state.ranks)}",
         data=f"{len(train):,} features",
     )
@@ -246,7 +246,7 @@ def run_displacement(s: Setting) -> Rows:
                 relative=kind.startswith("relative"),
             ),
             feature_fn=s.feature_fn,
-            labels=f"{len(s.val_ind)} in",
+            fitted_on=f"{len(s.val_ind)} in",
             passes="2",
             data="initial weights",
         )
@@ -279,8 +279,25 @@ def _tests(s: Setting) -> tuple[np.ndarray, np.ndarray]:
     return s.test_ind, s.test_ood
 
 
-def _passes(gradients: int) -> str:
-    return f"{1 + gradients} + {gradients} backward"
+def _passes(gradients: int, epsilon: float) -> str:
+    return f"{1 + gradients} + {gradients} backward" if epsilon else "1"
+
+
+def chosen_epsilon(state) -> float:
+    """The input step of a fitted state, without the noise of float32."""
+    return 0.0 if state.epsilon is None else round(float(state.epsilon), 6)
+
+
+def epsilon_note(state) -> str:
+    """ε as chosen, and whether a larger one, which was not tried, may be better."""
+    epsilon, tried = chosen_epsilon(state), np.asarray(state.epsilons)
+    at_end = len(tried) > 1 and np.isclose(epsilon, tried.max())
+    return f"ε = {epsilon:g}" + (", the largest tried" if at_end else "")
+
+
+def _chosen_by_labels(s: Setting) -> dict[str, Any]:
+    """Of a method that uses validation images to choose only: not in `clean`."""
+    return {} if s.clean else s.labels
 
 
 Method = Callable[[Setting], Scored | Rows]

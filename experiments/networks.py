@@ -20,12 +20,13 @@ class Schedule(NamedTuple):
     """What is trained on, for how long, and where the weights are kept."""
 
     train: ArrayDataset
-    epochs: int  # of the network of seed 0
+    epochs: int  # of the networks of seeds below `full_seeds`
     short_epochs: int  # of every other network
+    full_seeds: int
     cache: Path
 
     def of_seed(self, seed: int) -> int:
-        return self.epochs if seed == 0 else self.short_epochs
+        return self.epochs if seed < self.full_seeds else self.short_epochs
 
 
 def subset(train: ArrayDataset, size: int | None) -> ArrayDataset:

@@ -50,13 +50,7 @@ def write(folder: Path, facts: Result, setting: Setting, groups: dict[str, Rows]
     layers = methods["fssd"].layers if "fssd" in methods else None
     if layers is not None:
         result |= {"epsilon": layers.epsilon, "layers": layer_facts(layers)}
-    tried = setting.protocol.epsilons
     result["warnings"] = layer_warnings(result["layers"], result["epsilon"])
-    if layers is not None and len(tried) > 1 and layers.epsilon == max(tried):
-        result["warnings"].append(
-            f"the chosen ε = {layers.epsilon} is the largest that was tried: a larger "
-            "one may do better"
-        )
     common.write_json(folder / "metrics.json", result)
     _write_csv(folder / "metrics.csv", result)
     everything = {k: v for rows in groups.values() for k, v in rows.items()}
@@ -84,17 +78,18 @@ def paired_tests(groups: dict[str, Rows]) -> list[dict[str, Any]]:
             if name not in methods:
                 continue
             allowed = {
-                rival: row
+                rival: metrics.auroc(row.ind, row.ood)
                 for rival, row in rows.items()
-                if tables.OOD_LABELS in methods[name].labels
-                or tables.OOD_LABELS not in row.labels
+                if methods[name].target_ood or not row.target_ood
             }
             if not allowed:
                 continue
-            best = max(allowed, key=lambda k: metrics.auroc(rows[k].ind, rows[k].ood))
-            pair = (methods[name], rows[best])
-            found = metrics.paired(*(part for s in pair for part in (s.ind, s.ood)))
-            facts = {"row": name, "against": best, "kind": kind, **found._asdict()}
+            best = max(allowed, key=allowed.__getitem__)
+            facts: dict[str, Any] = {"row": name, "kind": kind, "against": None}
+            if allowed[best] > 0.5:
+                pair = (methods[name], rows[best])
+                found = metrics.paired(*(part for s in pair for part in (s.ind, s.ood)))
+                facts |= {"against": best, **found._asdict()}
             tests.append(facts)
     return tests
 
@@ -145,7 +140,7 @@ def _over_seeds(results: list[Result], kind: str):
 
 def _row(scored: Scored) -> dict[str, Any]:
     row = metrics.evaluate(scored.ind, scored.ood)._asdict()
-    facts = ("labels", "note", "training", "passes", "data")
+    facts = ("fitted_on", "target_ood", "note", "training", "passes", "data")
     return {**row, **{fact: getattr(scored, fact) for fact in facts}}
 
 
@@ -163,8 +158,7 @@ def layer_facts(found: LayerScores) -> list[dict[str, Any]]:
                 "auroc_no_step": plain.auroc,
                 "auroc_no_step_ci95": plain.auroc_ci95,
                 "alpha": float(found.alpha[k]),
-                # Below ½ as it stands, or made so by the input step.
-                "inverted": min(auroc, plain.auroc) < 0.5,
+                "inverted": plain.auroc < 0.5,
                 "noise_spread": float(found.spread[k]),
             }
         )
@@ -185,6 +179,11 @@ def layer_warnings(layers: list[dict[str, Any]], epsilon: float | None) -> list[
                 f"{seen} is inverted: OoD images lie farther from F* than "
                 "in-distribution ones"
             )
+        elif layer["auroc"] < 0.5:
+            texts.append(
+                f"{seen} is turned round by the input step: only after it OoD images "
+                "lie farther from F*"
+            )
         if (layer["alpha"] > 0) != (layer["auroc"] > 0.5):
             texts.append(f"{seen} is weighted against its own AUROC")
     return texts
@@ -194,12 +193,12 @@ def _write_csv(path: Path, result: Result) -> None:
     bounds = [f"{m}_{end}" for m in METRICS for end in ("low95", "high95")]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["kind", "name", *METRICS, *bounds, "labels"])
+        writer.writerow(["kind", "name", *METRICS, *bounds, "fitted_on"])
         for kind in tables.KINDS:
             for name, row in result[kind].items():
                 values = [row[m] for m in METRICS]
                 ends = [end for m in METRICS for end in row[f"{m}_ci95"]]
-                writer.writerow([kind[:-1], name, *values, *ends, row["labels"]])
+                writer.writerow([kind[:-1], name, *values, *ends, row["fitted_on"]])
 
 
 def _write_scores(path: Path, scored: dict[str, Scored]) -> None:

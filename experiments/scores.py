@@ -35,7 +35,8 @@ class Scored(NamedTuple):
 
     ind: np.ndarray  # [n] of the in-distribution images
     ood: np.ndarray  # [m]
-    labels: str = "nothing"  # which images it was fitted on, for the reader
+    fitted_on: str = "nothing"  # which images, beyond the classifier's; for the reader
+    target_ood: bool = False  # whether images of the tested OoD set were among them
     note: str = ""  # what was chosen
     training: str = "none"  # beyond the classifier
     passes: str = "1"  # through the network for each image

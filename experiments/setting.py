@@ -1,10 +1,8 @@
 """From options to a setting: the network, its training, noise and images."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +11,7 @@ import fssd_jax
 from experiments import common, networks, protocols
 from experiments.networks import Schedule
 from experiments.protocols import Protocol
-from fssd_jax.data.benchmarks import Benchmark, outliers, split_validation
+from fssd_jax.data.benchmarks import Benchmark, split_validation
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.features import FeatureFn, LogitFn, Variables
 from fssd_jax.models import LeNet
@@ -31,8 +29,11 @@ class Options:
     epochs: int | None = None
     """Training epochs; by default the benchmark's own number."""
     short_epochs: int | None = None
-    """Epochs of all networks but the one of seed 0: other seeds, members of the deep
+    """Epochs of the networks that only some methods need: further members of the deep
     ensemble, dropout rates, Outlier Exposure from scratch. By default as many."""
+    full_seeds: int = 3
+    """The networks of seeds 0 to FULL_SEEDS − 1 are trained for all epochs; those of
+    further seeds for the short ones."""
     train_size: int | None = None
     """Train on so many images, drawn once; by default on all."""
     outliers: Literal["auto", "kmnist", "cns_glyphs"] = "auto"
@@ -63,7 +64,7 @@ class Setting(NamedTuple):
     test_ind: np.ndarray
     test_ood: np.ndarray
     seed: int
-    outliers: Callable[[], ArrayDataset]  # loads the auxiliary set
+    outliers: ArrayDataset | None  # the auxiliary set, if a method needs it
     tiny: bool
 
     @property
@@ -71,11 +72,13 @@ class Setting(NamedTuple):
         return self.protocol.ensemble == "clean"
 
     @property
-    def labels(self) -> str:
-        """What a method is fitted on that may use labels of the target OoD set."""
+    def labels(self) -> dict[str, Any]:
+        """Fields of `Scored`: what a method is fitted on that takes all it may have."""
+        of_ind = f"{len(self.val_ind)} in"
         if self.clean:
-            return f"{len(self.val_ind)} in"
-        return f"{len(self.val_ind)} in, {len(self.val_ood)} target OoD"
+            return {"fitted_on": of_ind}
+        with_ood = f"{of_ind}, {len(self.val_ood)} target OoD"
+        return {"fitted_on": with_ood, "target_ood": True}
 
     def under_clean(self) -> "Setting":
         """The same under protocol `clean`, with the noise that it has."""
@@ -98,11 +101,12 @@ class Prepared(NamedTuple):
 
 def make_schedule(benchmark: Benchmark, options: Options) -> Schedule:
     epochs = options.epochs or (1 if options.tiny else benchmark.epochs)
-    size = 128 if options.tiny else options.train_size
+    size = options.train_size or (128 if options.tiny else None)
     return Schedule(
         networks.subset(benchmark.train, size),
         epochs,
         options.short_epochs or epochs,
+        options.full_seeds,
         options.out / "weights",
     )
 
@@ -131,6 +135,7 @@ def make_setting(
     pair: str,
     protocol: Protocol,
     options: Options,
+    outliers: ArrayDataset | None = None,
 ) -> Setting:
     """Draw noise and split validation from test, by the seed's keys."""
     key, tiny = jax.random.key(prepared.seed), options.tiny
@@ -170,6 +175,6 @@ def make_setting(
         test_ind=test_ind.x,
         test_ood=test_ood.x,
         seed=prepared.seed,
-        outliers=partial(outliers, options.outliers, options.data_dir),
+        outliers=outliers,
         tiny=tiny,
     )

@@ -36,6 +36,7 @@ from experiments.setting import Options, Prepared, make_setting, prepare
 from experiments.variants import VARIANTS
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark, outliers
+from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.train import accuracy
 
 
@@ -62,18 +63,26 @@ def run(config: Config) -> list[tables.Result]:
     config = checked(config)
     folder = common.writable(config.out / "table2")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
+    auxiliary = None
     if "outlier_exposure" in config.methods:  # before hours of training, not after
-        outliers(config.outliers, config.data_dir)
+        auxiliary = outliers(config.outliers, config.data_dir)
+    deciding = results_identity(config, benchmark, auxiliary)
+    digest = common.config_digest(deciding)
+    paths = {
+        (pair, seed): folder / f"{pair}-{config.protocol}-{seed}-{digest}"
+        for seed in config.seeds
+        for pair in benchmark.ood
+    }
     results: dict[str, list[tables.Result]] = {pair: [] for pair in benchmark.ood}
     for seed in config.seeds:
         prepared = None  # trained only if a pair of this seed is still to do
         for pair in benchmark.ood:
-            path = results_path(config, benchmark, pair, seed)
+            path = paths[pair, seed]
             if path.exists() and not config.rerun:
                 print(f"already there (--rerun computes it again): {path}")
             else:
                 prepared = prepared or prepare(benchmark, seed, config)
-                run_pair(config, benchmark, prepared, pair, path)
+                run_pair(config, benchmark, prepared, pair, auxiliary, path, deciding)
             results[pair].append(report.read(path))
     common.write_json(folder / "aggregate.json", report.aggregate(folder))
     # In a file or a pipe there is no width to fit the tables to.
@@ -82,31 +91,34 @@ def run(config: Config) -> list[tables.Result]:
         sheet
         for pair, of_pair in results.items()
         for sheet in tables.sheets(
-            of_pair,
-            [
-                report.seconds(results_path(config, benchmark, pair, seed))
-                for seed in config.seeds
-            ],
+            of_pair, [report.seconds(paths[pair, seed]) for seed in config.seeds]
         )
     ]
     for sheet in all_sheets:
         tables.print_sheet(console, sheet)
+    run_digest = common.config_digest([deciding, config.seeds])
+    table = folder / f"{config.benchmark}-{config.protocol}-{run_digest}"
     for ending, as_text in tables.FORMATS.items():
         text = "\n".join(as_text(sheet) for sheet in all_sheets)
-        (folder / f"{config.benchmark}-{config.protocol}.{ending}").write_text(text)
-    for pair in benchmark.ood:
-        for seed in config.seeds:
-            path = results_path(config, benchmark, pair, seed)
-            print(f"results: {path / 'report.html'}")
+        table.with_suffix(f".{ending}").write_text(text)
+    for path in paths.values():
+        print(f"results: {path / 'report.html'}")
+    print(f"all of them: {table}.md, .csv and .tex")
     return [result for of_pair in results.values() for result in of_pair]
 
 
 def run_pair(
-    config: Config, benchmark: Benchmark, prepared: Prepared, pair: str, path: Path
+    config: Config,
+    benchmark: Benchmark,
+    prepared: Prepared,
+    pair: str,
+    auxiliary: ArrayDataset | None,
+    path: Path,
+    deciding: dict[str, Any],
 ) -> None:
     """Score one in-distribution set against one OoD set and write the folder."""
     protocol = PROTOCOLS[config.protocol]
-    setting = make_setting(benchmark, prepared, pair, protocol, config)
+    setting = make_setting(benchmark, prepared, pair, protocol, config, auxiliary)
     clock = common.Stopwatch()
     parts = common.writable(scores_path(config, benchmark, pair, prepared.seed))
     groups: dict[str, Rows] = {}
@@ -118,7 +130,8 @@ def run_pair(
         groups[group] = {}
         for name, method in members.items():
             print(f"{path.name}: {name}", flush=True)
-            part = parts / f"{common.config_digest(name)}.npz"
+            also = auxiliary.sha256 if auxiliary and name == "outlier_exposure" else ""
+            part = parts / f"{common.config_digest(name + also)}.npz"
             if config.rerun or not part.exists():
                 with clock(name):
                     scores.save(part, rows_of(name, method, setting))
@@ -151,7 +164,7 @@ def run_pair(
         "device": common.device(),
     }
     with common.results_folder(path) as folder:
-        common.write_json(folder / "config.json", deciding(config, benchmark))
+        common.write_json(folder / "config.json", deciding)
         report.write(folder, facts, setting, groups)
         rates = {
             name: row.seconds for rows in groups.values() for name, row in rows.items()
@@ -203,19 +216,17 @@ def checked(config: Config) -> Config:
     )
 
 
-def deciding(config: Config, benchmark: Benchmark) -> dict[str, Any]:
-    """All that decides a seed's numbers; its digest names the folder."""
+def scores_identity(config: Config, benchmark: Benchmark) -> dict[str, Any]:
+    """All that decides the scores of any one method but Outlier Exposure."""
     sets = (benchmark.train, benchmark.test, *benchmark.ood.values())
     return {
         "benchmark": config.benchmark,
-        "methods": config.methods,
-        "controls": tuple(CONTROLS),
         "protocol": config.protocol,
         "switches": PROTOCOLS[config.protocol]._asdict(),
         "epochs": config.epochs or benchmark.epochs,
         "short_epochs": config.short_epochs,
+        "full_seeds": config.full_seeds,
         "train_size": config.train_size,
-        "outliers": config.outliers,
         "validation": benchmark.validation,
         "tiny": config.tiny,
         "data": [d.sha256 for d in sets],
@@ -226,16 +237,23 @@ def deciding(config: Config, benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
+def results_identity(
+    config: Config, benchmark: Benchmark, auxiliary: ArrayDataset | None
+) -> dict[str, Any]:
+    """All that decides what a results folder holds."""
+    return {
+        **scores_identity(config, benchmark),
+        "methods": config.methods,
+        "controls": tuple(CONTROLS),
+        "outliers": auxiliary and (auxiliary.name, auxiliary.sha256),
+        "report": common.code_digest(common.REPORTING),
+    }
+
+
 def scores_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> Path:
     """Where each method's scores are kept, whatever the other methods of the run."""
-    every = dataclasses.replace(config, methods=())
-    digest = common.config_digest(deciding(every, benchmark))
+    digest = common.config_digest(scores_identity(config, benchmark))
     return config.out / "scores" / f"{pair}-{config.protocol}-{seed}-{digest}"
-
-
-def results_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> Path:
-    digest = common.config_digest(deciding(config, benchmark))
-    return config.out / "table2" / f"{pair}-{config.protocol}-{seed}-{digest}"
 
 
 def main(args: list[str] | None = None) -> int:

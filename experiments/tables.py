@@ -13,7 +13,6 @@ from rich.table import Table
 METRICS = ("auroc", "auprc", "fpr80", "fpr95")
 
 KINDS = ("methods", "variants", "controls")
-OOD_LABELS = "target OoD"  # in a row's `labels`, if it was fitted on the tested set
 
 Result = dict[str, Any]  # what metrics.json holds
 
@@ -42,7 +41,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
                 [
                     name + ("" if len(of_seeds) == len(results) else " (one seed)"),
                     *(_cell(of_seeds, metric) for metric in METRICS),
-                    of_seeds[0]["labels"],
+                    of_seeds[0]["fitted_on"],
                     "; ".join(notes),
                 ]
             )
@@ -74,6 +73,11 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
 
 
 def _in_words(test: dict[str, Any], result: Result) -> str:
+    if test["against"] is None:
+        return (
+            f"seed {result['seed']}: {test['row']} is tested against no "
+            f"{test['kind']}: none that used no more labels is better than chance."
+        )
     low, high = (100 * v for v in test["ci95"])
     p = "p < 0.0001" if test["p"] < 1e-4 else f"p = {test['p']:.4f}"
     return (
@@ -93,8 +97,8 @@ def cost_sheet(results: list[Result], seconds: list[dict[str, float | None]]) ->
             if not timed:  # a layer of a row that was timed
                 continue
             shown = f"{np.mean(timed):.2f}"
-            facts = [found[fact] for fact in ("training", "passes", "data", "labels")]
-            rows.append([name, *facts, shown])
+            facts = ("training", "passes", "data", "fitted_on")
+            rows.append([name, *(found[fact] for fact in facts), shown])
     return Sheet(
         f"{results[0]['benchmark']}: what each method costs",
         [
@@ -110,12 +114,15 @@ def published_sheet(results: list[Result]) -> Sheet:
     """Our means beside published numbers, with the differences in points."""
     first = results[0]
     rows = []
-    for name in row_names(results, "methods"):
+    names = row_names(results, "methods")
+    for name in names:
+        whole = name.split(",")[0]
+        # Of several rows of a method the one without a comma was chosen, if one was.
+        if whole != name and whole in names:
+            continue
         for metric in METRICS:
-            # "mc dropout, mean" and "mc dropout, variance" are published as one.
             published = [
-                of.get(name.split(",")[0], {}).get(metric)
-                for of in first["paper"].values()
+                of.get(whole, {}).get(metric) for of in first["paper"].values()
             ]
             if not any(value is not None for value in published):
                 continue

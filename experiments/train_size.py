@@ -51,7 +51,9 @@ def run(config: Config) -> dict[str, Any]:
         "versions": common.versions(),
         "device": common.device(),
     }
-    digest = common.config_digest([fields, sizes, common.code_digest()])
+    deciding = {k: v for k, v in fields.items() if k not in ("out", "rerun")}
+    own = ("experiments/train_size.py", *common.SCORING, *common.REPORTING)
+    digest = common.config_digest([deciding, sizes, common.code_digest(own)])
     sheets = [to_sheet(pair, of, facts) for pair, of in curves.items()]
     with common.results_folder(folder / f"{config.benchmark}-{digest}") as target:
         common.write_json(target / "metrics.json", facts)

@@ -33,30 +33,40 @@ def no_step(s: Setting) -> Rows:
 
 
 def singularities(s: Setting) -> Rows:
-    """Other centres than that of uniform noise; each layer alone, and `clean`."""
+    """Other centres than that of uniform noise; each layer alone, and all."""
     key = jax.random.fold_in(jax.random.key(s.seed), 105)
+    count = len(s.noise)
     sources = {
-        "shuffled pixels": shuffled_pixels(s.schedule.train.x, len(s.noise), key),
-        "scaled noise": scaled_noise(s.noise, key),
-        "OoD validation": as_float(s.val_ood),
+        "shuffled pixels": (
+            shuffled_pixels(s.schedule.train.x, count, key),
+            {"fitted_on": f"{count} of the training set"},
+        ),
+        "scaled noise": (scaled_noise(s.noise, key), {"fitted_on": "nothing"}),
+        "OoD validation": (
+            as_float(s.val_ood),
+            {"fitted_on": f"{len(s.val_ood)} target OoD", "target_ood": True},
+        ),
     }
     rows = {}
-    for source, x in sources.items():
-        labels = f"{len(x)} target OoD" if source == "OoD validation" else "nothing"
+    for source, (x, of_center) in sources.items():
         state = fssd.fit(s.feature_fn, s.variables, x, s.val_ind)
         ind, ood = (
             _distances(s.feature_fn, s.variables, state, x)
             for x in (s.test_ind, s.test_ood)
         )
+        # Weighted as under `clean`, which this is only if F* saw no OoD image.
         of_all = f"{len(s.val_ind)} in"
-        rows[f"fssd, F* of {source}, clean"] = Scored(
-            *(_combined(state.ensemble, d) for d in (ind, ood)),
-            labels=of_all if labels == "nothing" else f"{of_all}, {labels}",
+        if of_center["fitted_on"] != "nothing":
+            of_all += f", {of_center['fitted_on']}"
+        rows[f"fssd, F* of {source}, standardised"] = Scored(
+            _combined(state.ensemble, ind),
+            _combined(state.ensemble, ood),
+            **of_center | {"fitted_on": of_all},
             data="F*",
         )
         for k, layer in enumerate(state.singularity.center):
             rows[f"fssd, F* of {source}, {layer}"] = Scored(
-                ind[:, k], ood[:, k], labels=labels, data="F*"
+                ind[:, k], ood[:, k], **of_center, data="F*"
             )
     return rows
 
@@ -130,14 +140,15 @@ def ensembles(s: Setting) -> Rows:
             _distances(feature_fn, variables, state, x)
             for x in (s.test_ind, s.test_ood, s.val_ind, s.val_ood)
         ]
-        weights = {"clean": (state.ensemble, f"{len(s.val_ind)} in")}
+        weights = {"clean": (state.ensemble, s.under_clean().labels)}
         if not s.clean:
             fitted = fit_ensemble(d[2], d[3], list(state.singularity.center))
             weights["labels"] = fitted, s.labels
         for how, (ensemble, labels) in weights.items():
             rows[f"fssd, {name}, {how}"] = Scored(
-                *(_combined(ensemble, part) for part in d[:2]),
-                labels=labels,
+                _combined(ensemble, d[0]),
+                _combined(ensemble, d[1]),
+                **labels,
                 training=costs.get(name, "none"),
                 passes=str(len(group)),
                 data=f"{len(group)} F*",

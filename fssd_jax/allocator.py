@@ -11,7 +11,7 @@ import os
 import platform
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_memory() -> bool:
@@ -29,5 +29,7 @@ def keep_memory() -> bool:
         (_M_MMAP_MAX, 0),  # never map a block of its own for one array
         (_M_TRIM_THRESHOLD, 2**31 - 1),  # never give the top of the heap back
         (_M_TOP_PAD, 2**28),  # grow the heap in steps of 256 MiB
+        # One heap for all threads: those of secondary ones are unmapped all the same.
+        (_M_ARENA_MAX, 1),
     )
     return all([mallopt(option, value) == 1 for option, value in settings])

@@ -84,14 +84,7 @@ def fit(
         apply(x, progress=f"sweep T and ε, {name}" if progress else None)
         for name, x in (("in", ind), ("OoD", ood))
     ]  # each [epsilon, image, temperature]
-    table = np.array(
-        [
-            [auroc(a[:, t], b[:, t]) for t in range(len(temperatures))]
-            for a, b in zip(*swept, strict=True)
-        ]
-    )
-    best = first_best(np.arange(table.size), table.ravel()).epsilon
-    e, t = divmod(int(best), len(temperatures))
+    e, t, table = choose(*swept)
     return State(
         grid[t],
         steps[e] if epsilons[e] else None,
@@ -99,6 +92,24 @@ def fit(
         steps,
         jnp.asarray(table, jnp.float32),
     )
+
+
+def choose(ind: np.ndarray, ood: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """The best ε and temperature, as indices, and the AUROC [epsilon, temperature].
+
+    Args:
+      ind: swept scores [epsilon, n, temperature] of in-distribution images.
+      ood: swept scores [epsilon, m, temperature] of OoD images.
+    """
+    table = np.array(
+        [
+            [auroc(a[:, t], b[:, t]) for t in range(a.shape[1])]
+            for a, b in zip(ind, ood, strict=True)
+        ]
+    )
+    best = first_best(np.arange(table.size), table.ravel()).epsilon
+    e, t = divmod(int(best), table.shape[1])
+    return e, t, table
 
 
 def score(

@@ -55,7 +55,7 @@ def made_up(columns):
 def test_labels_of_another_set_do_not_tell_the_tested_one(name, columns):
     d = made_up(columns)
     informed, misled = (
-        leakage.by_labels(name, d, ood, (0.0, 0.1), seed=0)
+        leakage.by_labels(name, d, d.val_ind, ood, (0.0, 0.1), seed=0)
         for ood in (d.target, d.other)
     )
     assert informed > 0.95
@@ -75,7 +75,7 @@ def test_odins_rung_is_the_best_cell_of_the_validation_table():
     e, t = np.unravel_index(np.argmax(table), (2, 4))
     y = np.r_[np.ones(300), np.zeros(250)]
     expected = roc_auc_score(y, np.r_[d.test_ind[e, :, t], d.test_ood[e, :, t]])
-    found = leakage.by_labels("odin", d, d.target, (0.0, 0.1), seed=0)
+    found = leakage.by_labels("odin", d, d.val_ind, d.target, (0.0, 0.1), seed=0)
     assert found == pytest.approx(expected)
 
 

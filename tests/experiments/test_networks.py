@@ -38,7 +38,9 @@ BENCHMARK = Benchmark(
 )
 
 
-SCHEDULE = networks.Schedule(IMAGES, epochs=1, short_epochs=1, cache=Path("weights"))
+SCHEDULE = networks.Schedule(
+    IMAGES, epochs=1, short_epochs=1, full_seeds=1, cache=Path("weights")
+)
 
 
 class Call(NamedTuple):
@@ -156,15 +158,15 @@ def test_the_number_of_cores_is_this_machines_or_as_asked(calls, monkeypatch):
     assert two == asked_here == asked_there != here
 
 
-def test_seed_0_trains_longest(calls):
-    longer = {"epochs": 14, "short_epochs": 3}
-    for seed in (0, 1):
+def test_the_first_seeds_train_longest(calls):
+    longer = {"epochs": 14, "short_epochs": 3, "full_seeds": 2}
+    for seed in (0, 1, 2):
         plain(seed, **longer)
     networks.other_architecture(BENCHMARK, SCHEDULE._replace(**longer), 0)
     networks.with_dropout(BENCHMARK, SCHEDULE._replace(**longer), 0, 0.1)
-    assert [call.options["epochs"] for call in calls] == [14, 3, 14, 3]
+    assert [call.options["epochs"] for call in calls] == [14, 14, 3, 14, 3]
     assert calls[0].options["snapshots"] == [4, 7, 11, 14]
-    assert calls[1].options["snapshots"] == [1, 2, 3]
+    assert calls[2].options["snapshots"] == [1, 2, 3]
 
 
 def test_networks_are_those_of_the_benchmark(calls):

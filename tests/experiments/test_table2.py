@@ -71,7 +71,7 @@ def test_warnings_name_inverted_layers_and_signs():
     def layer(name, plain, stepped, alpha):
         return {
             "name": name, "auroc_no_step": plain, "auroc": stepped, "alpha": alpha,
-            "inverted": min(plain, stepped) < 0.5,
+            "inverted": plain < 0.5,
         }  # fmt: skip
 
     layers = [
@@ -83,6 +83,7 @@ def test_warnings_name_inverted_layers_and_signs():
     texts = report.layer_warnings(layers, 0.2)
     assert [t.split()[1] for t in texts] == ["by_step", "always", "against"]
     assert "AUROC 0.600 at ε = 0, 0.400 at the chosen ε = 0.2; α -1" in texts[0]
+    assert "turned round by the input step" in texts[0]
     assert "inverted" in texts[1]
     assert "against its own AUROC" in texts[2]
 
@@ -144,7 +145,7 @@ def test_clean_uses_no_ood_data(out, capsys):
     for path in (p for p in folders(out) if "-clean-" in p.name):
         m = read(path)
         assert m["epsilon"] == 0
-        assert m["methods"]["fssd"]["labels"] == "20 in"
+        assert m["methods"]["fssd"]["fitted_on"] == "20 in"
         assert {abs(layer["alpha"]) for layer in m["layers"]} == {1.0}
         assert not (path / "epsilon.png").exists()
         assert list(m["methods"]) == ["fssd"]

@@ -1,5 +1,6 @@
 """Every detector beside FSSD: against an independent implementation, and in common."""
 
+import itertools
 from collections import OrderedDict
 from functools import partial
 
@@ -289,6 +290,18 @@ def test_mc_dropout_has_the_mean_and_variance_of_bernoulli_masks():
     predicted = (flat @ w).argmax(1)
     variance = ((flat**2) @ (w**2) * 0.25 / 0.75)[np.arange(3), predicted]
     np.testing.assert_allclose(found[clear], variance[clear], rtol=0.1)
+
+    # The mean softmax over all 2⁴ masks, each by its probability.
+    masks = np.array(list(itertools.product((0, 1), repeat=4)))
+    chance = 0.75 ** masks.sum(1) * 0.25 ** (4 - masks.sum(1))
+    logits = (masks[:, None] * flat[None] / 0.75) @ w  # [mask, image, class]
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = np.einsum("m,mic->ic", chance, softmax)[np.arange(3), predicted]
+    found = np.mean(runs, axis=0)[:, 0]
+    np.testing.assert_allclose(found[clear], expected[clear], rtol=0.01)
+    # It is not the softmax of the mean logits.
+    without = np.exp(flat @ w)[np.arange(3), predicted] / np.exp(flat @ w).sum(1)
+    assert np.any(np.abs(without / expected - 1)[clear] > 0.02)
 
 
 def test_without_dropout_all_passes_agree(smooth):
