@@ -25,7 +25,7 @@ from fssd_jax import checkpoint, losses
 from fssd_jax import train as training
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
-from fssd_jax.data.sources import ArrayDataset, digest
+from fssd_jax.data.sources import ArrayDataset, digest, fetched_dir
 from fssd_jax.features import Variables
 
 C = TypeVar("C")
@@ -44,9 +44,13 @@ def start() -> None:
 
     Memory is kept (see `fssd_jax.allocator`), and arithmetic is made full float32 and
     repeatable: by default a GPU may multiply in TF32 and a TPU in bfloat16, which is
-    coarser than differences between scores and can flip the sign of a gradient.
+    coarser than differences between scores and can flip the sign of a gradient. What
+    XLA compiles is kept on disk, because the functions of another seed are the same.
     """
     keep_memory()
+    option = "jax_compilation_cache_dir"
+    if getattr(jax.config, option) is None:
+        jax.config.update(option, str(fetched_dir() / "compiled"))
     flag = "--xla_gpu_deterministic_ops=true"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()

@@ -16,6 +16,7 @@ from experiments import networks, protocols
 from experiments.scores import LayerScores, Rows, Scored, timed
 from experiments.setting import Setting
 from fssd_jax import metrics
+from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.detectors import (
     deep_ensemble,
@@ -29,7 +30,7 @@ from fssd_jax.detectors import (
     odin,
 )
 from fssd_jax.ensemble import combine
-from fssd_jax.features import make_stochastic_logit_fn
+from fssd_jax.features import StochasticLogitFn, make_stochastic_logit_fn
 from fssd_jax.train import accuracy
 
 MEMBERS = 5
@@ -155,9 +156,9 @@ def run_mc_dropout(s: Setting) -> Rows:
     state = mc_dropout.fit(key, 2 if s.tiny else PASSES)
 
     def network(rate: float, seed: int):
-        model = networks.dropout_lenet(s.benchmark, rate)
+        logit_fn = stochastic_lenet(s.benchmark, rate)
         trained = networks.with_dropout(s.benchmark, s.schedule, seed, rate)
-        return make_stochastic_logit_fn(model, train=True), trained.variables
+        return logit_fn, trained.variables
 
     both = partial(map_batches, mc_dropout.scores)
     columns = ("mean", "variance")
@@ -189,6 +190,18 @@ def run_mc_dropout(s: Setting) -> Rows:
     chosen = rows[f"mc dropout, {columns[better]}"]
     note = f"{columns[better]}, {note}"
     return {"mc dropout": chosen._replace(note=note), **rows}
+
+
+def stochastic_lenet(benchmark: Benchmark, rate: float) -> StochasticLogitFn:
+    """LeNet with its dropout on: one object a rate, compiled once for all seeds."""
+    key = (benchmark.num_classes, benchmark.mean, benchmark.std, rate)
+    if key not in _STOCHASTIC:
+        model = networks.dropout_lenet(benchmark, rate)
+        _STOCHASTIC[key] = make_stochastic_logit_fn(model, train=True)
+    return _STOCHASTIC[key]
+
+
+_STOCHASTIC: dict[tuple, StochasticLogitFn] = {}
 
 
 def run_outlier_exposure(s: Setting) -> Rows:

@@ -1,5 +1,7 @@
 """Shapes in signatures are checked in tests only, by jaxtyping's import hook."""
 
+import tempfile
+
 from jaxtyping import install_import_hook
 
 install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")
@@ -13,6 +15,11 @@ import pytest  # noqa: E402
 import fssd_jax  # noqa: E402
 from fssd_jax.models import LeNet  # noqa: E402
 from fssd_jax.train import train  # noqa: E402
+
+# Many tests compile the same functions of the same networks.
+COMPILED = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # A silently broadcast operand is a wrong formula in waiting.
 jax.config.update("jax_numpy_rank_promotion", "raise")
