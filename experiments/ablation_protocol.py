@@ -90,7 +90,9 @@ def run(config: Config) -> list[dict[str, Any]]:
         facts = {
             "benchmark": pair,
             "seed": config.seed,
-            "sources": table2.sources(benchmark, pair),
+            "sources": table2.sources(
+                benchmark.train, benchmark.test, benchmark.ood[pair]
+            ),
             "rows": rows,
             "versions": common.versions(),
             "device": common.device(),

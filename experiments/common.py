@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import os
+import platform
 import shutil
 import sys
 import time
@@ -31,10 +32,13 @@ from fssd_jax.features import Variables
 C = TypeVar("C")
 ROOT = Path(__file__).parent.parent
 # The files whose code decides a network's scores.
-_SCORING = ("controls", "methods", "networks", "protocols", "setting", "variants")
+_SCORING = (
+    *("common", "controls", "methods", "networks", "protocols", "setting"),
+    *("retrained", "scores", "variants"),
+)
 SCORING = ("fssd_jax/**/*.py", *(f"experiments/{name}.py" for name in _SCORING))
 # And those that make a report of them.
-_REPORTING = ("common", "report", "scores", "table2", "tables")
+_REPORTING = ("report", "table2", "tables")
 REPORTING = ("analysis/*.py", *(f"experiments/{name}.py" for name in _REPORTING))
 PACKAGES = ("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
 
@@ -50,11 +54,19 @@ def start() -> None:
     keep_memory()
     option = "jax_compilation_cache_dir"
     if getattr(jax.config, option) is None:
-        jax.config.update(option, str(fetched_dir() / "compiled"))
+        jax.config.update(option, str(fetched_dir() / "compiled" / _processor()))
     flag = "--xla_gpu_deterministic_ops=true"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     jax.config.update("jax_default_matmul_precision", "float32")
+
+
+def _processor() -> str:
+    """What compiled code may depend on, beside what JAX itself tells apart."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = [line for line in lines if line.startswith("flags")][:1]
+    return config_digest([platform.machine(), flags, available_cores()])
 
 
 @cache

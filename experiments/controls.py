@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.svm import SVC
 
-from experiments.methods import Method, run_fssd, run_layers
-from experiments.scores import Rows, Scored
+from experiments.methods import run_fssd, run_layers
+from experiments.scores import Method, Rows, Scored
 from experiments.setting import Setting
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.ensemble import logistic_regression

@@ -215,11 +215,11 @@ def run(config: Config) -> dict[str, Any]:
     s = make_setting(benchmark, prepared, pair, PROTOCOLS["paper"], config)
     epsilons = EPSILONS[::4] if config.tiny else EPSILONS
     key = jax.random.fold_in(jax.random.key(config.seed), 106)
-    others = load("photo_patches", "test").x
+    others = load("photo_patches", "test")
     sets = {
         "val_ind": s.val_ind,
         "target": s.val_ood,
-        "other": others[: len(s.val_ood)],
+        "other": others.x[: len(s.val_ood)],
         "corrupted": corrupted(s.val_ind, key),
         "test_ind": s.test_ind,
         "test_ood": s.test_ood,
@@ -243,7 +243,9 @@ def run(config: Config) -> dict[str, Any]:
         "epsilons": epsilons,
         "epochs": prepared.schedule.of_seed(config.seed),
         "counts_of_sets": {name: len(x) for name, x in sets.items()},
-        "sources": table2.sources(benchmark, pair),
+        "sources": table2.sources(
+            benchmark.train, benchmark.test, benchmark.ood[pair], others
+        ),
         **found,
         "versions": common.versions(),
         "device": common.device(),
@@ -294,8 +296,9 @@ def to_sheets(facts: dict[str, Any]) -> list[tables.Sheet]:
             ["method", *map(str, numbers)],
             counts,
             [
-                "In %; beside as many in-distribution images; mean and range over "
-                f"{DRAWS} draws, where there is a choice."
+                "In %; beside as many in-distribution images, but at 0, where FSSD and "
+                f"Mahalanobis are standardised on all {sizes['val_ind']:,}; mean and "
+                f"range over {DRAWS} draws, where there is a choice."
             ],
         ),
     ]

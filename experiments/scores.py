@@ -4,12 +4,15 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.setting import Setting
 from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import map_batches
 
 WARM_UP = 512  # images scored before the clock starts, so that it measures no compiling
 
@@ -46,6 +49,33 @@ class Scored(NamedTuple):
 
 
 Rows = dict[str, Scored]
+Method = Callable[[Setting], Scored | Rows]
+
+
+def rows_of(name: str, method: Method, s: Setting) -> Rows:
+    """All rows of a method; a single one goes by the method's own name."""
+    found = method(s)
+    return {name.replace("_", " "): found} if isinstance(found, Scored) else found
+
+
+def scored(
+    s: Setting, score: Callable, state, *, feature_fn=None, variables=None, **facts
+) -> Scored:
+    """A detector applied to the test images; `facts` are other fields of the result."""
+    apply = partial(
+        map_batches,
+        score,
+        feature_fn or s.logit_fn,
+        s.variables if variables is None else variables,
+        state,
+    )
+    ind, ood, seconds = timed(apply, s.test_ind, s.test_ood)
+    return Scored(ind, ood, seconds=seconds, **facts)
+
+
+def chosen_by_labels(s: Setting) -> dict[str, Any]:
+    """Of a method that uses validation images to choose only: not in `clean`."""
+    return {} if s.clean else s.labels
 
 
 def timed(

@@ -29,9 +29,9 @@ from rich.console import Console
 
 from experiments import common, report, scores, tables
 from experiments.controls import CONTROLS
-from experiments.methods import METHODS, rows_of
+from experiments.methods import METHODS
 from experiments.protocols import PROTOCOLS
-from experiments.scores import Rows
+from experiments.scores import Rows, rows_of
 from experiments.setting import Options, Prepared, make_setting, prepare
 from experiments.variants import VARIANTS
 from fssd_jax.checks import InputError
@@ -141,7 +141,10 @@ def run_pair(
         "protocol": config.protocol,
         "switches": setting.protocol._asdict(),
         "seed": prepared.seed,
-        "sources": sources(benchmark, pair),
+        "sources": sources(
+            *(benchmark.train, benchmark.test, benchmark.ood[pair]),
+            *([auxiliary] if auxiliary else []),
+        ),
         "model": {
             "name": repr(prepared.model),
             "accuracy": accuracy(
@@ -177,14 +180,14 @@ def run_pair(
         common.write_json(folder / "timing.json", timing)
 
 
-def sources(benchmark: Benchmark, pair: str) -> dict[str, dict[str, str]]:
+def sources(*sets: ArrayDataset) -> dict[str, dict[str, str]]:
     """Where each set came from, and its digest."""
     return {
         f"{d.name}/{d.split}": {
             "path" if Path(d.source).is_absolute() else "version": d.source,
             "sha256": d.sha256,
         }
-        for d in (benchmark.train, benchmark.test, benchmark.ood[pair])
+        for d in sets
     }
 
 

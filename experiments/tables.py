@@ -39,7 +39,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
             notes = list(dict.fromkeys(row["note"] for row in of_seeds if row["note"]))
             rows.append(
                 [
-                    name + ("" if len(of_seeds) == len(results) else " (one seed)"),
+                    name + _missing(len(of_seeds), len(results)),
                     *(_cell(of_seeds, metric) for metric in METRICS),
                     of_seeds[0]["fitted_on"],
                     "; ".join(notes),
@@ -57,19 +57,35 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     )
     notes = [
         f"In %; in-distribution is positive; {spread}. Network of {epochs} "
-        f"epochs on {first['counts']['train']:,} images, test accuracy {accuracy}; the "
-        f"networks that a method adds have {first['model']['short_epochs']} epochs.",
+        f"epochs on {first['counts']['train']:,} images, test accuracy {accuracy}. Of "
+        "networks that a method adds, the epochs are told where it is noted what was "
+        "chosen.",
     ]
+    if len(results) > 1:
+        notes.append(
+            "Deep ensembles of neighbouring seeds, and the rows of several networks, "
+            "share members: their ± is too small. A row of one seed has the interval."
+        )
+    if len(set(epochs.split(", "))) > 1:
+        notes.append("The seeds were not trained equally long: ± holds that, too.")
     if "controls" in kinds:
         notes.append(
             "A control knows nothing of the trained network: a method that does not "
             "pass it shows nothing of the training."
+        )
+        notes.append(
+            "Paired tests: the rival is the best on these test images, and p is not "
+            "corrected for having been the best."
         )
         notes += [_in_words(test, r) for r in results for test in r["paired"]]
     else:
         title += ": FSSD varied"
     headings = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
     return Sheet(title, headings, rows, notes)
+
+
+def _missing(count: int, of: int) -> str:
+    return "" if count == of else f" ({count} of {of} seeds)"
 
 
 def _in_words(test: dict[str, Any], result: Result) -> str:
@@ -111,7 +127,12 @@ def cost_sheet(results: list[Result], seconds: list[dict[str, float | None]]) ->
 
 
 def published_sheet(results: list[Result]) -> Sheet:
-    """Our means beside published numbers, with the differences in points."""
+    """Our means beside published numbers, with the differences in points.
+
+    Of the seeds that were trained longest: the published networks surely were.
+    """
+    longest = max(r["model"]["epochs"] for r in results)
+    results = [r for r in results if r["model"]["epochs"] == longest]
     first = results[0]
     rows = []
     names = row_names(results, "methods")
@@ -128,7 +149,8 @@ def published_sheet(results: list[Result]) -> Sheet:
                 continue
             of_seeds = [r["methods"] for r in results if name in r["methods"]]
             ours = 100 * float(np.mean([rows[name][metric] for rows in of_seeds]))
-            row = [f"{name} {metric.upper()}", f"{ours:.1f}"]
+            title = name + _missing(len(of_seeds), len(results))
+            row = [f"{title} {metric.upper()}", f"{ours:.1f}"]
             for value in published:
                 gap = "-" if value is None else f"{ours - 100 * value:+.1f}"
                 row += ["-" if value is None else f"{100 * value:.1f}", gap]
@@ -137,7 +159,9 @@ def published_sheet(results: list[Result]) -> Sheet:
     for where in first["paper"]:
         headings += [where, "difference"]
     title = f"{first['benchmark']}, protocol {first['protocol']}, against published"
-    return Sheet(title, headings, rows, ["In %, differences in points."])
+    seeds = ", ".join(str(r["seed"]) for r in results)
+    note = f"In %, mean of seeds {seeds}, of {longest} epochs; differences in points."
+    return Sheet(title, headings, rows, [note])
 
 
 def layer_sheet(result: Result) -> Sheet:

@@ -43,6 +43,8 @@ def run(config: Config) -> dict[str, Any]:
         "benchmark": config.benchmark,
         "protocol": config.protocol,
         "seeds": config.seeds,
+        "epochs": found[sizes[0]][0]["model"]["epochs"],
+        "short_epochs": found[sizes[0]][0]["model"]["short_epochs"],
         "accuracy": {
             n: np.mean([r["model"]["accuracy"] for r in results])
             for n, results in found.items()
@@ -93,7 +95,12 @@ def to_sheet(pair: str, curves, facts: dict[str, Any]) -> tables.Sheet:
         f"{pair}, protocol {facts['protocol']}: AUROC by number of training images",
         ["method", *(f"{n:,}" for n in sizes)],
         rows,
-        [f"In %; seeds {', '.join(map(str, facts['seeds']))}; accuracy {accuracy}."],
+        [
+            f"In %; seeds {', '.join(map(str, facts['seeds']))}; accuracy {accuracy}. "
+            f"The network has {facts['epochs']} epochs at every size, so that fewer "
+            f"images mean fewer steps; those that a method adds have "
+            f"{facts['short_epochs']}."
+        ],
     )
 
 

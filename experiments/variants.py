@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import networks
-from experiments.methods import Method, run_fssd
-from experiments.scores import Rows, Scored
+from experiments.methods import run_fssd
+from experiments.scores import Method, Rows, Scored
 from experiments.setting import Setting
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.detectors import fssd
@@ -109,8 +109,8 @@ def displacement_layers(s: Setting) -> Rows:
 def ensembles(s: Setting) -> Rows:
     """Layers of several networks together: `clean`, and by labels where allowed."""
     plain = {f"seed {s.seed}": (s.feature_fn, s.variables)}
-    others = {}
-    for seed in range(s.seed + 1, s.seed + NETWORKS):
+    others, seeds = {}, range(s.seed + 1, s.seed + NETWORKS)
+    for seed in seeds:
         trained = networks.plain(s.benchmark, s.schedule, seed)
         others[f"seed {seed}"] = (s.feature_fn, trained.variables)
     perceptron = networks.other_architecture(s.benchmark, s.schedule, s.seed)
@@ -124,12 +124,18 @@ def ensembles(s: Setting) -> Rows:
         f"{NETWORKS} networks": plain | others,
         "perceptron": {"perceptron": (mlp, perceptron.variables)},
         "LeNet and perceptron": plain | {"perceptron": (mlp, perceptron.variables)},
-        f"{len(snapshots) + 1} snapshots": snapshots | plain,
+        "snapshots": snapshots | plain,
     }
     costs = {
         f"{NETWORKS} networks": f"{NETWORKS - 1} networks",
-        "perceptron": "none",
         "LeNet and perceptron": "1 perceptron",
+    }
+    own = s.schedule.of_seed(s.seed)
+    epochs = {
+        f"{NETWORKS} networks": [own, *map(s.schedule.of_seed, seeds)],
+        "perceptron": [own],
+        "LeNet and perceptron": [own, own],
+        "snapshots": list(s.snapshots),
     }
     rows = {}
     for name, group in groups.items():
@@ -149,6 +155,7 @@ def ensembles(s: Setting) -> Rows:
                 _combined(ensemble, d[0]),
                 _combined(ensemble, d[1]),
                 **labels,
+                note="epochs " + ", ".join(map(str, epochs[name])),
                 training=costs.get(name, "none"),
                 passes=str(len(group)),
                 data=f"{len(group)} F*",

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from sklearn.metrics import roc_auc_score
 
-from experiments import gaps, methods, networks
+from experiments import gaps, networks, retrained
 from experiments.protocols import PROTOCOLS
 from experiments.setting import make_setting, prepare
 from fssd_jax.data.benchmarks import PAPER_FMNIST, load_benchmark
@@ -31,7 +31,7 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(gaps, "load_benchmark", digits)
     monkeypatch.setattr(gaps, "outliers", lambda name, data_dir: made_up(name))
     monkeypatch.setattr(gaps, "load", made_up)
-    monkeypatch.setattr(methods, "MEMBERS", 3)
+    monkeypatch.setattr(retrained, "MEMBERS", 3)
     args = ["--tiny", "--full-seeds", "1", "--epochs", "2", "--short-epochs", "1"]
     assert gaps.main([*args, "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("gaps/fmnist-0-*/metrics.json")

@@ -160,8 +160,7 @@ def test_the_test_images_decide_no_choice(name, tmp_path):
     s = make_setting(benchmark, prepared, "digits_near", protocol, options)
     swapped = s._replace(test_ind=s.test_ood[:50], test_ood=s.test_ind[:50])
     found, expected = (
-        methods.rows_of(name, methods.METHODS[name], setting)
-        for setting in (swapped, s)
+        scores.rows_of(name, methods.METHODS[name], setting) for setting in (swapped, s)
     )
     assert {k: r.note for k, r in found.items()} == {
         k: r.note for k, r in expected.items()
