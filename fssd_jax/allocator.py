@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: on a CPU, training is then much faster.
+"""Keep freed memory in the process: on a CPU, training is then faster.
 
 JAX on a CPU takes its large temporaries from glibc's malloc, which maps them afresh and
 unmaps them at every call, so that page faults take most of the time. Told to keep its
