@@ -55,7 +55,8 @@ def roc(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figu
         fpr, tpr, _ = roc_curve(labels, np.concatenate([ind, ood]))
         style = "--" if name.startswith("control") else "-"
         width = 2.6 if name.startswith("fssd") else 1.4
-        ax.plot(fpr, tpr, style, label=name, linewidth=width)
+        color = "black" if name == "fssd" else None  # None: the next of the cycle
+        ax.plot(fpr, tpr, style, label=name, linewidth=width, color=color)
     ax.plot([0, 1], [0, 1], ":", color="black", linewidth=0.8)
     ax.set(
         title=title,
@@ -159,7 +160,7 @@ def train_size(
     styles = {"fssd": ("-", 2.4), "control": (":", 1.2)}
     for i, (name, of) in enumerate(curves.items()):
         line, width = styles.get(name.split(",")[0].split(":")[0].split()[0], ("-", 1))
-        color = plt.get_cmap("tab20")(i % 20)
+        color = "black" if name == "fssd" else plt.get_cmap("tab20")(i % 20)
         ax.plot(
             list(of),
             [np.mean(values) for values in of.values()],

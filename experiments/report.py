@@ -55,15 +55,18 @@ def write(folder: Path, facts: Result, setting: Setting, groups: dict[str, Rows]
     _write_csv(folder / "metrics.csv", result)
     everything = {k: v for rows in groups.values() for k, v in rows.items()}
     _write_scores(folder / "scores.npz", everything)
-    shown = {
-        name: (s.ind, s.ood)
-        for name, s in (methods | groups["controls"]).items()
-        if not name.startswith("fssd ") or name == "fssd clean"
-    }
+    shown = {name: (s.ind, s.ood) for name, s in everything.items() if in_roc(name)}
     plots.save(plots.roc(shown, f"{facts['benchmark']}: ROC"), folder / "roc")
     if layers is not None:
         _draw_layers(folder, setting, layers, result["layers"])
     _write_html(folder, result)
+
+
+def in_roc(name: str) -> bool:
+    """Not the variants, nor single layers, nor parts of a row that is there whole."""
+    others = ("fssd,", "displacement,", "relative displacement,", "mc dropout,")
+    layer = name.startswith(("fssd ", "control: untrained,"))
+    return not name.startswith(others) and (not layer or name.endswith("clean"))
 
 
 def paired_tests(groups: dict[str, Rows]) -> list[dict[str, Any]]:

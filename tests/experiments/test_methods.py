@@ -182,6 +182,17 @@ def test_the_end_of_the_grid_is_told():
     assert methods.epsilon_note(State(None, ())) == "ε = 0"
 
 
+def test_the_roc_shows_whole_methods_only():
+    names = ["fssd", "fssd clean", "fssd fc1", "fssd, 3 networks, clean", "energy"]
+    names += ["mc dropout", "mc dropout, mean", "outlier exposure, fine-tuned"]
+    names += ["displacement", "displacement, fc1", "control: raw pixels"]
+    names += ["control: untrained", "control: untrained, clean"]
+    left_out = ["fssd fc1", "fssd, 3 networks, clean", "mc dropout, mean"]
+    left_out += ["displacement, fc1", "control: untrained, fc1"]
+    shown = [n for n in [*names, "control: untrained, fc1"] if report.in_roc(n)]
+    assert shown == [n for n in names if n not in left_out]
+
+
 # ---- scores on disk -----------------------------------------------------------------
 
 
