@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from analysis import plots
-from experiments import common, table2, tables
+from experiments import common, report, table2, tables
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 
@@ -63,7 +63,8 @@ def run(config: Config) -> dict[str, Any]:
             text = "\n".join(as_text(sheet) for sheet in sheets)
             (target / f"table.{ending}").write_text(text)
         for pair, of in curves.items():
-            figure = plots.train_size(of, f"{pair}, protocol {config.protocol}")
+            shown = {name: of[name] for name in of if report.in_roc(name)}
+            figure = plots.train_size(shown, f"{pair}, protocol {config.protocol}")
             plots.save(figure, target / pair)
     for sheet in sheets:
         tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
