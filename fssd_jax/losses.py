@@ -1,6 +1,7 @@
 """Training losses."""
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -10,6 +11,15 @@ def cross_entropy(
 ) -> Float[Array, ""]:
     """−(1/n) Σ_i log p(y_i | x_i)."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def squared(
+    logits: Float[Array, "batch classes"], y: Int[Array, " batch"]
+) -> Float[Array, ""]:
+    """(1/2n) Σ_i ‖f(x_i) − (onehot(y_i) − 1/C)‖²: targets whose mean is 0."""
+    classes = logits.shape[-1]
+    target = jax.nn.one_hot(y, classes, dtype=logits.dtype) - 1 / classes
+    return 0.5 * jnp.square(logits - target).sum(-1).mean()
 
 
 def to_uniform(logits: Float[Array, "outliers classes"]) -> Float[Array, ""]:

@@ -68,12 +68,14 @@ def train(
     recipe: Callable[[int, int], optax.GradientTransformation] = lenet_recipe,
     initial: Any = None,
     outliers: Any = None,
+    loss: Callable = losses.cross_entropy,
     snapshots: Sequence[int] = (),
+    on_step: Callable | None = None,
     folder: Path | None = None,
     save_every: int = 1,
     progress: bool = True,
 ) -> Trained:
-    """Minimise cross-entropy; each epoch visits the images in a new order.
+    """Minimise the loss; each epoch visits the images in a new order.
 
     Given the same arguments the final weights are the same, also when the run was
     killed and started again with the same `folder`. The incomplete last batch of an
@@ -91,7 +93,10 @@ def train(
       initial: weights to begin with; by default the model's own, drawn by the seed.
       outliers: images [m, ...] of an auxiliary set, for Outlier Exposure: each batch
         has as many of them beside it, for which the prediction is to be uniform.
+      loss: of one batch, `(logits, y) -> scalar`.
       snapshots: epochs after which the variables are kept, beside the last.
+      on_step: called as `on_step(step, before, after, x, y)` after every step from 0
+        on: the variables before and after it, and its batch (see `analysis.dynamics`).
       folder: where checkpoints go; it must belong to this configuration only.
       save_every: epochs between checkpoints (the last epoch is always saved).
       progress: whether to show a progress bar.
@@ -113,10 +118,7 @@ def train(
         raise checks.InputError(f"snapshots: 1 to {epochs}, got {list(snapshots)}")
     if initial is None:
         initial = jax.jit(model.init)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
-    # The step donates its input.
-    state = TrainState(
-        jax.tree.map(jnp.copy, initial), optimiser.init(initial["params"])
-    )
+    state = TrainState(_copied(initial), optimiser.init(initial["params"]))
     history, done, kept = np.zeros((epochs, 2)), 0, {}
     if folder is not None:
         initial, state, history, done = _resume(folder, initial, state, history)
@@ -140,16 +142,21 @@ def train(
                 beside = _order(_fold(key, _OUTLIERS, epoch), len(outliers), shape)
             totals = jnp.zeros(2)
             for i, (chosen, others) in enumerate(zip(order, beside, strict=True)):
+                before = on_step and _copied(state.variables)
+                batch = as_float(x[chosen]), y[chosen]
                 state, totals = train_step(
                     model.apply,
                     optimiser.update,
                     state,
                     totals,
-                    as_float(x[chosen]),
-                    y[chosen],
+                    *batch,
                     _fold(key, _DROPOUT, epoch * steps + i),
                     None if others is None else as_float(outliers[others]),  # pyright: ignore[reportOptionalSubscript]
+                    loss=loss,
                 )
+                if on_step is not None:
+                    after = _copied(state.variables)
+                    on_step(epoch * steps + i, before, after, *batch)
                 if i % CHECK_EVERY == 0 or i == steps - 1:
                     _look(bar, totals, i + 1, epoch + 1)
                 bar.update()
@@ -157,7 +164,7 @@ def train(
             if not _finite(state.variables):  # the last step's loss came before it
                 raise _diverged("weights were", steps, epoch + 1)
             if epoch + 1 in snapshots:
-                kept[epoch + 1] = jax.tree.map(jnp.copy, state.variables)
+                kept[epoch + 1] = _copied(state.variables)
                 if folder is not None:
                     path = checkpoint.snapshot_path(folder, epoch + 1)
                     checkpoint.save(path, state.variables)
@@ -190,7 +197,7 @@ def _finite(tree) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="loss", donate_argnums=(2, 3))
 def train_step(
     apply: Callable,
     update: Callable,
@@ -200,6 +207,7 @@ def train_step(
     y: Int[Array, " batch"],
     key: PRNGKeyArray,
     outliers: Float[Array, "outliers ..."] | None = None,
+    loss: Callable = losses.cross_entropy,
 ) -> tuple[TrainState, Float[Array, "2"]]:
     """One optimiser step; adds the batch's mean loss and accuracy to `totals`."""
     params = state.variables["params"]
@@ -214,17 +222,17 @@ def train_step(
             mutable=list(statistics),
         )
         inside, outside = logits[: len(x)], logits[len(x) :]
-        loss = losses.cross_entropy(inside, y)
+        value = loss(inside, y)
         if outliers is not None:
-            loss += OUTLIER_WEIGHT * losses.to_uniform(outside)
-        return loss, (updated, jnp.mean(inside.argmax(-1) == y))
+            value += OUTLIER_WEIGHT * losses.to_uniform(outside)
+        return value, (updated, jnp.mean(inside.argmax(-1) == y))
 
-    (loss, (updated, accuracy)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+    (value, (updated, accuracy)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
         params
     )
     updates, opt_state = update(gradient, state.opt_state, params)
     variables = {**updated, "params": optax.apply_updates(params, updates)}
-    return TrainState(variables, opt_state), totals + jnp.stack([loss, accuracy])
+    return TrainState(variables, opt_state), totals + jnp.stack([value, accuracy])
 
 
 def accuracy(logit_fn: LogitFn, variables: Variables, x, y) -> float:
@@ -252,6 +260,11 @@ def _resume(folder: Path, initial, state, history):
 def _order(key: PRNGKeyArray, count: int, shape: tuple[int, int]) -> np.ndarray:
     """Indices below `count` in random order; a smaller set is gone through again."""
     return np.resize(np.asarray(jax.random.permutation(key, count)), shape)
+
+
+def _copied(variables: Variables) -> Variables:
+    """What outlives the next step, which donates its input."""
+    return jax.tree.map(jnp.copy, variables)
 
 
 def _fold(key, purpose: int, number: int):
