@@ -1,0 +1,254 @@
+"""Eq. (3) of Huang et al. (2021): how fast the features of any input move in training.
+
+    dF_θ(x)/dt = ∂F_θ(x)/∂θ · dθ/dt = −Σ_m Θ_t(x, x_m) ∂_mL            (Eq. 3)
+
+The sum over the training set is one Jacobian-vector product along −∇L, and the kernel
+Θ is never formed. `Recorder` follows a training run:
+
+    steps = log_steps(total, 20)
+    recorder = Recorder(feature_fn, loss_fn, {"OoD": x, "noise": noise}, steps)
+    train(..., on_step=recorder)      # or call it after each step of your own loop
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from fssd_jax import checks
+from fssd_jax.data.pipeline import as_float, map_batches, pad
+from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
+
+NOISE = "noise"  # the probe set whose mean feature is F*
+# (variables, x, y) -> the loss of each example [batch].
+LossFn = Callable[[Variables, Array, Array], Array]
+
+# Parts of one step's movement, to first order, and what that leaves out.
+PARAMETERS, DECAY, STATISTICS = "parameter step", "weight decay", "statistics"
+REMAINDER = "beyond first order"
+
+
+class Record(NamedTuple):
+    """The state before one step, and what the step did.
+
+    `movements` maps a probe set and one of these quantities to [n, layers]:
+      "distance"            ‖F_t(x) − F*_t‖
+      "displacement"        ‖F_t(x) − F_0(x)‖
+      "speed"               ‖dF_t(x)/dt‖, Eq. (3), along −∇L
+      "moved"               ‖F_{t+1}(x) − F_t(x)‖ by the step that the optimiser took,
+    and to first order its parts:
+      "parameter step"      ‖∂F/∂θ · Δθ‖, less weight decay if that is told apart
+      "weight decay"        if `decay` was given
+      "statistics"          ‖∂F/∂s · Δs‖ of BatchNorm, if there are any
+      "beyond first order"  the norm of what the parts do not explain
+    """
+
+    step: int
+    movements: dict[str, dict[str, np.ndarray]]
+    singularity: Singularity  # F*_t
+    features: dict[str, dict[str, np.ndarray]]  # set → kept layer → [n, dim]
+
+
+def log_steps(total: int, count: int) -> list[int]:
+    """At most `count` different step numbers from 0 to `total`, about log-spaced."""
+    checks.at_least_one("total", total)
+    spaced = np.geomspace(1, total, max(count - 1, 1))
+    return sorted({0, total, *np.rint(spaced).astype(int).tolist()})
+
+
+def make_loss_fn(model: nn.Module, **call_kwargs) -> LossFn:
+    """Cross-entropy of each example, without dropout unless `call_kwargs` ask for it.
+
+    With BatchNorm in training mode give `train=True, mutable=["batch_stats"]`; the loss
+    of an example then depends on its batch-mates, as it does in training.
+    """
+
+    def loss_fn(variables, x, y):
+        out = model.apply(variables, x, **call_kwargs)
+        logits = out[0] if isinstance(out, tuple) else out
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+    return loss_fn
+
+
+def velocity(
+    feature_fn: FeatureFn, variables: Variables, tangent: Variables, x
+) -> OrderedDict[str, Float[Array, "batch dim"]]:
+    """∂F(x)/∂θ · tangent for every layer, flattened: one Jacobian-vector product.
+
+    Args:
+      feature_fn: see `fssd_jax.make_feature_fn`.
+      variables: the network's variables.
+      tangent: a direction in some or all of the collections of `variables`; with
+        `descent(…)` the result is Eq. (3).
+      x: [batch, ...].
+    """
+    moving = {name: variables[name] for name in tangent}
+
+    def features(moving):
+        return pool(feature_fn({**variables, **moving}, x), "flatten")
+
+    return jax.jvp(features, (moving,), (tangent,))[1]
+
+
+def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Variables:
+    """−∇L, L = (1/M) Σ_m ℓ(x_m, y_m), over the parameters (Eq. 2).
+
+    One compilation; memory is that of one batch.
+    """
+    total = jax.tree.map(jnp.zeros_like, variables["params"])
+    size = min(batch_size, len(x))
+    for start in range(0, len(x), size):
+        part, mask = pad(as_float(x[start : start + size]), size)
+        labels, _ = pad(np.asarray(y[start : start + size]), size)
+        total = _add_gradient(loss_fn, total, variables, part, labels, mask)
+    return {"params": jax.tree.map(lambda g: -g / len(x), total)}
+
+
+@partial(jax.jit, static_argnums=0)
+def _add_gradient(loss_fn, total, variables, x, y, mask):
+    def loss(params):
+        each = loss_fn({**variables, "params": params}, x, y)
+        return jnp.where(mask, each, 0).sum()
+
+    return jax.tree.map(jnp.add, total, jax.grad(loss)(variables["params"]))
+
+
+def step_parts(before: Variables, after: Variables, decay: Any = None):
+    """What one step of any optimiser changed: part → direction in the variables.
+
+    The parts add up to `after` − `before`. Statistics are all collections but the
+    parameters.
+
+    Args:
+      before: the variables before the step.
+      after: those after it.
+      decay: the share of the parameters' change that is weight decay, a tree like
+        `before["params"]`, such as −ηλθ; None for none.
+    """
+    change = jax.tree.map(jnp.subtract, after, before)
+    params = change.pop("params")
+    parts = {}
+    if decay is not None:
+        parts[DECAY] = {"params": decay}
+        params = jax.tree.map(jnp.subtract, params, decay)
+    parts[PARAMETERS] = {"params": params}
+    if change:
+        parts[STATISTICS] = change
+    return parts
+
+
+class Recorder:
+    """Follows a training run at chosen steps; `records` has a `Record` for each.
+
+    Called as `recorder(step, before, after, x, y)` after every step, which is what
+    `fssd_jax.train.train(on_step=...)` does; the steps not asked for cost nothing. The
+    state after the last step is recorded by `recorder(total, variables)`, without the
+    parts of a step. Memory is that of one batch, and of what is kept.
+
+    Args:
+      feature_fn: the layers to follow, without dropout.
+      loss_fn: of each example; see `make_loss_fn`.
+      probes: images [n, ...] of each set; the set "noise" must be among them.
+      steps: numbers of the steps to look at; see `log_steps`.
+      data: (x, y) over which −∇L is taken; None for the batch of the step.
+      keep: layers whose features are kept whole.
+      decay: `(step, params) -> tree`, the share of a step that is weight decay, such
+        as −ηλθ for SGD with η and λ; see `step_parts`.
+      batch_size: images per compiled call.
+    """
+
+    def __init__(
+        self,
+        feature_fn: FeatureFn,
+        loss_fn: LossFn,
+        probes: Mapping[str, Any],
+        steps: Collection[int],
+        *,
+        data: tuple[Any, Any] | None = None,
+        keep: Sequence[str] = (),
+        decay: Callable[[int, Any], Any] | None = None,
+        batch_size: int = 64,
+    ):
+        if NOISE not in probes:
+            raise checks.InputError(
+                f"probes: {list(probes)} have no set {NOISE!r}, of which F* is the mean"
+                " feature; see fssd_jax.uniform_noise"
+            )
+        self.records: list[Record] = []
+        self._feature_fn, self._loss_fn = feature_fn, loss_fn
+        self._probes, self._steps = dict(probes), set(steps)
+        self._data, self._decay, self._batch_size = data, decay, batch_size
+        self._keep = {layer: partial(_feature, layer) for layer in keep}
+        self._initial = None
+
+    def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
+        if self._initial is None:
+            if step > 0:
+                raise checks.InputError(
+                    f"the recorder was first called at step {step}; displacements are "
+                    "from the state before step 0, so call it at every step"
+                )
+            self._initial = before
+        if step not in self._steps:
+            return
+        x, y = self._data or (x, y)
+        if x is None or y is None:
+            raise checks.InputError(
+                "no images for the gradient: pass the batch of the step, or data=(x, y)"
+            )
+        gradient = descent(self._loss_fn, before, x, y, self._batch_size)
+        singularity = estimate_singularity(
+            self._feature_fn, before, self._probes[NOISE], self._batch_size
+        )
+        parts = {}
+        if after is not None:
+            decay = self._decay and self._decay(step, before["params"])
+            parts = step_parts(before, after, decay)
+        states = self._initial, before, after
+        directions = singularity, gradient, tuple(parts.values())
+        names = ("distance", "displacement", "speed", "moved", *parts, REMAINDER)
+        movements = {}
+        for name, images in self._probes.items():
+            norms = self._map(_norms, states, directions, images, batch_axis=1)
+            # Without a step there are but the first three.
+            movements[name] = dict(zip(names, norms, strict=False))
+        features = {
+            name: {k: self._map(f, before, None, images) for k, f in self._keep.items()}
+            for name, images in self._probes.items()
+        }
+        self.records.append(Record(step, movements, singularity, features))
+
+    def _map(self, score, variables, state, images, **kwargs) -> np.ndarray:
+        size = self._batch_size
+        return map_batches(
+            score, self._feature_fn, variables, state, images, batch_size=size, **kwargs
+        )
+
+
+def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch layers"]:
+    """The quantities of a `Record`, in its order."""
+    _, before, after = states
+    singularity, gradient, parts = directions
+    features = [pool(feature_fn(v, x), "flatten") for v in states if v is not None]
+    speeds = [velocity(feature_fn, before, d, x) for d in (gradient, *parts)]
+    displacement = jax.tree.map(jnp.subtract, features[1], features[0])
+    rows = [displacement, speeds.pop(0)]
+    if after is not None:
+        moved = jax.tree.map(jnp.subtract, features[2], features[1])
+        rest = jax.tree.map(lambda f, *parts: f - sum(parts), moved, *speeds)
+        rows += [moved, *speeds, rest]
+    norms = [jnp.stack([norm(f) for f in row.values()], -1) for row in rows]
+    return jnp.stack([distances(singularity, features[1]), *norms])
+
+
+def _feature(layer, feature_fn, variables, _, x) -> Float[Array, "batch dim"]:
+    return pool(feature_fn(variables, x), "flatten")[layer]

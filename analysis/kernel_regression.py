@@ -1,0 +1,279 @@
+"""Eq. (4) of Huang et al. (2021): is FSSD a kernel regression? No kernel is formed.
+
+    F_T(x) − F_0(x) = −Σ_m ∫₀ᵀ Θ_t(x, x_m) ∂_mL dt      path form (exact)
+                    ≈ −Σ_m Θ_0(x, x_m) ν_m,  ν_m = ∫ ∂_mL dt      frozen form
+
+Path form: what one step adds is the integral of ∂F/∂θ · Δθ along the step, a Jacobian-
+vector product at each node of a quadrature (Domingos 2020, arXiv:2012.00152; with the
+integral along each step it is exact: Bell et al. 2023, arXiv:2308.00824).
+
+Frozen form: u = Σ_t η J_0(X_B)ᵀ ∂L_B is summed up during training, and then
+−Σ_m Θ_0(x, x_m) ν_m = −J_0(x) u. Time is linear in training steps and test points, and
+memory is that of the parameters.
+
+Both follow a training run: `train(..., on_step=form)`, or a call after each step of a
+loop of yours.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from analysis.dynamics import velocity
+from fssd_jax import checks, losses
+from fssd_jax.data.pipeline import map_batches, padded_batches
+from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.fssd import Singularity
+
+Features = OrderedDict[str, Array]  # layer → [points, dim]
+TOLERANCE = 1e-3  # relative, of a step against −η∇L
+
+
+class PathForm:
+    """Accumulates Σ_t ∫₀¹ J(θ_t + sΔθ_t)(x) Δθ_t ds for the points x.
+
+    For any optimiser, and with BatchNorm statistics, which move along. `value()` then
+    equals F_T(x) − F_0(x): with `nodes=0`, the kernel at the start of each step, up to
+    an error that shrinks with the step; with a Gauss–Legendre quadrature up to
+    rounding, if the network is smooth along the step. (Across the kinks of relu a
+    quadrature converges slowly.)
+
+    Args:
+      feature_fn: the layers to follow, without dropout.
+      x: points [n, ...].
+      nodes: of the quadrature, each one Jacobian-vector product; 0: the step's start.
+      batch_size: points per compiled call.
+    """
+
+    def __init__(self, feature_fn: FeatureFn, x, *, nodes: int = 0, batch_size=64):
+        self._feature_fn = feature_fn
+        self._batches = list(padded_batches(x, batch_size, "points", unit_range=False))
+        self._totals: list[Features | None] = [None] * len(self._batches)
+        self._rule = ((0.0, 1.0),)
+        if nodes:
+            at, weight = np.polynomial.legendre.leggauss(nodes)
+            on_unit = np.stack([(at + 1) / 2, weight / 2], axis=1)
+            self._rule = tuple(map(tuple, on_unit.tolist()))
+
+    def __call__(self, step: int, before: Variables, after: Variables, *_) -> None:
+        for i, (x, _) in enumerate(self._batches):
+            self._totals[i] = _add_step(
+                self._feature_fn, self._rule, self._totals[i], before, after, x
+            )
+
+    def value(self) -> OrderedDict[str, np.ndarray]:
+        """The path form of every layer [n, dim]."""
+        return _joined(self._totals, [mask for _, mask in self._batches])
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _add_step(feature_fn, rule, total, before, after, x) -> Features:
+    change = jax.tree.map(jnp.subtract, after, before)
+    for at, weight in rule:
+        there = jax.tree.map(lambda v, d, s=at: v + s * d, before, change)
+        part = velocity(feature_fn, there, change, x)
+        part = jax.tree.map(lambda f, w=weight: w * f, part)
+        total = part if total is None else jax.tree.map(jnp.add, total, part)
+    return total
+
+
+# (variables, x, y) -> (∇_θL of the batch, layer → ∂L/∂F [batch, ...]).
+GradientFn = Callable[[Variables, Array, Array], tuple[Variables, Features]]
+
+
+def make_gradient_fn(
+    model: nn.Module, feature_fn: FeatureFn, loss: Callable = losses.cross_entropy
+) -> GradientFn:
+    """The gradient of a batch's mean loss by the parameters and by each feature.
+
+    ∂_mL of Eq. (3) is the gradient by a shift of zero, added to the layer's output.
+
+    Args:
+      model: any Linen module; called as in scoring, without dropout.
+      feature_fn: `fssd_jax.make_feature_fn(model, layers)`, which names the layers.
+      loss: `(logits, y) -> scalar`, the one trained with.
+    """
+
+    @jax.jit
+    def gradient_fn(variables, x, y):
+        shapes = jax.eval_shape(feature_fn, variables, x)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def loss_fn(params, shifts):
+            calls = Counter()
+
+            def shift(call, args, kwargs, context):
+                out = call(*args, **kwargs)
+                if context.method_name != "__call__":
+                    return out
+                path = "/".join(context.module.path)
+                name = f"{path}#{calls[path]}"
+                calls[path] += 1
+                return out + shifts.get(name, shifts.get(path, 0))
+
+            with nn.intercept_methods(shift):
+                logits = model.apply({**variables, "params": params}, x)
+            return loss(logits, y)
+
+        return jax.grad(loss_fn, argnums=(0, 1))(variables["params"], zeros)
+
+    return gradient_fn
+
+
+class FrozenForm:
+    """Accumulates u_k = Σ_t η_t J_0(X_B)ᵀ ∂L_B of each layer k; `value` is −J_0(x) u.
+
+    Plain SGD only: Eq. (4) has the loss gradients ∂_mL, and another optimiser, weight
+    decay, dropout or moving statistics go elsewhere than along them.
+
+    Args:
+      feature_fn: the layers to follow.
+      gradient_fn: see `make_gradient_fn`.
+      initial: the variables before the first step.
+      rate: learning rate η, or `step -> η`.
+    """
+
+    def __init__(
+        self,
+        feature_fn: FeatureFn,
+        gradient_fn: GradientFn,
+        initial: Variables,
+        rate: float | Callable[[int], float],
+    ):
+        self._feature_fn, self._gradient_fn = feature_fn, gradient_fn
+        self._initial, self._rate, self._total = initial, rate, None
+
+    def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
+        rate = self._rate(step) if callable(self._rate) else self._rate
+        self._total, error = _add_pullback(
+            self._feature_fn,
+            self._gradient_fn,
+            self._total,
+            self._initial,
+            (before, after),
+            x,
+            y,
+            rate,
+        )
+        if not error < TOLERANCE:
+            raise checks.InputError(
+                f"step {step} is not −{rate:g}·∇L, it differs by {float(error):.1%}: "
+                "the frozen form is for plain SGD, with this learning rate, without "
+                "momentum, weight decay, dropout or BatchNorm in training; PathForm is "
+                "for any"
+            )
+
+    def value(self, x, batch_size: int = 64) -> OrderedDict[str, np.ndarray]:
+        """−Σ_m Θ_0(x, x_m) ν_m of every layer [n, dim]; linear in the points."""
+        if self._total is None:
+            raise checks.InputError("no step was followed yet: train(..., on_step=...)")
+        parts, masks = [], []
+        for part, mask in padded_batches(x, batch_size, "points", unit_range=False):
+            moved = _pushed(self._feature_fn, self._initial, self._total, part)
+            parts.append(moved)
+            masks.append(mask)
+        return _joined(parts, masks)
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _add_pullback(feature_fn, gradient_fn, total, initial, states, x, y, rate):
+    """u with one batch more, and how far the step is from −η∇L, relative to it."""
+    before, after = states
+    gradient, by_feature = gradient_fn(before, x, y)
+    expected = {name: jax.tree.map(jnp.zeros_like, v) for name, v in before.items()}
+    expected["params"] = jax.tree.map(lambda g: -rate * g, gradient)
+    gap = jax.tree.map(lambda a, b, e: (a - b) - e, after, before, expected)
+    # A step is known up to the rounding of the parameters that it changed.
+    rounding = 4 * jnp.finfo(jnp.result_type(rate)).eps * _size(before)
+    error = jnp.maximum(_size(gap) - rounding, 0) / _size(expected)
+
+    added = OrderedDict()
+    for layer, shift in by_feature.items():
+        of_layer = partial(_feature, feature_fn, initial, x, layer)
+        (pulled,) = jax.vjp(of_layer, initial["params"])[1](shift)
+        added[layer] = jax.tree.map(lambda g: rate * g, pulled)
+    total = added if total is None else jax.tree.map(jnp.add, total, added)
+    return total, error
+
+
+@partial(jax.jit, static_argnums=0)
+def _pushed(feature_fn, initial, total, x) -> Features:
+    """−J_0(x) u_k, layer by layer. Under `jit`, nothing above layer k is computed."""
+    out = OrderedDict()
+    for layer, u in total.items():
+        minus = jax.tree.map(jnp.negative, u)
+        out[layer] = velocity(feature_fn, initial, {"params": minus}, x)[layer]
+    return out
+
+
+def _feature(feature_fn, variables, x, layer, params):
+    return feature_fn({**variables, "params": params}, x)[layer]
+
+
+def _size(tree) -> Float[Array, ""]:
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
+
+
+def _joined(parts, masks) -> OrderedDict[str, np.ndarray]:
+    """Batches as one array a layer, without the padded rows."""
+    if parts[0] is None:
+        raise checks.InputError("no step was followed yet: train(..., on_step=...)")
+    rows = list(zip(parts, masks, strict=True))
+    return OrderedDict(
+        (layer, np.concatenate([np.asarray(part[layer])[mask] for part, mask in rows]))
+        for layer in parts[0]
+    )
+
+
+class Terms(NamedTuple):
+    """FSSD² = ‖Δ‖² + 2⟨Δ, o⟩ + ‖o‖² with Δ = F_T(x) − F_0(x), o = F_0(x) − F*.
+
+    The paper's step from Eq. (1) to Eq. (4), F* ≈ F_0(x), is o ≈ 0. All [n, layers].
+    """
+
+    moved: np.ndarray  # ‖Δ‖²
+    cross: np.ndarray  # 2⟨Δ, o⟩
+    offset: np.ndarray  # ‖o‖²
+
+
+def decompose(
+    feature_fn: FeatureFn,
+    initial: Variables,
+    final: Variables,
+    singularity: Singularity,
+    x,
+    batch_size: int = 64,
+) -> Terms:
+    """The three terms of FSSD² for every point and layer.
+
+    Args:
+      feature_fn: the layers.
+      initial: the variables before training.
+      final: those after it.
+      singularity: F* of the trained network.
+      x: points [n, ...].
+      batch_size: points per compiled call.
+    """
+    state = initial, singularity
+    found = map_batches(
+        _terms, feature_fn, final, state, x, batch_size=batch_size, batch_axis=1
+    )
+    return Terms(*found)
+
+
+def _terms(feature_fn, final, state, x) -> Float[Array, "3 batch layers"]:
+    initial, singularity = state
+    now, then = (pool(feature_fn(v, x), "flatten") for v in (final, initial))
+    rows = []
+    for layer, center in singularity.center.items():
+        moved, offset = now[layer] - then[layer], then[layer] - center[None]
+        products = (moved * moved, 2 * moved * offset, offset * offset)
+        rows.append(jnp.stack([p.sum(-1) for p in products]))
+    return jnp.stack(rows, -1)

@@ -1,0 +1,326 @@
+from itertools import pairwise
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from analysis.dynamics import (
+    Recorder,
+    descent,
+    log_steps,
+    make_loss_fn,
+    step_parts,
+    velocity,
+)
+from analysis.kernel_regression import make_gradient_fn
+from fssd_jax import InputError, make_feature_fn
+from fssd_jax.features import pool
+from fssd_jax.train import train
+from tests.conftest import Smooth
+
+RATE, DECAY = 0.05, 0.3
+
+
+class Normed(nn.Module):
+    """With BatchNorm, whose statistics move too."""
+
+    feature_layers = ("hidden", "logits")
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(6)(x.reshape(x.shape[0], -1))
+        x = nn.BatchNorm(not train, momentum=0.9, name="hidden")(x)
+        return nn.Dense(3, name="logits")(nn.tanh(x))
+
+
+def images(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(size=(n, 4, 4, 1)).astype(np.float32)
+
+
+X, Y, PROBE = images(22), np.arange(22, dtype=np.int32) % 3, images(9, 1)
+
+
+def start(model, dtype=jnp.float32):
+    """Not quite at the initial values, where biases are zero and statistics 0 and 1."""
+    variables = model.init(jax.random.key(0), X)
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [
+        (a + 0.1 * jax.random.uniform(k, a.shape)).astype(dtype)
+        for a, k in zip(leaves, keys, strict=True)
+    ]
+    return structure.unflatten(moved)
+
+
+def flat(feature_fn, variables, x):
+    return pool(feature_fn(variables, x), "flatten")
+
+
+def along(variables, direction, scale):
+    return jax.tree.map(lambda v, d: v + scale * d, variables, direction)
+
+
+# ---- Eq. (3) ------------------------------------------------------------------------
+
+
+def test_velocity_is_a_finite_difference():
+    with jax.enable_x64(True):
+        model = Smooth()
+        feature_fn, variables = make_feature_fn(model), start(model, jnp.float64)
+        direction = descent(make_loss_fn(model), variables, X, Y, 8)
+        found = velocity(feature_fn, variables, direction, PROBE)
+        h = 1e-5
+        ends = [
+            flat(feature_fn, along(variables, direction, s), PROBE) for s in (h, -h)
+        ]
+        for layer, value in found.items():
+            expected = (ends[0][layer] - ends[1][layer]) / (2 * h)
+            np.testing.assert_allclose(value, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch_size", [5, 22, 64])
+def test_descent_is_minus_the_gradient_of_the_mean_loss(batch_size):
+    model, variables = Smooth(), start(Smooth())
+
+    def mean_loss(params):
+        log_p = jax.nn.log_softmax(model.apply({"params": params}, X))
+        return -log_p[jnp.arange(len(Y)), Y].mean()
+
+    expected = jax.grad(mean_loss)(variables["params"])
+    found = descent(make_loss_fn(model), variables, X, Y, batch_size)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, -e, rtol=1e-4, atol=1e-6),
+        found["params"],
+        expected,
+    )
+
+
+def by_jacobians(feature_fn, variables, layer):
+    """Θ(probe, X) [n, m, dim, dim], from two explicit Jacobians."""
+
+    def jacobian(x):
+        of = lambda p: flat(feature_fn, {"params": p}, x)[layer]  # noqa: E731
+        parts = jax.tree.leaves(jax.jacrev(of)(variables["params"]))
+        return jnp.concatenate([p.reshape(*p.shape[:2], -1) for p in parts], -1)
+
+    return jnp.einsum("nip,mjp->nmij", jacobian(PROBE), jacobian(X))
+
+
+def by_neural_tangents(feature_fn, variables, layer):
+    nt = pytest.importorskip("analysis.neural_tangents_compat").nt
+
+    def apply(params, x):
+        return flat(feature_fn, {"params": params}, x)[layer]
+
+    kernel = nt.empirical_ntk_fn(
+        apply,
+        trace_axes=(),
+        implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+    )
+    return kernel(jnp.asarray(PROBE), jnp.asarray(X), variables["params"])
+
+
+@pytest.mark.parametrize("route", [by_jacobians, by_neural_tangents])
+@pytest.mark.parametrize("layer", Smooth.feature_layers)
+def test_speed_is_the_sum_over_the_tangent_kernel(route, layer):
+    """−Σ_m Θ(x, x_m) ∂_mL with the kernel itself, by two ways to get it."""
+    model = Smooth()
+    feature_fn, variables = make_feature_fn(model), start(model)
+    by_feature = make_gradient_fn(model, feature_fn)(variables, X, Y)[1][layer]
+    kernel = route(feature_fn, variables, layer)
+    expected = -jnp.einsum("nmij,mj->ni", kernel, by_feature)
+    direction = descent(make_loss_fn(model), variables, X, Y)
+    found = velocity(feature_fn, variables, direction, PROBE)[layer]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+# ---- the parts of a step ------------------------------------------------------------
+
+
+def momentum(epochs, steps):
+    return optax.chain(
+        optax.add_decayed_weights(DECAY), optax.sgd(RATE, momentum=0.9, nesterov=True)
+    )
+
+
+def run(model, recipe, recorder, **kwargs):
+    settings = {"epochs": 2, "batch_size": 11, "seed": 0, "progress": False}
+    settings |= {"initial": start(model), "num_classes": 3, "recipe": recipe}
+    return train(model, X, Y, on_step=recorder, **settings | kwargs)
+
+
+def decay_of_sgd(step, params):
+    return jax.tree.map(lambda p: -RATE * DECAY * p, params)
+
+
+def test_parts_of_a_step_are_told_apart_and_add_up():
+    """Against the same step without decay, and features under old statistics."""
+    model, seen = Normed(), []
+    feature_fn = make_feature_fn(model)
+
+    def sgd(decay):
+        return lambda epochs, steps: optax.chain(
+            optax.add_decayed_weights(decay), optax.sgd(RATE)
+        )
+
+    recorder = Recorder(
+        feature_fn, make_loss_fn(model), {"x": PROBE, "noise": X}, [0, 1, 2, 3],
+        decay=decay_of_sgd,
+    )  # fmt: skip
+    run(model, sgd(DECAY), lambda *a: (seen.append(a), recorder(*a)))
+    without = []
+    run(model, sgd(0.0), lambda *a: without.append(a))
+    before, with_decay, free = seen[0][1], seen[0][2], without[0][2]
+
+    def moved(change):
+        """To first order, by differences."""
+        h = 1e-2
+        ends = [flat(feature_fn, along(before, change, s), PROBE) for s in (h, -h)]
+        return np.stack(
+            [
+                np.linalg.norm(ends[0][k] - ends[1][k], axis=1) / (2 * h)
+                for k in ends[0]
+            ],
+            axis=1,
+        )
+
+    def change(a, b, collection):
+        zero = jax.tree.map(jnp.zeros_like, before)
+        return zero | {
+            collection: jax.tree.map(jnp.subtract, a[collection], b[collection])
+        }
+
+    found = recorder.records[0].movements["x"]
+    close = {"rtol": 2e-2, "atol": 1e-5}
+    np.testing.assert_allclose(
+        found["weight decay"], moved(change(with_decay, free, "params")), **close
+    )
+    np.testing.assert_allclose(
+        found["parameter step"], moved(change(free, before, "params")), **close
+    )
+    np.testing.assert_allclose(
+        found["statistics"], moved(change(with_decay, before, "batch_stats")), **close
+    )
+    parts = step_parts(before, with_decay, decay_of_sgd(0, before["params"]))
+    assert list(parts) == ["weight decay", "parameter step", "statistics"]
+    together = {**parts["statistics"]}
+    together["params"] = jax.tree.map(
+        jnp.add, parts["weight decay"]["params"], parts["parameter step"]["params"]
+    )
+    jax.tree.map(
+        lambda a, b, t: np.testing.assert_allclose(a + t, b, rtol=1e-5, atol=1e-6),
+        before,
+        with_decay,
+        together,
+    )
+
+
+def test_what_is_beyond_first_order_falls_with_the_square_of_the_step():
+    model = Smooth()
+    rests = []
+    for rate in (0.4, 0.2):
+        recorder = Recorder(
+            make_feature_fn(model), make_loss_fn(model), {"noise": PROBE}, [0]
+        )
+        run(model, lambda e, s, rate=rate: optax.sgd(rate), recorder)
+        movements = recorder.records[0].movements["noise"]
+        np.testing.assert_allclose(
+            movements["parameter step"], rate * movements["speed"], rtol=1e-3
+        )
+        rests.append(movements["beyond first order"].mean(axis=0))
+    np.testing.assert_allclose(rests[0] / rests[1], 4, rtol=0.2)
+
+
+# ---- the recorder -------------------------------------------------------------------
+
+
+def test_log_steps():
+    assert log_steps(1000, 4) == [0, 1, 32, 1000]
+    assert log_steps(5, 100) == [0, 1, 2, 3, 4, 5]
+    assert log_steps(1, 1) == [0, 1]
+
+
+@pytest.mark.parametrize("model", [Smooth(), Normed()])
+def test_records_are_what_their_names_say(model):
+    """With momentum, from full gradients, in batches that do not divide the probes."""
+    feature_fn, seen = make_feature_fn(model), []
+    recorder = Recorder(
+        feature_fn,
+        make_loss_fn(model),
+        {"in-distribution": X, "noise": PROBE},
+        [0, 2, 4],
+        data=(X, Y),
+        keep=["logits"],
+        batch_size=4,
+    )
+    trained = run(model, momentum, lambda *a: (seen.append(a), recorder(*a)))
+    recorder(4, trained.variables)
+    assert [record.step for record in recorder.records] == [0, 2, 4]
+
+    def length(features):
+        return np.stack([np.linalg.norm(f, axis=1) for f in features.values()], 1)
+
+    for record, state, after in zip(
+        recorder.records,
+        (seen[0][1], seen[2][1], trained.variables),
+        (seen[0][2], seen[2][2], None),
+        strict=True,
+    ):
+        now = flat(feature_fn, state, X)
+        center = {k: f.mean(0) for k, f in flat(feature_fn, state, PROBE).items()}
+        expected = {
+            "distance": {k: f - center[k][None] for k, f in now.items()},
+            "displacement": jax.tree.map(
+                jnp.subtract, now, flat(feature_fn, seen[0][1], X)
+            ),
+            "speed": velocity(
+                feature_fn, state, descent(make_loss_fn(model), state, X, Y), X
+            ),
+        }
+        if after is not None:
+            moved = flat(feature_fn, after, X)
+            expected["moved"] = jax.tree.map(jnp.subtract, moved, now)
+        found = record.movements["in-distribution"]
+        assert ("moved" in found) == ("parameter step" in found) == (after is not None)
+        for name, features in expected.items():
+            np.testing.assert_allclose(
+                found[name], length(features), rtol=2e-4, atol=2e-6, err_msg=name
+            )
+        np.testing.assert_allclose(
+            record.features["in-distribution"]["logits"], now["logits"], rtol=1e-5
+        )
+
+
+def test_following_a_run_does_not_change_it():
+    model, seen = Smooth(), []
+    followed = run(model, momentum, lambda *a: seen.append(a))
+    alone = run(model, momentum, None)
+    jax.tree.map(np.testing.assert_array_equal, followed.variables, alone.variables)
+    assert [step for step, *_ in seen] == [0, 1, 2, 3]
+    for (_, _, after, *_), (_, before, *_) in pairwise(seen):
+        jax.tree.map(np.testing.assert_array_equal, after, before)
+    jax.tree.map(np.testing.assert_array_equal, seen[-1][2], followed.variables)
+    jax.tree.map(np.testing.assert_array_equal, seen[0][1], start(model))
+    # Two epochs in two batches: every image was seen twice.
+    together = np.concatenate([x for *_, x, _ in seen]).reshape(len(X) * 2, -1)
+    np.testing.assert_allclose(together.sum(0), 2 * X.reshape(len(X), -1).sum(0), 1e-5)
+
+
+def test_errors_say_what_to_do():
+    model = Smooth()
+    feature_fn, loss_fn, variables = (
+        make_feature_fn(model), make_loss_fn(model), start(model),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="uniform_noise"):
+        Recorder(feature_fn, loss_fn, {"OoD": PROBE}, [0])
+    recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE}, [0, 3])
+    with pytest.raises(InputError, match="call it at every step"):
+        recorder(3, variables, variables, X, Y)
+    with pytest.raises(InputError, match="data="):
+        recorder(0, variables)
+    with pytest.raises(InputError, match="total"):
+        log_steps(0, 3)

@@ -1,0 +1,304 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from analysis.kernel_regression import (
+    FrozenForm,
+    PathForm,
+    decompose,
+    make_gradient_fn,
+)
+from analysis.networks import ConvNet, Perceptron
+from fssd_jax import InputError, estimate_singularity, fssd, make_feature_fn
+from fssd_jax.features import pool
+from fssd_jax.losses import cross_entropy, squared
+from fssd_jax.models import LeNet
+from tests.analysis.test_dynamics import (
+    PROBE,
+    Normed,
+    X,
+    Y,
+    by_jacobians,
+    momentum,
+    run,
+    start,
+)
+from tests.conftest import Smooth
+
+RATE = 0.3
+
+
+def sgd(epochs, steps):
+    return optax.sgd(RATE)
+
+
+def adam(epochs, steps):
+    return optax.adam(0.05)
+
+
+def displacement(feature_fn, initial, final, x=PROBE):
+    ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
+    return jax.tree.map(jnp.subtract, *ends)
+
+
+def relative_error(found, expected):
+    """The largest over the layers."""
+    return max(
+        float(np.linalg.norm(found[k] - expected[k]) / np.linalg.norm(expected[k]))
+        for k in expected
+    )
+
+
+# ---- path form ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [sgd, momentum, adam])
+@pytest.mark.parametrize("model", [Smooth(), Normed()])
+def test_path_form_is_the_displacement(model, recipe):
+    """In float32, for any optimiser, and with statistics that move."""
+    feature_fn = make_feature_fn(model)
+    form = PathForm(feature_fn, PROBE, nodes=4, batch_size=4)
+    trained = run(model, recipe, form, epochs=3)
+    expected = displacement(feature_fn, start(model), trained.variables)
+    assert relative_error(form.value(), expected) < 1e-4
+
+
+def test_path_form_in_float64():
+    with jax.enable_x64(True):
+        model, rate = Smooth(), 0.5
+        feature_fn = make_feature_fn(model)
+        form = PathForm(feature_fn, PROBE, nodes=6)
+        state = initial = start(model, jnp.float64)
+        gradient_fn = make_gradient_fn(model, feature_fn)
+        for step in range(5):
+            gradient, _ = gradient_fn(state, X, Y)
+            after = {
+                "params": jax.tree.map(
+                    lambda p, g: p - rate * g, state["params"], gradient
+                )
+            }
+            form(step, state, after)
+            state = after
+        expected = displacement(feature_fn, initial, state)
+        assert form.value()["logits"].dtype == np.float64
+        assert relative_error(form.value(), expected) < 1e-8
+
+
+def test_the_kernel_at_the_start_of_each_step_errs_by_the_step():
+    """Half the rate and twice the steps: half the error."""
+    model, errors = Smooth(), []
+    feature_fn = make_feature_fn(model)
+    for steps in (10, 20, 40):
+        form = PathForm(feature_fn, PROBE)
+        trained = run(
+            model,
+            lambda e, s, steps=steps: optax.sgd(4 / steps),
+            form,
+            epochs=steps,
+            batch_size=22,
+        )
+        expected = displacement(feature_fn, start(model), trained.variables)
+        errors.append(relative_error(form.value(), expected))
+    assert errors[2] < 0.03
+    np.testing.assert_allclose(np.divide(errors[:2], errors[1:]), 2, rtol=0.25)
+
+
+# ---- frozen form --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", Smooth.feature_layers)
+def test_frozen_form_is_the_sum_over_the_kernel_at_the_start(layer):
+    """−Σ_m Θ_0(x, x_m) ν_m, with the kernel and every ν_m formed."""
+    model = Smooth()
+    feature_fn, seen = make_feature_fn(model), []
+    gradient_fn = make_gradient_fn(model, feature_fn)
+    form = FrozenForm(feature_fn, gradient_fn, start(model), RATE)
+    run(model, sgd, lambda *a: (seen.append(a), form(*a)), batch_size=22)
+    nu = np.zeros((len(X), feature_fn(start(model), X)[layer].shape[1]))
+    for _, before, _, x, y in seen:
+        order = [int(np.flatnonzero((X == one).all((1, 2, 3)))[0]) for one in x]
+        nu[order] += RATE * np.asarray(gradient_fn(before, x, y)[1][layer])
+    kernel = by_jacobians(feature_fn, start(model), layer)
+    expected = {layer: -np.einsum("nmij,mj->ni", kernel, nu)}
+    assert relative_error(form.value(PROBE, batch_size=4), expected) < 1e-4
+
+
+def test_layer_gradients_are_those_of_the_network_above():
+    """By the chain rule, written by hand."""
+    model, variables = Smooth(), start(Smooth())
+    p = variables["params"]
+
+    def dense(name, f):
+        inner = p[name].get("Dense_0", p[name])
+        return f @ inner["kernel"] + inner["bias"][None]
+
+    def above(second):
+        log_p = jax.nn.log_softmax(dense("logits", second))
+        return -log_p[jnp.arange(len(Y)), Y].mean()
+
+    feature_fn = make_feature_fn(model)
+    features = feature_fn(variables, X)
+    found = make_gradient_fn(model, feature_fn)(variables, X, Y)[1]
+    by_second = jax.grad(above)(features["second"])
+    by_first = jax.grad(lambda f: above(jnp.tanh(dense("second", f))))
+    p_hat = jax.nn.softmax(features["logits"]) - jax.nn.one_hot(Y, 3)
+    close = {"rtol": 1e-4, "atol": 1e-7}
+    np.testing.assert_allclose(found["logits"], p_hat / len(Y), **close)
+    np.testing.assert_allclose(found["second"], by_second, **close)
+    np.testing.assert_allclose(found["first"], by_first(features["first"]), **close)
+
+
+def test_a_submodule_called_twice_has_two_gradients():
+    class Twice(nn.Module):
+        def setup(self):
+            self.turn, self.logits = nn.Dense(5), nn.Dense(3)
+
+        def __call__(self, x):
+            return self.logits(self.turn(nn.tanh(self.turn(x.reshape(len(x), -1)))))
+
+    model, x = Twice(), X.reshape(len(X), -1)[:, :5]
+    variables = model.init(jax.random.key(0), x)
+    feature_fn = make_feature_fn(model, ["turn#0", "turn#1", "logits"])
+    found = make_gradient_fn(model, feature_fn)(variables, x, Y)[1]
+    p = variables["params"]
+
+    def dense(name, f):
+        return f @ p[name]["kernel"] + p[name]["bias"][None]
+
+    second = jax.grad(lambda f: cross_entropy(dense("logits", f), jnp.asarray(Y)))
+    first = jax.grad(
+        lambda f: cross_entropy(
+            dense("logits", dense("turn", jnp.tanh(f))), jnp.asarray(Y)
+        )
+    )
+    features = feature_fn(variables, x)
+    for layer, gradient in (("turn#0", first), ("turn#1", second)):
+        np.testing.assert_allclose(
+            found[layer], gradient(features[layer]), rtol=1e-4, atol=1e-7
+        )
+
+
+def test_both_forms_are_exact_when_features_are_linear_in_the_parameters():
+    class Linear(nn.Module):
+        feature_layers = ("logits",)
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(3, name="logits")(x.reshape(x.shape[0], -1))
+
+    model = Linear()
+    feature_fn = make_feature_fn(model)
+    frozen = FrozenForm(
+        feature_fn, make_gradient_fn(model, feature_fn), start(model), RATE
+    )
+    path = PathForm(feature_fn, PROBE)
+    trained = run(model, sgd, lambda *a: (frozen(*a), path(*a)), epochs=5)
+    expected = displacement(feature_fn, start(model), trained.variables)
+    assert relative_error(path.value(), expected) < 1e-4
+    assert relative_error(frozen.value(PROBE), expected) < 1e-4
+
+
+def decayed(epochs, steps):
+    return optax.chain(optax.add_decayed_weights(0.1), optax.sgd(RATE))
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        (Smooth(), momentum),
+        (Smooth(), adam),
+        (Smooth(), decayed),
+        (Smooth(), lambda e, s: optax.sgd(2 * RATE)),
+        (Normed(), sgd),
+    ],
+)
+def test_frozen_form_refuses_all_but_plain_sgd(model, recipe):
+    feature_fn = make_feature_fn(model)
+    gradient_fn = make_gradient_fn(model, feature_fn)
+    form = FrozenForm(feature_fn, gradient_fn, start(model), RATE)
+    with pytest.raises(InputError, match="plain SGD"):
+        run(model, recipe, form)
+
+
+def test_frozen_form_refuses_dropout():
+    model = LeNet(num_classes=3, mean=(0.5,), std=(0.3,))
+    x = np.random.default_rng(0).uniform(size=(6, 28, 28, 1)).astype(np.float32)
+    initial = model.init(jax.random.key(0), x)
+    feature_fn = make_feature_fn(model)
+    form = FrozenForm(feature_fn, make_gradient_fn(model, feature_fn), initial, RATE)
+    after = jax.tree.map(jnp.copy, initial)
+    y = np.arange(6, dtype=np.int32) % 3
+
+    def loss(params):
+        logits = model.apply(
+            {"params": params}, x, train=True, rngs={"dropout": jax.random.key(1)}
+        )
+        return cross_entropy(logits, jnp.asarray(y))
+
+    after["params"] = jax.tree.map(
+        lambda p, g: p - RATE * g, initial["params"], jax.grad(loss)(initial["params"])
+    )
+    with pytest.raises(InputError, match="dropout"):
+        form(0, initial, after, x, y)
+
+
+def test_forms_that_followed_nothing_say_so():
+    feature_fn = make_feature_fn(Smooth())
+    gradient_fn = make_gradient_fn(Smooth(), feature_fn)
+    with pytest.raises(InputError, match="on_step"):
+        PathForm(feature_fn, PROBE).value()
+    with pytest.raises(InputError, match="on_step"):
+        FrozenForm(feature_fn, gradient_fn, start(Smooth()), RATE).value(PROBE)
+
+
+# ---- the step from Eq. (1) to Eq. (4) -----------------------------------------------
+
+
+@pytest.mark.parametrize("model", [Smooth(), ConvNet(2, 3)])
+def test_the_terms_add_up_to_the_squared_distance(model):
+    x = np.random.default_rng(0).uniform(size=(9, 12, 12, 1)).astype(np.float32)
+    initial, final = (model.init(jax.random.key(seed), x) for seed in (0, 1))
+    feature_fn = make_feature_fn(model)
+    noise = np.random.default_rng(1).uniform(size=(20, 12, 12, 1)).astype(np.float32)
+    singularity = estimate_singularity(feature_fn, final, noise)
+    terms = decompose(feature_fn, initial, final, singularity, x, batch_size=4)
+    distance = fssd.distances(singularity, feature_fn(final, x))
+    np.testing.assert_allclose(sum(terms), distance**2, rtol=1e-3)
+    moved = displacement(feature_fn, initial, final, x)
+    for k, f in enumerate(moved.values()):
+        np.testing.assert_allclose(
+            terms.moved[:, k], jnp.square(f).sum(-1), rtol=1e-4, atol=1e-5
+        )
+    # Untrained, FSSD is the offset alone.
+    still = decompose(feature_fn, final, final, singularity, x)
+    np.testing.assert_array_equal(still.moved, 0)
+    np.testing.assert_allclose(still.offset, distance**2, rtol=1e-3)
+
+
+# ---- width --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, squared])
+def test_frozen_form_comes_true_with_width(loss):
+    """In NTK parametrisation the error falls about as 1/√width (Lee et al. 2019)."""
+    errors = []
+    for width in (32, 128, 512):
+        model = Perceptron(width, 3, (0.5,), (0.3,))
+        initial = model.init(jax.random.key(3), X)
+        feature_fn = make_feature_fn(model, ["logits"])
+        gradient_fn = make_gradient_fn(model, feature_fn, loss)
+        form = FrozenForm(feature_fn, gradient_fn, initial, 0.1)
+        trained = run(
+            model,
+            lambda e, s: optax.sgd(0.1),
+            form,
+            initial=initial,
+            epochs=20,
+            loss=loss,
+        )
+        expected = displacement(feature_fn, initial, trained.variables)
+        errors.append(relative_error(form.value(PROBE), expected))
+    assert errors[0] > 1.4 * errors[1] > 1.4**2 * errors[2]
