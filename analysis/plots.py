@@ -99,6 +99,37 @@ def feature_scatter(
     return figure
 
 
+def concentration(
+    panels: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]],
+    title: str,
+) -> Figure:
+    """Features of each layer with F* and the origin, at one scale (Figure 3).
+
+    Args:
+      panels: layer → (set → [n, 2], F* [2], origin [2]), in principal components.
+      title: of the picture.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3 * len(panels), 3.3), layout="constrained"
+    )
+    for ax, (layer, (points, star, origin)) in zip(
+        np.atleast_1d(axes), panels.items(), strict=True
+    ):
+        for name, p in points.items():
+            ax.scatter(*p.T, s=5, alpha=0.4, label=name, color=COLORS[name], lw=0)
+        ax.scatter(
+            *star, s=140, marker="*", color="black", edgecolor="white", label="F*"
+        )
+        ax.scatter(*origin, s=40, marker="+", color="black", label="F = 0")
+        ax.set(
+            title=layer, xlabel="first component", aspect="equal", adjustable="datalim"
+        )
+    np.atleast_1d(axes)[0].set_ylabel("second component")
+    np.atleast_1d(axes)[0].legend(fontsize="x-small")
+    figure.suptitle(title)
+    return figure
+
+
 def epsilon_choice(
     epsilons: np.ndarray, values: np.ndarray, chosen: float, criterion: str = "AUROC"
 ) -> Figure:

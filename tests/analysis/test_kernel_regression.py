@@ -9,6 +9,7 @@ from analysis.kernel_regression import (
     FrozenForm,
     PathForm,
     decompose,
+    displacement,
     make_gradient_fn,
 )
 from analysis.networks import ConvNet, Perceptron
@@ -39,7 +40,7 @@ def adam(epochs, steps):
     return optax.adam(0.05)
 
 
-def displacement(feature_fn, initial, final, x=PROBE):
+def by_hand(feature_fn, initial, final, x=PROBE):
     ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
     return jax.tree.map(jnp.subtract, *ends)
 
@@ -62,7 +63,7 @@ def test_path_form_is_the_displacement(model, recipe):
     feature_fn = make_feature_fn(model)
     form = PathForm(feature_fn, PROBE, nodes=4, batch_size=4)
     trained = run(model, recipe, form, epochs=3)
-    expected = displacement(feature_fn, start(model), trained.variables)
+    expected = by_hand(feature_fn, start(model), trained.variables)
     assert relative_error(form.value(), expected) < 1e-4
 
 
@@ -82,7 +83,7 @@ def test_path_form_in_float64():
             }
             form(step, state, after)
             state = after
-        expected = displacement(feature_fn, initial, state)
+        expected = by_hand(feature_fn, initial, state)
         assert form.value()["logits"].dtype == np.float64
         assert relative_error(form.value(), expected) < 1e-8
 
@@ -100,7 +101,7 @@ def test_the_kernel_at_the_start_of_each_step_errs_by_the_step():
             epochs=steps,
             batch_size=22,
         )
-        expected = displacement(feature_fn, start(model), trained.variables)
+        expected = by_hand(feature_fn, start(model), trained.variables)
         errors.append(relative_error(form.value(), expected))
     assert errors[2] < 0.03
     np.testing.assert_allclose(np.divide(errors[:2], errors[1:]), 2, rtol=0.25)
@@ -196,7 +197,7 @@ def test_both_forms_are_exact_when_features_are_linear_in_the_parameters():
     )
     path = PathForm(feature_fn, PROBE)
     trained = run(model, sgd, lambda *a: (frozen(*a), path(*a)), epochs=5)
-    expected = displacement(feature_fn, start(model), trained.variables)
+    expected = by_hand(feature_fn, start(model), trained.variables)
     assert relative_error(path.value(), expected) < 1e-4
     assert relative_error(frozen.value(PROBE), expected) < 1e-4
 
@@ -267,7 +268,9 @@ def test_the_terms_add_up_to_the_squared_distance(model):
     terms = decompose(feature_fn, initial, final, singularity, x, batch_size=4)
     distance = fssd.distances(singularity, feature_fn(final, x))
     np.testing.assert_allclose(sum(terms), distance**2, rtol=1e-3)
-    moved = displacement(feature_fn, initial, final, x)
+    moved = by_hand(feature_fn, initial, final, x)
+    found = displacement(feature_fn, initial, final, x, batch_size=4)
+    assert relative_error(found, moved) < 1e-5
     for k, f in enumerate(moved.values()):
         np.testing.assert_allclose(
             terms.moved[:, k], jnp.square(f).sum(-1), rtol=1e-4, atol=1e-5
@@ -299,6 +302,6 @@ def test_frozen_form_comes_true_with_width(loss):
             epochs=20,
             loss=loss,
         )
-        expected = displacement(feature_fn, initial, trained.variables)
+        expected = by_hand(feature_fn, initial, trained.variables)
         errors.append(relative_error(form.value(PROBE), expected))
     assert errors[0] > 1.4 * errors[1] > 1.4**2 * errors[2]

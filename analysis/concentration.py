@@ -1,0 +1,59 @@
+"""How far features lie from one point: the concentration of Figure 3, as a number."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.fssd import Singularity, norm
+
+
+class Concentration(NamedTuple):
+    """Of one set of images: a number for each layer."""
+
+    # Root mean squared ‖F(x) − F*‖ / ‖F*‖: 0 where all features are the singularity;
+    # 1 is as far from it as the origin.
+    distance: np.ndarray
+    cosine: np.ndarray  # mean cosine of the angle between F(x) and F*
+
+
+def concentration(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    singularity: Singularity,
+    x,
+    batch_size: int = 64,
+) -> Concentration:
+    """The claim of Figure 3, F_0(x) ≈ F*, measured.
+
+    Both numbers are free of the scale of the features. Compare with those of the
+    images themselves, flattened, about the mean of the noise: a network inherits them.
+
+    Args:
+      feature_fn: the layers.
+      variables: of the network, before training or at any time.
+      singularity: F*, of these variables.
+      x: images [n, ...].
+      batch_size: images per compiled call.
+    """
+    found = map_batches(
+        _measures, feature_fn, variables, singularity, x,
+        batch_size=batch_size, batch_axis=1,
+    )  # fmt: skip
+    squares, cosine = np.asarray(found, np.float64)
+    return Concentration(np.sqrt(squares.mean(0)), cosine.mean(0))
+
+
+def _measures(feature_fn, variables, singularity, x) -> Float[Array, "2 batch layers"]:
+    features = pool(feature_fn(variables, x), "flatten")
+    rows = []
+    for layer, center in singularity.center.items():
+        f, length = features[layer], jnp.linalg.norm(center)
+        cosine = f @ center / (norm(f) * length)
+        rows.append(
+            jnp.stack([jnp.square(f - center[None]).sum(-1) / length**2, cosine])
+        )
+    return jnp.stack(rows, -1)

@@ -1,0 +1,267 @@
+"""One network followed through training, and measured against Eq. (4)."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from scipy.stats import pearsonr, spearmanr
+from sklearn.neighbors import NearestNeighbors
+
+import fssd_jax
+from analysis import ntk
+from analysis.kernel_regression import (
+    FrozenForm,
+    PathForm,
+    decompose,
+    displacement,
+    make_gradient_fn,
+)
+from analysis.networks import ConvNet, Perceptron
+from fssd_jax import losses, metrics, train
+from fssd_jax.data.benchmarks import Benchmark
+from fssd_jax.data.pipeline import as_float
+from fssd_jax.features import FeatureFn, Variables
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "perceptron": Perceptron,
+    "convnet": ConvNet,
+}
+LOSSES = {"cross_entropy": losses.cross_entropy, "squared": losses.squared}
+_NOISE, _KERNEL, _TRAIN, _IND, _OOD = range(200, 205)  # what a key is for
+
+
+class Preset(NamedTuple):
+    widths: dict[str, tuple[int, ...]]  # of each network
+    train: int  # images
+    points: int  # images of each test set
+    steps: int
+    batch_size: int
+    noise: int
+    kernel: int  # training images between which the kernel's drift is measured
+    directions: int  # of the output, for the trace of a wide layer's kernel
+
+
+class Setup(NamedTuple):
+    """What is the same for all seeds and widths."""
+
+    network: str
+    loss: str
+    rate: float
+    nodes: int  # of the quadrature; 0: none
+    preset: Preset
+
+
+class Data(NamedTuple):
+    benchmark: Benchmark
+    x: np.ndarray  # training images
+    y: np.ndarray
+    points: np.ndarray  # in-distribution, then as many OoD
+    noise: jax.Array
+
+
+def draw(benchmark: Benchmark, preset: Preset, seed: int) -> Data:
+    """Images and noise, drawn by the seed; the points are never trained on."""
+
+    def some(key, images, count):
+        order = jax.random.permutation(_key(seed, key), len(images))
+        return np.sort(np.asarray(order)[:count])
+
+    chosen = some(_TRAIN, benchmark.train.x, preset.train)
+    ind, ood = benchmark.test.x, benchmark.ood["fmnist"].x
+    points = [some(_IND, ind, preset.points), some(_OOD, ood, preset.points)]
+    x = as_float(benchmark.train.x[chosen])
+    return Data(
+        benchmark,
+        x,
+        benchmark.train.y[chosen],
+        np.concatenate([as_float(ind[points[0]]), as_float(ood[points[1]])]),
+        fssd_jax.uniform_noise(_key(seed, _NOISE), preset.noise, x.shape[1:]),
+    )
+
+
+class Followed(NamedTuple):
+    """One trained network, and what the forms of Eq. (4) say of the points."""
+
+    model: nn.Module
+    feature_fn: FeatureFn
+    initial: Variables
+    final: Variables
+    history: np.ndarray
+    forms: dict[str, dict[str, np.ndarray]]  # form → layer → [image, dim]
+
+
+def follow(setup: Setup, data: Data, seed: int, width: int) -> Followed:
+    """Train by plain SGD; the forms follow every step."""
+    benchmark, loss = data.benchmark, LOSSES[setup.loss]
+    model = NETWORKS[setup.network](
+        width, benchmark.num_classes, benchmark.mean, benchmark.std
+    )
+    feature_fn = fssd_jax.make_feature_fn(model)
+    initial = jax.jit(model.init)(jax.random.key(seed), data.x[:1])
+    rules = {"path": 0} | ({"quadrature": setup.nodes} if setup.nodes else {})
+    paths = {
+        name: PathForm(feature_fn, data.points, nodes=nodes)
+        for name, nodes in rules.items()
+    }
+    gradient_fn = make_gradient_fn(model, feature_fn, loss)
+    frozen = FrozenForm(feature_fn, gradient_fn, initial, setup.rate)
+
+    def on_step(*step):
+        for form in (*paths.values(), frozen):
+            form(*step)
+
+    trained = train.train(
+        model,
+        data.x,
+        data.y,
+        num_classes=benchmark.num_classes,
+        seed=seed,
+        epochs=-(-setup.preset.steps // _batches(setup.preset, data)),
+        batch_size=setup.preset.batch_size,
+        recipe=lambda epochs, steps: optax.sgd(setup.rate),
+        initial=initial,
+        loss=loss,
+        on_step=on_step,
+    )
+    forms = {name: dict(form.value()) for name, form in paths.items()}
+    forms["frozen"] = dict(frozen.value(data.points))
+    return Followed(
+        model, feature_fn, initial, trained.variables, trained.history, forms
+    )
+
+
+def _batches(preset: Preset, data: Data) -> int:
+    return len(data.x) // min(preset.batch_size, len(data.x))
+
+
+def measure(setup: Setup, data: Data, seed: int, width: int):
+    """Facts for metrics.json, and the size of each form, name → [image, layer]."""
+    found = follow(setup, data, seed, width)
+    feature_fn, initial, final = found.feature_fn, found.initial, found.final
+    stars = [
+        fssd_jax.estimate_singularity(feature_fn, variables, data.noise)
+        for variables in (initial, final)
+    ]
+    terms = decompose(feature_fn, initial, final, stars[1], data.points)
+    sizes = {
+        "fssd": np.sqrt(np.maximum(sum(terms), 0)),
+        "displacement": np.sqrt(terms.moved),
+        **{name: _sizes(form) for name, form in found.forms.items()},
+        "cross": terms.cross,
+        "offset": np.sqrt(terms.offset),
+        "untrained": np.sqrt(
+            decompose(feature_fn, initial, initial, stars[0], data.points).offset
+        ),
+    }
+    steps = len(found.history) * _batches(setup.preset, data)
+    if setup.network == "perceptron" and setup.loss == "squared":
+        sizes["infinite"] = infinite(found.model, data, setup.rate * steps)
+    moved = displacement(feature_fn, initial, final, data.points)
+    drifts = kernel_drifts(setup.preset, feature_fn, initial, final, data)
+    layers = {}
+    for k, layer in enumerate(moved):
+        # The infinitely wide network is known by its logits alone.
+        of_layer = {
+            name: size[:, -1 if name == "infinite" else k]
+            for name, size in sizes.items()
+            if name != "infinite" or layer == "logits"
+        }
+        layers[layer] = {
+            f"relative_error_{name}": relative_error(form[layer], moved[layer])
+            for name, form in found.forms.items()
+        }
+        layers[layer] |= compare(of_layer)
+        whole = sum(terms)[:, k].sum()
+        for name, term in terms._asdict().items():
+            layers[layer][f"{name}_share"] = float(term[:, k].sum() / whole)
+        layers[layer] |= drifts[layer]
+    benchmark = data.benchmark
+    logit_fn = fssd_jax.make_logit_fn(found.model)
+    facts = {
+        "parameters": sum(a.size for a in jax.tree.leaves(initial)),
+        "steps": steps,
+        "loss": float(found.history[-1, 0]),
+        "train_accuracy": float(found.history[-1, 1]),
+        "test_accuracy": train.accuracy(
+            logit_fn, final, benchmark.test.x, benchmark.test.y
+        ),
+        "layers": layers,
+    }
+    return facts, sizes
+
+
+def compare(sizes: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
+    """Of one layer: correlations with FSSD and with ‖Δ‖, and AUROC as a detector."""
+    out = {}
+    for name, size in sizes.items():
+        half = len(size) // 2
+        found = metrics.evaluate(size[:half], size[half:])
+        out[f"auroc_{name}"] = found.auroc
+        out[f"auroc_{name}_ci95"] = list(found.auroc_ci95)
+        for target, ending in (("fssd", ""), ("displacement", "_displacement")):
+            if name not in ("fssd", "displacement"):
+                pair = size, sizes[target]
+                out[f"pearson_{name}{ending}"] = float(pearsonr(*pair).statistic)
+                out[f"spearman_{name}{ending}"] = float(spearmanr(*pair).statistic)
+    return out
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """‖found − expected‖ / ‖expected‖ over all points."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def _sizes(form: dict[str, np.ndarray]) -> np.ndarray:
+    return np.stack([np.linalg.norm(f, axis=1) for f in form.values()], axis=1)
+
+
+def kernel_drifts(preset: Preset, feature_fn, initial, final, data: Data):
+    """Drift of each layer's trace kernel, and its alignment with the labels."""
+    x, y = data.x[: preset.kernel], data.y[: preset.kernel]
+    shapes = jax.eval_shape(feature_fn, initial, x)
+    drifts = {}
+    for layer, shape in shapes.items():
+        dim = math.prod(shape.shape[1:])
+        directions = jax.random.rademacher(
+            jax.random.key(_KERNEL), (preset.directions, dim), np.float32
+        )
+        if dim <= preset.directions:  # exact: every output by itself
+            directions = math.sqrt(dim) * np.eye(dim, dtype=np.float32)
+        start, end = (
+            ntk.sketched_kernel(
+                feature_fn, variables, layer, x, directions=directions, batch_size=10
+            )
+            for variables in (initial, final)
+        )
+        drifts[layer] = {
+            "kernel_drift": ntk.drift(start, end),
+            "kernel_alignment_before": ntk.alignment(start, y),
+            "kernel_alignment_after": ntk.alignment(end, y),
+        }
+    return drifts
+
+
+def infinite(model, data: Data, time: float) -> np.ndarray:
+    """√E‖Δ‖² of the logits of the infinitely wide network [image, 1]."""
+    # Here, because all else works without neural-tangents.
+    from analysis import infinite_width
+
+    state = infinite_width.fit(model, data.x, data.y, time)
+    return np.sqrt(infinite_width.score(state, data.points))[:, None]
+
+
+def rival(data: Data) -> dict[str, Any]:
+    """A detector without a network: the nearest training image, in pixels."""
+    flat = [x.reshape(len(x), -1) for x in (data.x, data.points)]
+    distance = NearestNeighbors(n_neighbors=1).fit(flat[0]).kneighbors(flat[1])[0]
+    half = len(distance) // 2
+    found = metrics.evaluate(-distance[:half, 0], -distance[half:, 0])
+    return {"auroc": found.auroc, "auroc_ci95": list(found.auroc_ci95)}
+
+
+def _key(seed: int, purpose: int):
+    return jax.random.fold_in(jax.random.key(seed), purpose)

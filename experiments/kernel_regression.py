@@ -1,0 +1,213 @@
+"""Is FSSD a kernel regression (Eq. 4)? Measured layer by layer, width by width.
+
+  python -m experiments.kernel_regression --network perceptron --preset small
+  python -m experiments.kernel_regression --network convnet --preset small
+
+Trains networks in NTK parametrisation by plain SGD on FashionMNIST and compares, on
+held-out images and on MNIST, the displacement ‖F_T(x) − F_0(x)‖ and FSSD with
+  path         Σ_t ∂F/∂θ·Δθ, the kernel at the start of each step
+  quadrature   the same with the kernel integrated along each step
+  frozen       −Σ_m Θ_0(x, x_m) ν_m, the kernel before training
+  infinite     E‖Δ‖² of the infinitely wide network (perceptron, squared loss)
+Leaves OUT/kernel_regression/fmnist-NETWORK-LOSS-SEED-DIGEST/ with metrics.json,
+the table, the norms of every image and pictures. Killed, it goes on at its width.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+
+from analysis import kernel_plots, plots
+from experiments import common, tables
+from experiments.kernel_forms import Data, Preset, Setup, draw, measure, rival
+from fssd_jax.checks import InputError
+from fssd_jax.data.benchmarks import load_benchmark
+
+# The files whose code decides a number.
+_ANALYSIS = ("dynamics", "infinite_width", "kernel_regression", "networks", "ntk")
+SOURCES = (
+    *("fssd_jax/**/*.py", "experiments/kernel_forms.py"),
+    *(f"analysis/{name}.py" for name in _ANALYSIS),
+)
+PRESETS = {
+    "tiny": Preset({"perceptron": (8, 32), "convnet": (2, 4)}, 40, 20, 6, 20, 30, 6, 4),
+    "small": Preset(
+        {"perceptron": (32, 128, 512, 2048), "convnet": (4, 8, 16, 32)},
+        *(1000, 250, 400, 100, 1000, 50, 32),
+    ),
+    "paper": Preset(
+        {"perceptron": (256, 1024, 4096, 16384), "convnet": (8, 16, 32, 64, 128)},
+        *(60_000, 2000, 14_000, 64, 1000, 100, 64),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    preset: Literal["tiny", "small", "paper"] = "small"
+    """tiny: seconds, means nothing. small: minutes to an hour on two cores, 1,000
+    training images. paper: all images, for an accelerator."""
+    network: Literal["perceptron", "convnet"] = "perceptron"
+    """Two hidden layers, or LeNet's shape; both in NTK parametrisation."""
+    loss: Literal["cross_entropy", "squared"] = "cross_entropy"
+    """The paper allows both; the infinite-width form is for the squared loss."""
+    widths: tuple[int, ...] | None = None
+    """Units of a hidden layer, or channels of conv1; by default the preset's."""
+    steps: int | None = None
+    """Of plain SGD; by default the preset's."""
+    rate: float = 0.1
+    """Learning rate; in NTK parametrisation one serves all widths."""
+    nodes: int = 2
+    """Of the Gauss–Legendre quadrature along each step; 0 leaves it out."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the weights, the order of the images, and the choice of images."""
+    out: Path = Path("results")
+    """Where results go."""
+    data_dir: Path | None = None
+    """Take the data from IDX files in this folder's subfolders fashion_mnist and
+    mnist, and from nowhere else."""
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    preset = PRESETS[config.preset]
+    if config.steps is not None:
+        preset = preset._replace(steps=config.steps)
+    widths = config.widths or preset.widths[config.network]
+    if min(widths) < 1 or preset.steps < 1 or not config.rate > 0:
+        raise InputError("--widths and --steps: 1 or more; --rate: above 0")
+    setup = Setup(config.network, config.loss, config.rate, config.nodes, preset)
+    folder = common.writable(config.out / "kernel_regression")
+    benchmark = load_benchmark("fmnist", config.data_dir)
+    (ood,) = benchmark.ood.values()
+    results = []
+    for seed in config.seeds:
+        data = draw(benchmark, preset, seed)
+        deciding = {
+            **setup._asdict(),
+            "preset": preset._replace(widths={})._asdict(),
+            "seed": seed,
+            "data": [d.sha256 for d in (benchmark.train, benchmark.test, ood)],
+            "code": common.code_digest(SOURCES),
+            "versions": common.versions(),
+            "device": [common.device(), common.available_cores()],
+        }
+        parts = common.writable(
+            config.out / "scores" / f"kernel-{common.config_digest(deciding)}"
+        )
+        of_widths = {w: measured(setup, data, seed, w, parts) for w in widths}
+        digest = common.config_digest([deciding, widths])
+        name = f"fmnist-{config.network}-{config.loss}-{seed}-{digest}"
+        facts = {**deciding, "rival": rival(data)} | {
+            "widths": {str(w): facts for w, (facts, _) in of_widths.items()}
+        }
+        norms = {w: norms for w, (_, norms) in of_widths.items()}
+        with common.results_folder(folder / name) as target:
+            write(target, config, facts, norms)
+        results.append(facts)
+        print(f"results: {folder / name}")
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    tables.print_sheet(console, to_sheet(config, results))
+    return results
+
+
+def measured(setup: Setup, data: Data, seed: int, width: int, parts: Path):
+    """Facts and norms of one width, perhaps those of an earlier run."""
+    facts, norms = parts / f"{width}.json", parts / f"{width}.npz"
+    if not facts.exists():
+        print(f"{setup.network} of width {width}, seed {seed}", flush=True)
+        found, arrays = measure(setup, data, seed, width)
+        np.savez(norms, **arrays)
+        common.write_json(facts, found)  # last: it says that both are whole
+    with np.load(norms) as arrays:
+        return json.loads(facts.read_text()), dict(arrays)
+
+
+COLUMNS = {
+    "error, path": "relative_error_path",
+    "quadrature": "relative_error_quadrature",
+    "frozen": "relative_error_frozen",
+    "kernel drift": "kernel_drift",
+    "r path": "pearson_path",
+    "r frozen": "pearson_frozen",
+    "offset share": "offset_share",
+    "cross": "cross_share",
+    "moved": "moved_share",
+    "AUROC FSSD": "auroc_fssd",
+    "moved, path": "auroc_path",
+    "moved, frozen": "auroc_frozen",
+    "offset alone": "auroc_offset",
+    "untrained": "auroc_untrained",
+    "infinite": "auroc_infinite",
+}
+
+
+def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
+    """A row for each width and layer; mean ± deviation over several seeds."""
+    rows = []
+    for width, of_width in results[0]["widths"].items():
+        for layer in of_width["layers"]:
+            cells = []
+            for fact in COLUMNS.values():
+                values = [
+                    r["widths"][width]["layers"][layer].get(fact) for r in results
+                ]
+                cells.append("" if None in values else _cell(values))
+            rows.append([width, layer, *cells])
+    seeds = ", ".join(str(r["seed"]) for r in results)
+    accuracy = {
+        width: 100 * np.mean([r["widths"][width]["test_accuracy"] for r in results])
+        for width in results[0]["widths"]
+    }
+    reached = ", ".join(f"{a:.1f} % at {width}" for width, a in accuracy.items())
+    near = _cell([r["rival"]["auroc"] for r in results])
+    some = results[0]
+    return tables.Sheet(
+        f"fmnist, {config.network}, {config.loss}, seed {seeds}: FSSD and Eq. (4)",
+        ["width", "layer", *COLUMNS],
+        rows,
+        [
+            f"{some['preset']['train']:,} training images, {config.rate:g}·SGD; "
+            f"{some['preset']['points']} + {some['preset']['points']} test points. "
+            f"Test accuracy {reached}. Errors are relative to the displacement; r: "
+            "Pearson's, with FSSD; shares are of the mean of FSSD², and add up to 1.",
+            f"AUROC of the nearest training image in pixels, no network: {near}.",
+        ],
+    )
+
+
+def _cell(values: list[float]) -> str:
+    mean = f"{np.mean(values):.3g}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2g}"
+
+
+def write(target: Path, config: Config, facts, sizes: dict[int, Any]) -> None:
+    """What one seed leaves: facts, table, every image's sizes, pictures."""
+    common.write_json(target / "config.json", dataclasses.asdict(config))
+    common.write_json(target / "metrics.json", facts)
+    sheet = to_sheet(config, [facts])
+    for ending, as_text in tables.FORMATS.items():
+        (target / f"metrics.{ending}").write_text(as_text(sheet))
+    arrays = {
+        f"{width}/{name}": a for width, of in sizes.items() for name, a in of.items()
+    }
+    np.savez(target / "scores.npz", **arrays)
+    widest = max(sizes)
+    layers = list(facts["widths"][str(widest)]["layers"])
+    title = f"{config.network} of width {widest}"
+    plots.save(kernel_plots.forms(sizes[widest], layers, title), target / "forms")
+    of_layers = {int(w): of["layers"] for w, of in facts["widths"].items()}
+    plots.save(kernel_plots.against_width(of_layers), target / "width")
+    plots.save(kernel_plots.detectors(of_layers), target / "detectors")
+
+
+def main(args: list[str] | None = None) -> int:
+    return common.run_main(Config, run, __doc__, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
