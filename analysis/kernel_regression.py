@@ -18,7 +18,7 @@ loop of yours.
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,7 @@ from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity
 
 Features = OrderedDict[str, Array]  # layer → [points, dim]
+Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 TOLERANCE = 1e-3  # relative, of a step against −η∇L
 
 
@@ -176,8 +177,8 @@ class FrozenForm:
             raise checks.InputError("no step was followed yet: train(..., on_step=...)")
         parts, masks = [], []
         for part, mask in padded_batches(x, batch_size, "points", unit_range=False):
-            moved = _pushed(self._feature_fn, self._initial, self._total, part)
-            parts.append(moved)
+            moved = push(self._feature_fn, self._initial, self._total, part)
+            parts.append(jax.tree.map(jnp.negative, moved))
             masks.append(mask)
         return _joined(parts, masks)
 
@@ -194,23 +195,51 @@ def _add_pullback(feature_fn, gradient_fn, total, initial, states, x, y, rate):
     rounding = 4 * jnp.finfo(jnp.result_type(rate)).eps * _size(before)
     error = jnp.maximum(_size(gap) - rounding, 0) / _size(expected)
 
-    added = OrderedDict()
-    for layer, shift in by_feature.items():
-        of_layer = partial(_feature, feature_fn, initial, x, layer)
-        (pulled,) = jax.vjp(of_layer, initial["params"])[1](shift)
-        added[layer] = jax.tree.map(lambda g: rate * g, pulled)
+    added = jax.tree.map(lambda g: rate * g, pull(feature_fn, initial, by_feature, x))
     total = added if total is None else jax.tree.map(jnp.add, total, added)
     return total, error
 
 
 @partial(jax.jit, static_argnums=0)
-def _pushed(feature_fn, initial, total, x) -> Features:
-    """−J_0(x) u_k, layer by layer. Under `jit`, nothing above layer k is computed."""
-    out = OrderedDict()
-    for layer, u in total.items():
-        minus = jax.tree.map(jnp.negative, u)
-        out[layer] = velocity(feature_fn, initial, {"params": minus}, x)[layer]
-    return out
+def pull(feature_fn: FeatureFn, variables: Variables, nu: Features, x) -> Pulled:
+    """J(X)ᵀν = Σ_m (∂F(x_m)/∂θ)ᵀ ν_m of each layer: layer → a tree like the parameters.
+
+    Args:
+      feature_fn: the layers; those of `nu` are used.
+      variables: where J is taken.
+      nu: layer → [batch, ...], of the shape of the feature.
+      x: [batch, ...].
+    """
+    pulled: Pulled = OrderedDict()
+    for layer, weights in nu.items():
+        of_layer = partial(_feature, feature_fn, variables, x, layer)
+        (pulled[layer],) = jax.vjp(of_layer, variables["params"])[1](weights)
+    return pulled
+
+
+@partial(jax.jit, static_argnums=0)
+def push(feature_fn: FeatureFn, variables: Variables, u: Pulled, x) -> Features:
+    """J(x) u of each layer, flattened: with u = `pull(…)`, Σ_m Θ(x, x_m) ν_m."""
+    # Under `jit`, of one layer's product nothing above that layer is computed.
+    return OrderedDict(
+        (k, velocity(feature_fn, variables, {"params": of}, x)[k])
+        for k, of in u.items()
+    )
+
+
+def displacement(
+    feature_fn: FeatureFn, initial: Variables, final: Variables, x, batch_size: int = 64
+) -> OrderedDict[str, np.ndarray]:
+    """F_T(x) − F_0(x) of every layer [n, dim]: what both forms are to equal."""
+    batches = list(padded_batches(x, batch_size, "points", unit_range=False))
+    parts = [_moved(feature_fn, initial, final, part) for part, _ in batches]
+    return _joined(parts, [mask for _, mask in batches])
+
+
+@partial(jax.jit, static_argnums=0)
+def _moved(feature_fn, initial, final, x) -> Features:
+    ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
+    return jax.tree.map(jnp.subtract, *ends)
 
 
 def _feature(feature_fn, variables, x, layer, params):

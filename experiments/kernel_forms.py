@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy.stats import pearsonr, spearmanr
@@ -71,7 +72,7 @@ def draw(benchmark: Benchmark, preset: Preset, seed: int) -> Data:
         return np.sort(np.asarray(order)[:count])
 
     chosen = some(_TRAIN, benchmark.train.x, preset.train)
-    ind, ood = benchmark.test.x, benchmark.ood["fmnist"].x
+    ind, ood = benchmark.test.x, next(iter(benchmark.ood.values())).x
     points = [some(_IND, ind, preset.points), some(_OOD, ood, preset.points)]
     x = as_float(benchmark.train.x[chosen])
     return Data(
@@ -230,7 +231,7 @@ def kernel_drifts(preset: Preset, feature_fn, initial, final, data: Data):
             jax.random.key(_KERNEL), (preset.directions, dim), np.float32
         )
         if dim <= preset.directions:  # exact: every output by itself
-            directions = math.sqrt(dim) * np.eye(dim, dtype=np.float32)
+            directions = math.sqrt(dim) * jnp.eye(dim)
         start, end = (
             ntk.sketched_kernel(
                 feature_fn, variables, layer, x, directions=directions, batch_size=10

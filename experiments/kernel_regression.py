@@ -3,14 +3,14 @@
   python -m experiments.kernel_regression --network perceptron --preset small
   python -m experiments.kernel_regression --network convnet --preset small
 
-Trains networks in NTK parametrisation by plain SGD on FashionMNIST and compares, on
-held-out images and on MNIST, the displacement ‖F_T(x) − F_0(x)‖ and FSSD with
+Trains networks in NTK parametrisation by plain SGD on FashionMNIST and compares, for
+held-out images and for MNIST, the displacement F_T(x) − F_0(x) and FSSD with
   path         Σ_t ∂F/∂θ·Δθ, the kernel at the start of each step
   quadrature   the same with the kernel integrated along each step
   frozen       −Σ_m Θ_0(x, x_m) ν_m, the kernel before training
   infinite     E‖Δ‖² of the infinitely wide network (perceptron, squared loss)
-Leaves OUT/kernel_regression/fmnist-NETWORK-LOSS-SEED-DIGEST/ with metrics.json,
-the table, the norms of every image and pictures. Killed, it goes on at its width.
+Leaves OUT/kernel_regression/BENCHMARK-NETWORK-LOSS-SEED-DIGEST/ with metrics.json, the
+table, the norms of every image and pictures. Killed, it goes on at its width.
 """
 
 import dataclasses
@@ -52,6 +52,8 @@ class Config:
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny: seconds, means nothing. small: minutes to an hour on two cores, 1,000
     training images. paper: all images, for an accelerator."""
+    benchmark: Literal["fmnist", "mnist", "digits"] = "fmnist"
+    """Which data; of several OoD sets the first is taken."""
     network: Literal["perceptron", "convnet"] = "perceptron"
     """Two hidden layers, or LeNet's shape; both in NTK parametrisation."""
     loss: Literal["cross_entropy", "squared"] = "cross_entropy"
@@ -82,8 +84,8 @@ def run(config: Config) -> list[dict[str, Any]]:
         raise InputError("--widths and --steps: 1 or more; --rate: above 0")
     setup = Setup(config.network, config.loss, config.rate, config.nodes, preset)
     folder = common.writable(config.out / "kernel_regression")
-    benchmark = load_benchmark("fmnist", config.data_dir)
-    (ood,) = benchmark.ood.values()
+    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    pair, ood = next(iter(benchmark.ood.items()))
     results = []
     for seed in config.seeds:
         data = draw(benchmark, preset, seed)
@@ -101,8 +103,8 @@ def run(config: Config) -> list[dict[str, Any]]:
         )
         of_widths = {w: measured(setup, data, seed, w, parts) for w in widths}
         digest = common.config_digest([deciding, widths])
-        name = f"fmnist-{config.network}-{config.loss}-{seed}-{digest}"
-        facts = {**deciding, "rival": rival(data)} | {
+        name = f"{pair}-{config.network}-{config.loss}-{seed}-{digest}"
+        facts = {"benchmark": pair, **deciding, "rival": rival(data)} | {
             "widths": {str(w): facts for w, (facts, _) in of_widths.items()}
         }
         norms = {w: norms for w, (_, norms) in of_widths.items()}
@@ -167,7 +169,7 @@ def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
     near = _cell([r["rival"]["auroc"] for r in results])
     some = results[0]
     return tables.Sheet(
-        f"fmnist, {config.network}, {config.loss}, seed {seeds}: FSSD and Eq. (4)",
+        f"{some['benchmark']}, {config.network}, {config.loss}, seed {seeds}: Eq. (4)",
         ["width", "layer", *COLUMNS],
         rows,
         [

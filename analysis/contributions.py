@@ -1,0 +1,113 @@
+"""Which training images moved a test image: Eq. (3) told apart image by image."""
+
+from collections import OrderedDict
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from analysis.dynamics import LossFn
+from fssd_jax import checks
+from fssd_jax.data.pipeline import as_float
+from fssd_jax.features import FeatureFn, Variables, pool
+
+
+@partial(jax.jit, static_argnames=("feature_fn", "loss_fn", "layer"))
+def contributions(
+    feature_fn: FeatureFn,
+    loss_fn: LossFn,
+    variables: Variables,
+    layer: str,
+    x: Num[Array | np.ndarray, "point ..."],
+    directions: Float[Array | np.ndarray, "point dim"],
+    x_batch: Num[Array | np.ndarray, "batch ..."],
+    y_batch: Num[Array | np.ndarray, "batch ..."],
+    rate: float | Float[Array, ""],
+) -> Float[Array, "point batch"]:
+    """What each image of an SGD step adds to the movement of ⟨F(x), v⟩, to first order.
+
+        c_m = −(η/B) ⟨J(x)ᵀv, ∇ℓ_m⟩ = −(η/B) vᵀ Θ(x, x_m) ∂_mℓ,    Σ_m c_m ≈ ⟨ΔF(x), v⟩
+
+    No kernel is formed: for each point there is a vector-Jacobian product of F, and a
+    Jacobian-vector product of the losses.
+
+    Args:
+      feature_fn: see `fssd_jax.make_feature_fn`.
+      loss_fn: each image's own loss ℓ_m; see `analysis.dynamics.make_loss_fn`.
+      variables: before the step.
+      layer: one of the layers of `feature_fn`, flattened.
+      x: the points that are moved, floats as the network takes them; so is `x_batch`.
+      directions: v, one for each point.
+      x_batch: the images of the step.
+      y_batch: their classes.
+      rate: η, of plain SGD on the mean loss of the batch.
+    """
+    params = variables["params"]
+
+    def feature(point, params):
+        found = feature_fn({**variables, "params": params}, point[None])
+        return pool(OrderedDict([(layer, found[layer])]), "flatten")[layer][0]
+
+    def losses(params):
+        return loss_fn({**variables, "params": params}, x_batch, y_batch)
+
+    def of_one(point_and_direction):
+        point, v = point_and_direction
+        _, pull = jax.vjp(partial(feature, point), params)
+        return jax.jvp(losses, (params,), pull(v))[1]
+
+    # One after the other: a gradient has the size of all parameters.
+    return -rate / len(x_batch) * jax.lax.map(of_one, (x, directions))
+
+
+class Contributions:
+    """Follows a run of plain SGD: `value()` is Σ_t c_m of every training image.
+
+    Called after each step, as by `train(..., on_step=...)`. The sum over the training
+    images is ⟨path form, v⟩ with the kernel at the start of each step (`PathForm` with
+    `nodes=0`), up to rounding.
+
+    Args:
+      feature_fn: see `contributions`, as for the next four.
+      loss_fn: without dropout, as the run must be.
+      layer: of the features.
+      x: points [point, ...].
+      directions: [point, dim], such as F_T(x) − F_0(x) at length 1, of an equal run.
+      train: all images that the steps are made of [n, ...]; of equal ones the last
+        gets the contributions of all.
+      rate: η.
+    """
+
+    def __init__(
+        self,
+        feature_fn: FeatureFn,
+        loss_fn: LossFn,
+        layer: str,
+        x,
+        directions,
+        train,
+        rate: float,
+    ):
+        self._of_step = partial(contributions, feature_fn, loss_fn)
+        self._layer, self._rate = layer, rate
+        self._x, self._directions = as_float(x), np.asarray(directions)
+        self._number = {image.tobytes(): i for i, image in enumerate(as_float(train))}
+        self._total = np.zeros((len(x), len(train)))
+
+    def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
+        try:
+            numbers = [self._number[image.tobytes()] for image in as_float(x)]
+        except KeyError:
+            raise checks.InputError(
+                f"step {step} has an image that is not among the training images given"
+            ) from None
+        found = self._of_step(
+            before, self._layer, self._x, self._directions, x, y, self._rate
+        )
+        # Not +=, which would count an image once that is twice in the batch.
+        np.add.at(self._total.T, numbers, np.asarray(found).T)
+
+    def value(self) -> np.ndarray:
+        """[point, n]: what each training image added to ⟨F_T(x) − F_0(x), v⟩."""
+        return self._total.copy()
