@@ -116,3 +116,70 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
     axes[0, -1].legend(fontsize="x-small")
     axes[1, 0].legend(fontsize="x-small")
     return figure
+
+
+def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Drift and alignment of each layer's kernel while the network is trained."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), layout="constrained")
+    for ax, fact in zip(axes, ("drift", "alignment"), strict=True):
+        for layer, of in layers.items():
+            ax.plot(of["steps"], of[fact], "o-", markersize=3, label=layer)
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set(xlabel="step", ylim=(0, None))
+    axes[0].set_ylabel("kernel drift ‖Θ_t − Θ_0‖/‖Θ_0‖")
+    axes[1].set_ylabel("alignment with the labels")
+    axes[0].legend(fontsize="small")
+    return figure
+
+
+def against_distance(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """The normalised kernel against ‖x − x_m‖, before and after, with its RBF."""
+    figure, axes = plt.subplots(
+        2, len(layers), figsize=(2.9 * len(layers), 5.2), layout="constrained",
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    for column, (layer, of) in zip(axes.T, layers.items(), strict=True):
+        for ax, when in zip(column, ("before", "after"), strict=True):
+            distances, cosine = map(np.asarray, of[when]["shown"])
+            half = len(distances) // 2
+            halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
+            for name, part in halves.items():
+                ax.scatter(
+                    *(distances[part], cosine[part]),
+                    s=6, alpha=0.5, lw=0, color=COLORS[name], label=name,
+                )  # fmt: skip
+            fit = of[when]["rbf"]
+            d = np.linspace(distances.min(), distances.max(), 100)
+            curve = np.exp(-(d**2) / (2 * fit["length"] ** 2))
+            ax.plot(d, fit["amplitude"] * curve + fit["offset"], color="black")
+            ax.set_title(f"{layer}, {when}: R² = {fit['r2']:.2f}", fontsize="medium")
+        column[-1].set_xlabel("‖x − x_m‖, pixels")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("normalised Θ(x, x_m)")
+    axes[0, 0].legend(fontsize="x-small")
+    return figure
+
+
+def moved_by(examples: Mapping[str, Any]) -> Figure:
+    """Test images, and beside each the training images that moved it most.
+
+    Args:
+      examples: "tested" [n, ...] of which the first half is in-distribution, "top"
+        [n, k, ...], "classes" [n, k], and "shares" [n, k] of what pushed it.
+    """
+    tested, top = examples["tested"], examples["top"]
+    figure, axes = plt.subplots(
+        len(tested), top.shape[1] + 1, layout="constrained",
+        figsize=(1.15 * (top.shape[1] + 1), 1.35 * len(tested)),
+    )  # fmt: skip
+    for i, (row, image) in enumerate(zip(axes, tested, strict=True)):
+        kind = "in-distribution" if i < len(tested) // 2 else "OoD"
+        row[0].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
+        row[0].set_title(kind, fontsize="x-small", color=COLORS[kind])
+        for j, ax in enumerate(row[1:]):
+            ax.imshow(top[i, j].squeeze(), cmap="gray", vmin=0, vmax=1)
+            label, share = examples["classes"][i, j], examples["shares"][i, j]
+            ax.set_title(f"class {label}: {share:.1%}", fontsize="x-small")
+    for ax in axes.ravel():
+        ax.axis("off")
+    return figure

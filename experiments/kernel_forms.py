@@ -251,8 +251,12 @@ def infinite(model, data: Data, time: float) -> np.ndarray:
     # Here, because all else works without neural-tangents.
     from analysis import infinite_width
 
-    state = infinite_width.fit(model, data.x, data.y, time)
-    return np.sqrt(infinite_width.score(state, data.points))[:, None]
+    train_kernels = infinite_width.kernels(model, data.x)
+    targets = np.eye(model.num_classes)[data.y] - 1 / model.num_classes  # as the loss
+    (readout,) = infinite_width.readouts(train_kernels, targets, [time])
+    ntk = infinite_width.kernels(model, data.points, data.x).ntk
+    squares = infinite_width.expected_squared_displacement(readout, ntk)
+    return np.sqrt(squares.total)[:, None]
 
 
 def rival(data: Data) -> dict[str, Any]:

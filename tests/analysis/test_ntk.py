@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.spatial
 
@@ -20,9 +19,9 @@ needs_ntk = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def conv():
-    """(feature_fn, variables, x) of a small network with max-pooling."""
-    model = ConvNet(width=2, num_classes=3)
-    x = jax.random.uniform(jax.random.key(0), (5, 8, 8, 1))
+    """(feature_fn, variables, x) of a small network."""
+    model = ConvNet(width=2, num_classes=3, strides=2, max_pool=False)
+    x = jax.random.uniform(jax.random.key(0), (5, 11, 11, 1))
     return fssd_jax.make_feature_fn(model), model.init(jax.random.key(1), x), x
 
 
@@ -206,7 +205,7 @@ def test_an_rbf_kernel_is_recognised(length, affine):
     a, b = (0.7, 0.2) if affine else (1.0, 0.0)
     fit = ntk.rbf_fit(d, a * k + b, affine=affine)
     np.testing.assert_allclose(fit[:4], (length, a, b, 1), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(fit.spearman, -1)
+    assert fit.spearman < -0.99  # exp underflows to ties
 
 
 def test_what_is_not_rbf_fits_badly():
@@ -224,63 +223,9 @@ def test_what_is_not_rbf_fits_badly():
         ntk.rbf_fit(d, np.ones_like(d))
 
 
-def loss_fn(feature_fn, variables, x, y):
-    logits = feature_fn(variables, x)["logits"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
-
-
-def test_contributions_are_those_of_the_explicit_kernel(smooth):
-    feature_fn, variables, _, x = smooth
-    y = jnp.array([0, 1, 2, 0])
-    v = jax.random.normal(jax.random.key(0), (2, 5))
-    of_loss = lambda variables, x, y: loss_fn(feature_fn, variables, x, y)  # noqa: E731
-    c = ntk.contributions(
-        feature_fn, of_loss, variables, "second", x[:2], v, x[2:], y, 0.3
-    )
-
-    def from_layer(f, y):  # the network above the layer, by hand
-        head = variables["params"]["logits"]
-        logits = f @ head["kernel"] + head["bias"]
-        return -jax.nn.log_softmax(logits)[y]
-
-    f = feature_fn(variables, x)["second"]
-    slope = jax.vmap(jax.grad(from_layer))(f[2:], y)
-    full = ntk.tangent_kernel(
-        feature_fn, variables, "second", x[:2], x[2:], axes="full", direct=True
-    )
-    expected = -0.3 / 4 * np.einsum("id,ijde,je->ij", v, full, slope)
-    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-7)
-
-
-def test_contributions_add_up_to_the_movement(conv):
-    feature_fn, variables, x = conv
-    y = jnp.array([0, 1, 2])
-    of_loss = lambda variables, x, y: loss_fn(feature_fn, variables, x, y)  # noqa: E731
-    optimiser = optax.sgd(0.1)
-
-    def step(variables):
-        mean = lambda p: of_loss({"params": p}, x[2:], y).mean()  # noqa: E731
-        gradient = jax.grad(mean)(variables["params"])
-        return optimiser.update(gradient, optimiser.init(gradient))[0]
-
-    for layer in ("conv2", "logits"):
-        moved = jax.jvp(
-            lambda p, k=layer: feature_fn({"params": p}, x[:2])[k].reshape(2, -1),
-            (variables["params"],),
-            (step(variables),),
-        )[1]
-        v = jax.random.normal(jax.random.key(3), moved.shape)
-        c = ntk.contributions(
-            feature_fn, of_loss, variables, layer, x[:2], v, x[2:], y, 0.1
-        )
-        assert c.shape == (2, 3)
-        total = np.einsum("id,id->i", moved, v)
-        np.testing.assert_allclose(c.sum(1), total, rtol=1e-5)
-
-
 def test_errors_name_the_layers(smooth):
     feature_fn, variables, _, x = smooth
-    with pytest.raises(InputError, match="unknown layer 'third'.*second"):
+    with pytest.raises(InputError, match=r"unknown layer 'third'.*second"):
         ntk.tangent_kernel(feature_fn, variables, "third", x, direct=True)
     with pytest.raises(InputError, match="batch_size"):
         ntk.tangent_kernel(

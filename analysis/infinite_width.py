@@ -1,0 +1,226 @@
+"""Networks of infinite width: their kernels, and how far training moves their outputs.
+
+Under gradient flow on L = 1/(2n) Σ_m ‖f(x_m) − y_m‖² with the learning rate η, a
+network of infinite width in NTK parametrisation obeys, after time t,
+
+    f_t(x) − f_0(x) = A (Y − f_0(X)),    A = Θ(x, X) Θ(X, X)⁻¹ (I − exp(−ηt/n Θ(X, X))),
+
+and f_0(X) ~ N(0, K(X, X)) independently in each of its c outputs, so that
+
+    E‖f_t(x) − f_0(x)‖² = ‖A Y‖² + c · A K(X, X) Aᵀ:
+
+Eq. (4) in expectation, squared, and a detector for which nothing is trained. Jacot,
+Gabriel and Hongler (2018); Lee et al. (2019), "Wide Neural Networks of Any Depth Evolve
+as Linear Models Under Gradient Descent".
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float, Int
+
+from analysis import networks
+from analysis.networks import ConvNet, Perceptron
+from analysis.ntk import Images, assemble
+from fssd_jax import checks
+from fssd_jax.checks import InputError
+
+Matrix = Float[np.ndarray, "n n"]
+
+
+def kernel_fn(network: Perceptron | ConvNet):
+    """neural-tangents' `kernel_fn` of the network with infinitely many hidden units.
+
+    It takes normalised images. `ConvNet` needs `max_pool=False`: the maximum has no
+    such limit in closed form.
+
+    Raises:
+      InputError: a network that has no twin.
+      ImportError: neural-tangents is not installed; the message says how to.
+    """
+    # Here, because the rest of this file works without neural-tangents.
+    from analysis.neural_tangents_compat import stax
+
+    if network.activation is not nn.relu:
+        raise InputError("the infinite-width twin: expected activation=nn.relu")
+    of_layer = {
+        "W_std": networks.WEIGHT_STD,
+        "b_std": networks.BIAS_STD,
+        "parameterization": "ntk",
+    }
+    dense = partial(stax.Dense, 1, **of_layer)
+    if isinstance(network, Perceptron):
+        layers = [stax.Flatten(), dense(), stax.Relu(), dense(), stax.Relu(), dense()]
+    elif network.max_pool:
+        raise InputError(
+            "max-pooling has no infinite-width twin; use ConvNet(max_pool=False), "
+            "with strides=2 for layers of the same size"
+        )
+    else:
+        strides = (network.strides, network.strides)
+        conv = partial(stax.Conv, 1, (3, 3), strides, "VALID", **of_layer)
+        layers = [conv(), stax.Relu(), conv(), stax.Relu(), stax.Flatten()]
+        layers += [dense(), stax.Relu(), dense()]
+    return stax.serial(*layers)[2]
+
+
+class Kernels(NamedTuple):
+    nngp: Float[np.ndarray, "n1 n2"]  # K: the covariance of an output at initialisation
+    ntk: Float[np.ndarray, "n1 n2"]  # Θ
+
+
+def kernels(
+    network: Perceptron | ConvNet,
+    x1: Images,
+    x2: Images | None = None,
+    *,
+    batch_size: int = 64,
+) -> Kernels:
+    """K and Θ of an output of the network with infinite width, in float64.
+
+    In float32 the arc cosine of nearly equal images costs half of the digits: Θ(x, x)
+    would be off by 1e-4, as much as Θ's smallest eigenvalues.
+    """
+    with jax.enable_x64(True):
+        both = assemble(partial(_block, network), x1, x2, batch_size)
+    return Kernels(both[..., 0], both[..., 1])
+
+
+@partial(jax.jit, static_argnums=0)
+def _block(network, x1, x2):
+    mean, std = (
+        jnp.asarray(a, jnp.float64)[None, None, None]
+        for a in (network.mean, network.std)
+    )
+    x1, x2 = ((jnp.asarray(x, jnp.float64) - mean) / std for x in (x1, x2))
+    both = kernel_fn(network)(x1, x2, ("nngp", "ntk"))
+    return jnp.stack([both.nngp, both.ntk], axis=-1)
+
+
+def centred_one_hot(
+    y: Int[np.ndarray, " n"], num_classes: int
+) -> Float[np.ndarray, "n {num_classes}"]:
+    """One-hot labels less the mean of these labels, so that Σ_m y_m = 0.
+
+    Without it, much of the movement is towards the mean label, for any image alike.
+    """
+    hot = np.eye(num_classes)[checks.labels(y, len(y), num_classes)]
+    return hot - hot.mean(axis=0)[None]
+
+
+class Readout(NamedTuple):
+    """E‖f_t(x) − f_0(x)‖² = ‖Θ(x, X) [labels, initial]‖²."""
+
+    labels: Float[np.ndarray, "n c"]  # Θ⁻¹ (I − e^{−ηtΘ/n}) Y
+    initial: Float[np.ndarray, "n n"]  # Θ⁻¹ (I − e^{−ηtΘ/n}) √c K^½
+
+
+def readouts(
+    train: Kernels, targets: Float[np.ndarray, "n c"], times: list[float]
+) -> list[Readout]:
+    """The readout after each of several times ηt, from one eigendecomposition of Θ.
+
+    With Θ(X, X) = U Λ Uᵀ, Θ⁻¹(I − e^{−sΘ}) = U g(Λ) Uᵀ, g(λ) = (1 − e^{−sλ})/λ, which
+    tends to s as λ → 0: no inverse, and no ridge. Eigenvalues that rounding makes
+    negative count as 0.
+
+    Args:
+      train: K and Θ of the training images with themselves.
+      targets: Y, such as `centred_one_hot`.
+      times: ηt, learning rate × time, or × steps of gradient descent on L; may be inf.
+
+    Raises:
+      InputError: a negative time, or an infinite one where Θ(X, X) is singular.
+    """
+    n, c = targets.shape
+    values, vectors = _eigh(train.ntk)
+    spread, directions = _eigh(train.nngp)
+    root = directions * np.sqrt(spread)[None]
+    # What follows is a product with [Y, √c K^½], whatever the time.
+    right = vectors.T @ np.concatenate([targets, math.sqrt(c) * root], axis=1)
+    found = []
+    for time in times:
+        if not time >= 0:
+            raise InputError(f"times: expected 0 or more, got {time}")
+        if math.isinf(time) and values[0] <= n * np.finfo(np.float64).eps * values[-1]:
+            raise InputError(
+                "times: inf needs a Θ(X, X) without eigenvalue 0, and the smallest is "
+                f"{values[0]:.3g} of {values[-1]:.3g}; leave out repeated images"
+            )
+        whole = vectors @ (_gain(values, time / n)[:, None] * right)
+        found.append(Readout(whole[:, :c], whole[:, c:]))
+    return found
+
+
+def _eigh(kernel) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = scipy.linalg.eigh(np.asarray(kernel, np.float64))
+    return np.maximum(values, 0), vectors
+
+
+def _gain(values: np.ndarray, s: float) -> np.ndarray:
+    """(1 − e^{−sλ})/λ, at λ = 0 its limit s."""
+    positive = np.where(values > 0, values, 1)
+    return np.where(values > 0, -np.expm1(-s * positive) / positive, s)
+
+
+class SquaredDisplacement(NamedTuple):
+    labels: Float[np.ndarray, " image"]  # ‖A Y‖²
+    initial: Float[np.ndarray, " image"]  # c · A K Aᵀ
+
+    @property
+    def total(self) -> np.ndarray:
+        return self.labels + self.initial
+
+
+def expected_squared_displacement(
+    readout: Readout, ntk: Float[np.ndarray, "image n"]
+) -> SquaredDisplacement:
+    """E‖f_t(x) − f_0(x)‖² over initialisations, from Θ(x, X): both of its terms."""
+    of_labels, of_initial = (
+        np.square(ntk @ np.asarray(part)).sum(axis=1) for part in readout
+    )
+    return SquaredDisplacement(of_labels, of_initial)
+
+
+class State(NamedTuple):
+    train: np.ndarray  # the training images
+    readout: Readout
+
+
+def fit(
+    network: Perceptron | ConvNet,
+    x_train: Images,
+    y_train: Int[np.ndarray, " n"],
+    time: float,
+    *,
+    batch_size: int = 64,
+) -> State:
+    """Kernels of the training images and the readout after `time`; O(n³).
+
+    Args:
+      network: its width is of no account; `num_classes`, mean and std are.
+      x_train: integers 0–255 or floats, as many as fit an n × n matrix in memory.
+      time: ηt, as of `readouts`.
+    """
+    targets = centred_one_hot(y_train, network.num_classes)
+    train = kernels(network, x_train, batch_size=batch_size)
+    return State(np.asarray(x_train), readouts(train, targets, [time])[0])
+
+
+def score(
+    network: Perceptron | ConvNet, state: State, x: Images, *, batch_size: int = 64
+) -> Float[np.ndarray, " image"]:
+    """E‖f_t(x) − f_0(x)‖²: what moves much is in-distribution."""
+    size = max(1, 2**22 // len(state.train))  # images whose Θ(x, X) is held at once
+    parts = []
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
+        ntk = kernels(network, part, state.train, batch_size=batch_size).ntk
+        parts.append(expected_squared_displacement(state.readout, ntk).total)
+    return np.concatenate(parts)

@@ -1,0 +1,282 @@
+"""Tangent kernels of any layer of any network, after Eq. (3), and what they tell.
+
+    Θ(x, x')_de = Σ_p ∂F_d(x)/∂θ_p · ∂F_e(x')/∂θ_p        (F flattened)
+
+θ is `variables["params"]`; other collections (BatchNorm's statistics) are constants,
+and no image's feature may depend on another image. Kernels are computed in blocks: the
+device holds two batches and their block, NumPy the result. A missing `x2` is `x1`, at
+half the cost. Reuse one `feature_fn`: compilations are kept by its identity.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.stats
+from jaxtyping import Array, Float, Int, Num
+
+from fssd_jax import checks
+from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import as_float, pad
+from fssd_jax.features import FeatureFn, Variables, pool
+
+Axes = Literal["trace", "diagonal", "full"]
+Images = Num[Array | np.ndarray, "_ ..."]
+
+# neural-tangents' (trace_axes, diagonal_axes), and the same as a contraction.
+AXES = {"trace": ((-1,), ()), "diagonal": ((), (-1,)), "full": ((), ())}
+EINSUM = {"trace": "idp,jdp->ij", "diagonal": "idp,jdp->ijd", "full": "idp,jep->ijde"}
+
+
+def tangent_kernel(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    layer: str,
+    x1: Images,
+    x2: Images | None = None,
+    *,
+    axes: Axes = "trace",
+    direct: bool = False,
+    batch_size: int = 32,
+) -> Float[np.ndarray, "n1 n2 ..."]:
+    """Θ(x1, x2) by neural-tangents' structured derivatives, or from Jacobians.
+
+    Args:
+      axes: "trace": [n1, n2], 1/dim Σ_d Θ_dd; "diagonal": [n1, n2, dim], Θ_dd; "full":
+        [n1, n2, dim, dim], Θ_de with d of x1 and e of x2.
+      direct: without neural-tangents, for small networks: it holds two Jacobians of
+        batch × dim × parameters numbers.
+      batch_size: images on either side of a block.
+
+    Raises:
+      ImportError: neural-tangents is not installed; the message says how to.
+    """
+    of_block = _direct if direct else _structured
+    block = partial(of_block, feature_fn, layer, axes, variables)
+    return assemble(block, x1, x2, batch_size)
+
+
+def sketched_kernel(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    layer: str,
+    x1: Images,
+    x2: Images | None = None,
+    *,
+    directions: Float[Array, "sketch dim"],
+    batch_size: int = 32,
+) -> Float[np.ndarray, "n1 n2"]:
+    """Estimate of the trace kernel, 1/(s·dim) Σ_v ⟨J(x)ᵀv, J(x')ᵀv⟩, for wide layers.
+
+    Unbiased if E vvᵀ = I, as of `jax.random.rademacher` (Hutchinson 1990); all images
+    share the directions. Exact for the rows of √dim · I. It costs s gradients an image,
+    whatever the layer's width.
+    """
+    block = partial(_sketched, feature_fn, layer, variables)
+    total = sum(assemble(partial(block, v), x1, x2, batch_size) for v in directions)
+    return np.asarray(total) / directions.size
+
+
+def self_similarity(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    layer: str,
+    x: Images,
+    *,
+    directions: Float[Array, "sketch dim"] | None = None,
+    batch_size: int = 32,
+) -> Float[np.ndarray, " image"]:
+    """Θ(x, x) = ‖J(x)‖²/dim of each image: the trace kernel's diagonal, and no more.
+
+    Args:
+      directions: as of `sketched_kernel`; None: exact, by neural-tangents.
+    """
+    vs = [None] if directions is None else list(directions)
+    own = partial(_own, feature_fn, layer, variables)
+    parts = [sum(np.asarray(own(v, a)) for v in vs) for a in _batches(x, batch_size)]
+    whole = np.concatenate(parts)[: len(x)]
+    return whole if directions is None else whole / directions.size
+
+
+def drift(before: Float[np.ndarray, "..."], after: Float[np.ndarray, "..."]) -> float:
+    """‖Θ_t − Θ_0‖_F / ‖Θ_0‖_F."""
+    start, end = (np.asarray(k, np.float64).ravel() for k in (before, after))
+    return float(np.linalg.norm(end - start) / np.linalg.norm(start))
+
+
+def alignment(
+    kernel: Float[np.ndarray, "n n"],
+    other: Float[np.ndarray, "n n"] | Int[np.ndarray, " n"],
+) -> float:
+    """⟨K_c, K'_c⟩_F / (‖K_c‖_F ‖K'_c‖_F), K_c = HKH, H = I − 11ᵀ/n; in [0, 1].
+
+    Centred alignment, Def. 4 of Cortes, Mohri and Rostamizadeh (2012), "Algorithms for
+    Learning Kernels Based on Centered Alignment". Class indices [n] stand for the
+    kernel that is 1 within a class and 0 elsewhere.
+    """
+    if other.ndim == 1:
+        other = (other[:, None] == other[None]).astype(np.float64)
+    a, b = (np.asarray(k, np.float64) for k in (kernel, other))
+    a, b = (k - k.mean(0)[None] - k.mean(1)[:, None] + k.mean() for k in (a, b))
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    if norms == 0:
+        raise InputError("alignment: a constant kernel, or one class only, has none")
+    return float((a * b).sum() / norms)
+
+
+def normalised(
+    kernel: Float[np.ndarray, "n1 n2"],
+    own1: Float[np.ndarray, " n1"],
+    own2: Float[np.ndarray, " n2"],
+) -> Float[np.ndarray, "n1 n2"]:
+    """Θ(x, x') / √(Θ(x, x) Θ(x', x')); 0 where the gradient of either is 0."""
+    scale = np.sqrt(own1)[:, None] * np.sqrt(own2)[None]
+    return np.divide(kernel, scale, out=np.zeros_like(kernel), where=scale > 0)
+
+
+def mean_similarity(
+    kernel: Float[np.ndarray, "n1 n2"],
+    own: tuple[Float[np.ndarray, " n1"], Float[np.ndarray, " n2"]] | None = None,
+) -> Float[np.ndarray, " n1"]:
+    """Mean of Θ(x, x_m) over m; normalised first if Θ(x, x) of both sets are given."""
+    return (kernel if own is None else normalised(kernel, *own)).mean(axis=1)
+
+
+class RBFFit(NamedTuple):
+    length: float  # ℓ, in the units of the distances
+    amplitude: float  # a
+    offset: float  # b
+    r2: float  # share of the variance explained; below 0 if worse than a constant
+    spearman: float  # rank correlation of kernel and distance
+
+
+def rbf_fit(
+    distances: Float[np.ndarray, "..."],
+    similarities: Float[np.ndarray, "..."],
+    *,
+    affine: bool = False,
+) -> RBFFit:
+    """Least squares of a·exp(−d²/2ℓ²) + b on the normalised kernel (remark on Eq. 4).
+
+    Args:
+      distances: ‖x − x_m‖.
+      similarities: the normalised kernel, of the same shape.
+      affine: fit a ≥ 0 and b too; otherwise a = 1 and b = 0.
+    """
+    d, k = (np.asarray(a, np.float64).ravel() for a in (distances, similarities))
+    if d.size != k.size or np.ptp(d) == 0 or np.ptp(k) == 0:
+        raise InputError(
+            "rbf_fit: expected as many similarities as distances, neither all equal; "
+            f"got shapes {np.shape(distances)} and {np.shape(similarities)}"
+        )
+
+    def fitted(log_length):  # the sum of squares, and the best a and b for this ℓ
+        shape, a, b = np.exp(-np.square(d * np.exp(-log_length)) / 2), 1.0, 0.0
+        if affine:
+            centred = shape - shape.mean()
+            a = max(centred @ k / max(centred @ centred, 1e-300), 0.0)
+            b = k.mean() - a * shape.mean()
+        return np.square(k - a * shape - b).sum(), a, b
+
+    # A grid first, because the sum of squares may have several minima.
+    grid = np.log(np.median(d[d > 0])) + np.linspace(-5, 5, 101)
+    start = grid[np.argmin([fitted(g)[0] for g in grid])]
+    best: Any = scipy.optimize.minimize_scalar(
+        lambda g: fitted(g)[0], bounds=(start - 0.1, start + 0.1), method="bounded"
+    )
+    squares, a, b = fitted(best.x)
+    r2 = 1 - squares / np.square(k - k.mean()).sum()
+    rank: Any = scipy.stats.spearmanr(d, k)
+    return RBFFit(*map(float, (np.exp(best.x), a, b, r2, rank.statistic)))
+
+
+def _differentiable(feature_fn, variables, layer):
+    """`(params, x) -> [batch, dim]` of one layer, and the parameters."""
+
+    def features(params, x):
+        found = feature_fn({**variables, "params": params}, x)
+        if layer not in found:
+            raise InputError(f"unknown layer {layer!r}; choose from {list(found)}")
+        return pool(OrderedDict([(layer, found[layer])]), "flatten")[layer]
+
+    return features, variables["params"]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _structured(feature_fn, layer, axes, variables, x1, x2):
+    # Here, because all else works without neural-tangents.
+    from analysis.neural_tangents_compat import nt
+
+    features, params = _differentiable(feature_fn, variables, layer)
+    trace, diagonal = AXES[axes]
+    how = nt.NtkImplementation.STRUCTURED_DERIVATIVES
+    return nt.empirical_ntk_fn(features, trace, diagonal, 0, how)(x1, x2, params)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _direct(feature_fn, layer, axes, variables, x1, x2):
+    features, params = _differentiable(feature_fn, variables, layer)
+    jacobian = jax.jacrev(lambda p, x: features(p, x[None])[0])
+    j1, j2 = (jax.vmap(jacobian, (None, 0))(params, x) for x in (x1, x2))
+    dim = jax.eval_shape(features, params, x1).shape[1]
+    return _contract(EINSUM[axes], j1, j2, dim) / (dim if axes == "trace" else 1)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sketched(feature_fn, layer, variables, v, x1, x2):
+    features, params = _differentiable(feature_fn, variables, layer)
+    gradient = jax.grad(lambda p, x: features(p, x[None])[0] @ v)
+    g1, g2 = (jax.vmap(gradient, (None, 0))(params, x) for x in (x1, x2))
+    return _contract(EINSUM["trace"], g1, g2, 1)
+
+
+def _contract(equation, tree1, tree2, dim):
+    """Sum over all parameters; each leaf becomes [batch, dim, parameter]."""
+    leaves1, leaves2 = (
+        [leaf.reshape(len(leaf), dim, -1) for leaf in jax.tree.leaves(tree)]
+        for tree in (tree1, tree2)
+    )
+    einsum = partial(jnp.einsum, equation, precision="highest")
+    return sum(map(einsum, leaves1, leaves2))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _own(feature_fn, layer, variables, v, x):
+    """Diagonal of the trace kernel, or of dim times its estimate along v."""
+    if v is None:
+        block = partial(_structured, feature_fn, layer, "trace", variables)
+    else:
+        block = partial(_sketched, feature_fn, layer, variables, v)
+    return jax.vmap(lambda a: block(a[None], a[None])[0, 0])(x)
+
+
+def assemble(block: Callable, x1: Images, x2: Images | None, batch_size: int):
+    """[n1, n2, ...] from block(a, b) [b1, b2, ...] on pairs of padded batches."""
+    left = _batches(x1, batch_size)
+    right = left if x2 is None else _batches(x2, batch_size)
+    rows: list[list[np.ndarray]] = []
+    for i, a in enumerate(left):
+        rows.append([])
+        for j, b in enumerate(right):
+            if x2 is None and j < i:  # Θ_de(x, x') = Θ_ed(x', x)
+                upper = rows[j][i]
+                part = upper.transpose(1, 0, *range(2, upper.ndim)[::-1])
+            else:
+                part = np.asarray(block(a, b))
+            rows[i].append(part)
+    whole = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    return whole[: len(x1), : len(x1 if x2 is None else x2)]
+
+
+def _batches(x, batch_size) -> list[np.ndarray]:
+    """Batches of one size, integers as floats in [0, 1]; the last one is padded."""
+    checks.at_least_one("batch_size", batch_size)
+    x = np.asarray(checks.images(x, unit_range=False))
+    x = x if np.issubdtype(x.dtype, np.floating) else as_float(x)
+    size = min(batch_size, len(x))
+    return [pad(x[i : i + size], size)[0] for i in range(0, len(x), size)]

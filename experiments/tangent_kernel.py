@@ -1,0 +1,285 @@
+"""The tangent kernel while a network is trained: what it measures, and what moves F.
+
+  python -m experiments.tangent_kernel
+
+Of the small networks of experiments.kernel_regression, layer by layer: the kernel's
+drift and its alignment with the labels over training; its similarity to the training
+images, of in-distribution and of OoD images; the normalised kernel against ‖x − x_m‖
+with an RBF fitted (the paper's remark after Eq. 4); and the training images that moved
+a test image most. Leaves OUT/tangent_kernel/BENCHMARK-NETWORK-SEED-DIGEST/ with
+metrics.json, the table and pictures.
+"""
+
+import dataclasses
+import math
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from scipy.spatial.distance import cdist
+
+import fssd_jax
+from analysis import kernel_plots, ntk, plots
+from analysis.contributions import Contributions
+from analysis.dynamics import log_steps, make_loss_fn
+from analysis.kernel_regression import PathForm
+from experiments import common, tables
+from experiments.kernel_forms import NETWORKS, Data, Preset, draw
+from fssd_jax import metrics, train
+from fssd_jax.checks import InputError
+from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.features import FeatureFn, Variables
+
+BATCH = 100  # images a step
+LAYER = "logits"  # of the movement that is told apart by training images
+SHOWN = 5  # training images beside each test image
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    benchmark: Literal["fmnist", "mnist", "digits"] = "fmnist"
+    """Which data; of several OoD sets the first is taken."""
+    network: Literal["perceptron", "convnet"] = "convnet"
+    """Two hidden layers, or LeNet's shape; both in NTK parametrisation."""
+    width: int = 16
+    """Units of a hidden layer, or channels of conv1."""
+    train: int = 1000
+    """Training images."""
+    kernel: int = 100
+    """Of them, those between which kernels are taken; and images of each test set."""
+    steps: int = 400
+    """Of plain SGD with cross-entropy, in batches of 100; whole epochs."""
+    rate: float = 0.1
+    """Learning rate."""
+    moments: int = 8
+    """Log-spaced steps at which the kernel is looked at."""
+    directions: int = 32
+    """Random directions of the output, for the trace of a wide layer's kernel."""
+    examples: int = 3
+    """Test images of each set whose movement is told apart by training images."""
+    seed: int = 0
+    """Of the weights, the order of the images, and the choice of images."""
+    out: Path = Path("results")
+    """Where results go."""
+    data_dir: Path | None = None
+    """Take the data from IDX files in this folder's subfolders fashion_mnist and
+    mnist, and from nowhere else."""
+
+
+class Run(NamedTuple):
+    """A training run that can be repeated with another observer."""
+
+    model: Any
+    feature_fn: FeatureFn
+    initial: Variables
+    data: Data
+    config: Config
+
+    @property
+    def batches(self) -> int:
+        return len(self.data.x) // min(BATCH, len(self.data.x))
+
+    @property
+    def epochs(self) -> int:
+        return -(-self.config.steps // self.batches)
+
+    def follow(self, on_step) -> train.Trained:
+        return train.train(
+            self.model,
+            self.data.x,
+            self.data.y,
+            num_classes=self.model.num_classes,
+            seed=self.config.seed,
+            epochs=self.epochs,
+            batch_size=BATCH,
+            recipe=lambda epochs, steps: optax.sgd(self.config.rate),
+            initial=self.initial,
+            on_step=on_step,
+        )
+
+
+def run(config: Config) -> dict[str, Any]:
+    sizes = (config.width, config.steps, config.moments, config.examples)
+    if min(sizes) < 1 or not 2 <= config.kernel <= config.train:
+        raise InputError(
+            "--width, --steps, --moments, --examples: 1 or more; --kernel: 2 to --train"
+        )
+    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    preset = Preset({}, config.train, config.kernel, *(config.steps, BATCH, 1, 0, 0))
+    data = draw(benchmark, preset, config.seed)
+    model = NETWORKS[config.network](
+        config.width, benchmark.num_classes, benchmark.mean, benchmark.std
+    )
+    initial = jax.jit(model.init)(jax.random.key(config.seed), data.x[:1])
+    one = Run(model, fssd_jax.make_feature_fn(model), initial, data, config)
+
+    path, kept = PathForm(one.feature_fn, data.points), {}
+    total = one.epochs * one.batches
+    at = log_steps(total, config.moments)
+
+    def on_step(step, before, after, *batch):
+        path(step, before, after, *batch)
+        if step in at:
+            kept[step] = before
+
+    trained = one.follow(on_step)
+    kept[total] = trained.variables
+    facts = {
+        "benchmark": benchmark.name,
+        **{k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES},
+        "steps": total,
+        "train_accuracy": float(trained.history[-1, 1]),
+        "layers": {layer: of_layer(one, kept, layer) for layer in model.feature_layers},
+        "versions": common.versions(),
+        "device": common.device(),
+    }
+    examples = told_apart(one, np.asarray(path.value()[LAYER]))
+    facts["contributions"] = examples["facts"]
+    write(config, facts, examples)
+    return facts
+
+
+_PLACES = ("out", "data_dir")
+
+
+def of_layer(one: Run, kept: dict[int, Variables], layer: str) -> dict[str, Any]:
+    """Drift, alignment, similarity and RBF fit of one layer's trace kernel."""
+    config, data = one.config, one.data
+    x, y = data.x[: config.kernel], data.y[: config.kernel]
+    shape = jax.eval_shape(one.feature_fn, one.initial, x)[layer].shape[1:]
+    directions = rademacher(config, math.prod(shape))
+    sketch = partial(ntk.sketched_kernel, directions=directions, batch_size=10)
+    own = partial(ntk.self_similarity, directions=directions, batch_size=10)
+    found: dict[str, Any] = {"steps": sorted(kept), "drift": [], "alignment": []}
+    start = sketch(one.feature_fn, one.initial, layer, x)
+    for step in found["steps"]:
+        kernel = sketch(one.feature_fn, kept[step], layer, x)
+        found["drift"].append(ntk.drift(start, kernel))
+        found["alignment"].append(ntk.alignment(kernel, y))
+    distances = cdist(*(a.reshape(len(a), -1) for a in (data.points, x)))
+    half = len(data.points) // 2
+    for name, variables in (("before", one.initial), ("after", kept[max(kept)])):
+        args = one.feature_fn, variables, layer
+        kernel = sketch(*args, data.points, x)
+        owns = own(*args, data.points), own(*args, x)
+        cosine = ntk.normalised(kernel, *owns)
+        raw = ntk.mean_similarity(kernel)
+        similar = ntk.mean_similarity(kernel, owns)
+        found[name] = {
+            "rbf": ntk.rbf_fit(distances, cosine, affine=True)._asdict(),
+            "auroc_similarity": metrics.auroc(raw[:half], raw[half:]),
+            "auroc_cosine": metrics.auroc(similar[:half], similar[half:]),
+            "mean_cosine": [float(s.mean()) for s in (similar[:half], similar[half:])],
+            # A part of the pairs is enough for a picture.
+            "shown": [a[::5, ::10].round(4).tolist() for a in (distances, cosine)],
+        }
+    near = -distances.min(axis=1)
+    found["auroc_pixels"] = metrics.auroc(near[:half], near[half:])
+    return found
+
+
+def rademacher(config: Config, dim: int) -> jax.Array:
+    """Random signs, or of a narrow layer every output by itself, which is exact."""
+    if dim <= config.directions:
+        return math.sqrt(dim) * jnp.eye(dim)
+    key = jax.random.key(0)
+    return jax.random.rademacher(key, (config.directions, dim), jnp.float32)
+
+
+def told_apart(one: Run, moved: np.ndarray) -> dict[str, Any]:
+    """The movement of some test images, as a sum over the training images."""
+    count, half = one.config.examples, len(moved) // 2
+    chosen = np.r_[:count, half : half + count]
+    length = np.linalg.norm(moved[chosen], axis=1, keepdims=True)
+    form = Contributions(
+        one.feature_fn,
+        make_loss_fn(one.model),
+        LAYER,
+        one.data.points[chosen],
+        moved[chosen] / length,
+        one.data.x,
+        one.config.rate,
+    )
+    one.follow(form)
+    value = form.value()
+    order = np.argsort(-value, axis=1)
+    top = order[:, :SHOWN]
+    totals = value.sum(axis=1)
+    positive = np.where(value > 0, value, 0).sum(axis=1)
+    return {
+        "facts": {
+            "length": length[:, 0],
+            # Both are ‖path form‖.
+            "largest_relative_error": np.abs(totals / length[:, 0] - 1).max(),
+            "share_of_top": np.take_along_axis(value, top, 1).sum(1) / positive,
+            "needed_for_half": (np.cumsum(np.sort(value)[:, ::-1], 1)
+                                < positive[:, None] / 2).sum(1) + 1,
+        },
+        "tested": one.data.points[chosen],
+        "top": one.data.x[top],
+        "classes": one.data.y[top],
+        "shares": np.take_along_axis(value, top, 1) / positive[:, None],
+    }  # fmt: skip
+
+
+def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
+    rows = []
+    for layer, of in facts["layers"].items():
+        before, after = of["before"], of["after"]
+        rows.append(
+            [
+                layer,
+                f"{of['drift'][-1]:.2f}",
+                *(f"{of['alignment'][i]:.2f}" for i in (0, -1)),
+                *(f"{part['rbf']['r2']:.2f}" for part in (before, after)),
+                *(f"{part['rbf']['length']:.1f}" for part in (before, after)),
+                *(f"{100 * part['auroc_cosine']:.1f}" for part in (before, after)),
+                *(f"{100 * part['auroc_similarity']:.1f}" for part in (before, after)),
+            ]
+        )
+    pixels = 100 * next(iter(facts["layers"].values()))["auroc_pixels"]
+    pairs = ("alignment", "RBF R²", "ℓ", "AUROC, cosine", "AUROC, kernel")
+    return tables.Sheet(
+        f"{facts['benchmark']}, {facts['network']} of width {facts['width']}: kernels",
+        ["layer", "drift", *(f"{p}, {w}" for p in pairs for w in ("before", "after"))],
+        rows,
+        [
+            f"{facts['kernel']} training images, {facts['kernel']} of each test set, "
+            f"seed {facts['seed']}; before and after {facts['steps']} steps. AUROC in "
+            "%, of the mean similarity to the training images: of the normalised "
+            "kernel, and of the kernel. By the nearest of these training images in "
+            f"pixels: {pixels:.1f}. ℓ in pixels' units.",
+        ],
+    )
+
+
+def write(config: Config, facts: dict[str, Any], examples: dict[str, Any]) -> None:
+    own = ("fssd_jax/**/*.py", "analysis/*.py", "experiments/tangent_kernel.py")
+    options = dataclasses.asdict(config)
+    digest = common.config_digest([options, common.code_digest(own)])
+    name = f"{facts['benchmark']}-{config.network}-{config.seed}-{digest}"
+    folder = common.writable(config.out / "tangent_kernel")
+    sheet = to_sheet(facts)
+    with common.results_folder(folder / name) as target:
+        common.write_json(target / "metrics.json", facts)
+        for ending, as_text in tables.FORMATS.items():
+            (target / f"metrics.{ending}").write_text(as_text(sheet))
+        plots.save(kernel_plots.over_time(facts["layers"]), target / "drift")
+        plots.save(kernel_plots.against_distance(facts["layers"]), target / "rbf")
+        plots.save(kernel_plots.moved_by(examples), target / "contributions")
+    tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
+    print(f"results: {folder / name}")
+
+
+def main(args: list[str] | None = None) -> int:
+    return common.run_main(Config, run, __doc__, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+import importlib.util
+import math
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+import fssd_jax
+from analysis import infinite_width, networks
+from analysis.networks import ConvNet, Perceptron
+from fssd_jax import checks, metrics
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("neural_tangents") is None, reason="the extra `ntk`"
+)
+CONV = partial(ConvNet, strides=2, max_pool=False)
+
+
+def problem(n=12, points=4, classes=3):
+    """A small set of training images, labels, and other images of 3 × 3."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(n + points, 3, 3, 1)).astype(np.float32)
+    y = rng.integers(0, classes, n).astype(np.int32)
+    targets = infinite_width.centred_one_hot(y, classes)
+    return x[:n], targets, x[n:]
+
+
+def gradients_and_readout(network, x, key):
+    """Θ of the first logit, and K as the mean over the last layer's weights."""
+    variables = network.init(key, x)
+    gradient = jax.vmap(
+        jax.grad(lambda p, a: network.apply({"params": p}, a[None])[0, 0]), (None, 0)
+    )(variables["params"], x)
+    ntk = sum(
+        jnp.matmul(g.reshape(len(x), -1), g.reshape(len(x), -1).T)
+        for g in jax.tree.leaves(gradient)
+    )
+    last = network.feature_layers[-2]
+    h = fssd_jax.make_feature_fn(network, [last])(variables, x)[last]
+    nngp = networks.WEIGHT_STD**2 / h.shape[1] * h @ h.T + networks.BIAS_STD**2
+    return nngp, ntk
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "members"),
+    [(Perceptron(width=1024), (3, 3, 1), 24), (CONV(width=256), (9, 9, 1), 24)],
+)
+def test_the_kernels_are_the_mean_of_wide_networks(network, shape, members):
+    x = jax.random.uniform(jax.random.key(0), (4, *shape))
+    of_one = jax.jit(partial(gradients_and_readout, network, x))
+    keys = jax.random.split(jax.random.key(1), members)
+    finite = [np.stack(k) for k in zip(*map(of_one, keys), strict=True)]
+    limit = infinite_width.kernels(network, np.asarray(x))
+    for found, expected in zip(finite, limit, strict=True):
+        # Kernels of one network spread by 1/√width, and their mean is off by 1/width.
+        error = found.std(axis=0, ddof=1) / math.sqrt(members)
+        assert (error < 0.02 * expected.max()).all()  # or the test would mean little
+        bias = 2 * expected.max() / network.width
+        assert (np.abs(found.mean(axis=0) - expected) < 4 * error + bias).all()
+
+
+@pytest.mark.parametrize("network", [Perceptron(), CONV()])
+def test_kernels_are_symmetric_positive_and_independent_of_blocks(network):
+    x = np.random.default_rng(0).integers(0, 256, (7, 11, 11, 1), np.uint8)
+    for whole, blocks, part in zip(
+        infinite_width.kernels(network, x, x),
+        infinite_width.kernels(network, x, batch_size=3),
+        infinite_width.kernels(network, x[:5] / np.float32(255), x, batch_size=4),
+        strict=True,
+    ):
+        np.testing.assert_allclose(blocks, whole, rtol=1e-7)
+        np.testing.assert_allclose(part, whole[:5], rtol=1e-6)
+        np.testing.assert_allclose(whole, whole.T, rtol=1e-7)
+        assert whole.dtype == np.float64
+        assert np.linalg.eigvalsh(whole)[0] > 0
+
+
+def test_networks_without_a_twin_are_refused():
+    x = np.zeros((2, 11, 11, 1), np.float32)
+    for network, message in (
+        (ConvNet(), "max_pool=False"),
+        (Perceptron(activation=nn.tanh), "nn.relu"),
+    ):
+        with pytest.raises(checks.InputError, match=message):
+            infinite_width.kernels(network, x)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """Θ and K of the training images, Θ(x, X), targets."""
+    x, targets, points = problem()
+    train = infinite_width.kernels(Perceptron(num_classes=3), x)
+    test = infinite_width.kernels(Perceptron(num_classes=3), points, x).ntk
+    return train, test, targets
+
+
+def displacement(solved, time, at_training_points=False):
+    train, test, targets = solved
+    (readout,) = infinite_width.readouts(train, targets, [time])
+    return infinite_width.expected_squared_displacement(
+        readout, train.ntk if at_training_points else test
+    )
+
+
+def test_the_expectation_is_that_of_the_linear_model(solved):
+    # A by the matrix exponential and a solve, and the trace formula for E f_0 f_0ᵀ.
+    train, test, targets = solved
+    time = 7.0
+    decay = scipy.linalg.expm(-time / len(targets) * train.ntk)
+    readout = test @ np.linalg.solve(train.ntk, np.eye(len(targets)) - decay)
+    found = displacement(solved, time)
+    np.testing.assert_allclose(found.labels, ((readout @ targets) ** 2).sum(1))
+    np.testing.assert_allclose(
+        found.initial, 3 * np.diag(readout @ train.nngp @ readout.T), rtol=1e-6
+    )
+    np.testing.assert_allclose(found.total, found.labels + found.initial)
+
+
+def test_the_mean_is_that_of_neural_tangents(solved):
+    from analysis.neural_tangents_compat import predict
+
+    train, test, targets = solved
+    with jax.enable_x64(True):
+        zeros = jnp.zeros((len(targets), 3)), jnp.zeros((len(test), 3))
+        # Its loss is a mean over outputs too, so its time runs three times as slowly.
+        move = predict.gradient_descent_mse(
+            jnp.asarray(train.ntk), jnp.asarray(targets)
+        )
+        for time in (0.5, 20.0):
+            _, moved = move(3 * time, *zeros, jnp.asarray(test))
+            np.testing.assert_allclose(
+                displacement(solved, time).labels, np.square(moved).sum(1), rtol=1e-6
+            )
+
+
+def test_limits_of_time(solved):
+    train, test, targets = solved
+    assert (displacement(solved, 0.0).total == 0).all()
+    # At first it moves along the kernel itself: A = ηt/n Θ(x, X).
+    early = displacement(solved, 1e-6)
+    rate = 1e-6 / len(targets)
+    np.testing.assert_allclose(
+        early.labels, rate**2 * np.square(test @ targets).sum(1), rtol=1e-4
+    )
+    # In the end it interpolates: f(x) = y, from f_0(x) ~ N(0, K(x, x)).
+    end = displacement(solved, math.inf, at_training_points=True)
+    np.testing.assert_allclose(end.labels, np.square(targets).sum(1), rtol=1e-7)
+    np.testing.assert_allclose(end.initial, 3 * np.diag(train.nngp), rtol=1e-7)
+    late = displacement(solved, 1e9)
+    np.testing.assert_allclose(
+        late.total, displacement(solved, math.inf).total, rtol=1e-7
+    )
+
+
+def test_repeated_images_have_no_last_moment_but_all_others():
+    x, targets, points = problem()
+    x[1], targets[1] = x[0], targets[0]
+    network = Perceptron(num_classes=3)
+    train = infinite_width.kernels(network, x)
+    (readout,) = infinite_width.readouts(train, targets, [10.0])
+    ntk = infinite_width.kernels(network, points, x).ntk
+    found = infinite_width.expected_squared_displacement(readout, ntk)
+    assert np.isfinite(found.total).all()
+    same = infinite_width.Kernels(*(k[[0, 0, 2]][:, [0, 0, 2]] for k in train))
+    with pytest.raises(checks.InputError, match="repeated"):
+        infinite_width.readouts(same, targets[:3], [math.inf])
+    with pytest.raises(checks.InputError, match="0 or more"):
+        infinite_width.readouts(same, targets[:3], [-1.0])
+
+
+def test_an_ensemble_of_wide_networks_moves_as_expected(solved):
+    train, test, targets = solved
+    x, _, points = problem()
+    network = Perceptron(width=512, num_classes=3)
+    rate, steps, members = 0.1, 150, 48
+    y = jnp.asarray(targets, jnp.float32)
+
+    def loss(params):
+        gap = network.apply({"params": params}, x) - y
+        return jnp.square(gap).sum() / (2 * len(x))
+
+    @jax.jit
+    def of_member(key):
+        start = network.init(key, x)["params"]
+        step = lambda _, p: jax.tree.map(  # noqa: E731
+            lambda a, g: a - rate * g, p, jax.grad(loss)(p)
+        )
+        end = jax.lax.fori_loop(0, steps, step, start)
+        before = network.apply({"params": start}, np.concatenate([x, points]))
+        after = network.apply({"params": end}, points)
+        return before[: len(x)], after - before[len(x) :]
+
+    keys = jax.random.split(jax.random.key(0), members)
+    initial, moved = (np.stack(p) for p in zip(*map(of_member, keys), strict=True))
+    decay = scipy.linalg.expm(-rate * steps / len(x) * train.ntk)
+    readout = test @ np.linalg.solve(train.ntk, np.eye(len(x)) - decay)
+
+    # Member by member, given its f_0: within O(1/√width) of the linear model.
+    linear = readout @ (targets[None] - initial)
+    assert np.linalg.norm(moved - linear) < 0.1 * np.linalg.norm(linear)
+    # In expectation: within the standard error, and a bias of O(1/width).
+    squares = np.square(moved).sum(axis=2)
+    expected = displacement(solved, rate * steps).total
+    error = squares.std(axis=0, ddof=1) / math.sqrt(members)
+    assert (error < 0.25 * expected).all()
+    assert (np.abs(squares.mean(axis=0) - expected) < 4 * error + 0.02 * expected).all()
+
+
+@pytest.mark.parametrize("network", [Perceptron(num_classes=3), CONV(num_classes=3)])
+def test_it_separates_easy_blobs(network):
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(0.2, 0.8, (3, 11, 11, 1))
+
+    def draw(y, middle):
+        x = middle[y] + rng.normal(0, 0.03, (len(y), 11, 11, 1))
+        return np.clip(x, 0, 1).astype(np.float32)
+
+    y = rng.integers(0, 3, 60).astype(np.int32)
+    # OoD: the same pixels in another order, so that brightness and contrast, with
+    # which kernels of relu networks grow, do not tell the two apart.
+    pixels = rng.permuted(centers.reshape(3, -1), axis=1).reshape(centers.shape)
+    state = infinite_width.fit(network, draw(y, centers), y, 100.0)
+    new = rng.integers(0, 3, 40)
+    ind = infinite_width.score(network, state, draw(new, centers))
+    ood = infinite_width.score(network, state, draw(new, pixels))
+    assert metrics.auroc(ind, ood) > 0.99
+
+
+def test_a_score_does_not_depend_on_its_batch_mates():
+    x, _, points = problem()
+    y = np.arange(12, dtype=np.int32) % 3
+    network = Perceptron(num_classes=3)
+    state = infinite_width.fit(network, x, y, 10.0)
+    whole = infinite_width.score(network, state, points)
+    alone = [infinite_width.score(network, state, p[None])[0] for p in points]
+    np.testing.assert_allclose(whole, alone, rtol=1e-10)
+
+
+def test_labels_are_centred():
+    y = np.array([0, 1, 1, 2])
+    hot = infinite_width.centred_one_hot(y, 3)
+    np.testing.assert_allclose(hot.sum(0), 0, atol=1e-15)
+    np.testing.assert_allclose(hot[1] - hot[0], [-1, 1, 0])
