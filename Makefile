@@ -48,6 +48,13 @@ clean:
 		"was found; install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# neural-tangents asks for TensorFlow (1.9 GB), of which we need nothing.
+.venv/with-dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv (a minute or two the first time)"
+	$(INSTALL) ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps neural-tangents
+	@touch $@
+
 # One stamp an extra: `make quickstart` does not wait for the developer's tools.
 .venv/with-%: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv (a minute or two the first time)"

@@ -29,7 +29,7 @@ from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
 
 NOISE = "noise"  # the probe set whose mean feature is F*
 # (variables, x, y) -> the loss of each example [batch].
-LossFn = Callable[[Variables, Array, Array], Array]
+LossFn = Callable[[Variables, Any, Any], Array]
 
 # Parts of one step's movement, to first order, and what that leaves out.
 PARAMETERS, DECAY, STATISTICS = "parameter step", "weight decay", "statistics"

@@ -76,7 +76,7 @@ def run(config: Config) -> dict[str, Any]:
     shown = spread_out(records, 5)
     with common.results_folder(path) as target:
         common.write_json(target / "metrics.json", facts)
-        np.savez_compressed(target / "dynamics.npz", **arrays(records))
+        np.savez_compressed(target / "dynamics.npz", **arrays(records))  # pyright: ignore[reportArgumentType]
         plots.save(scatter(records, shown), target / "figure2a")
         last = {r.step: _of_layer(r, "speed", -1) for r in shown}
         plots.save(dynamics_plots.speeds(last, LAYER), target / "figure2b")

@@ -31,6 +31,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "perceptron": Perceptron,
     "convnet": ConvNet,
 }
+CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
 LOSSES = {"cross_entropy": losses.cross_entropy, "squared": losses.squared}
 _NOISE, _KERNEL, _TRAIN, _IND, _OOD = range(200, 205)  # what a key is for
 
@@ -176,7 +177,7 @@ def measure(setup: Setup, data: Data, seed: int, width: int):
             for name, form in found.forms.items()
         }
         layers[layer] |= compare(of_layer)
-        whole = sum(terms)[:, k].sum()
+        whole = np.sum(terms, axis=0)[:, k].sum()
         for name, term in terms._asdict().items():
             layers[layer][f"{name}_share"] = float(term[:, k].sum() / whole)
         layers[layer] |= drifts[layer]
@@ -205,9 +206,9 @@ def compare(sizes: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
         out[f"auroc_{name}_ci95"] = list(found.auroc_ci95)
         for target, ending in (("fssd", ""), ("displacement", "_displacement")):
             if name not in ("fssd", "displacement"):
-                pair = size, sizes[target]
-                out[f"pearson_{name}{ending}"] = float(pearsonr(*pair).statistic)
-                out[f"spearman_{name}{ending}"] = float(spearmanr(*pair).statistic)
+                for kind, correlation in CORRELATIONS.items():
+                    r, _ = correlation(size, sizes[target])
+                    out[f"{kind}_{name}{ending}"] = float(r)
     return out
 
 

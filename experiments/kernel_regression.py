@@ -123,7 +123,7 @@ def measured(setup: Setup, data: Data, seed: int, width: int, parts: Path):
     if not facts.exists():
         print(f"{setup.network} of width {width}, seed {seed}", flush=True)
         found, arrays = measure(setup, data, seed, width)
-        np.savez(norms, **arrays)
+        np.savez(norms, **arrays)  # pyright: ignore[reportArgumentType]
         common.write_json(facts, found)  # last: it says that both are whole
     with np.load(norms) as arrays:
         return json.loads(facts.read_text()), dict(arrays)

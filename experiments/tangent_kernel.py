@@ -162,7 +162,7 @@ def of_layer(one: Run, kept: dict[int, Variables], layer: str) -> dict[str, Any]
         kernel = sketch(one.feature_fn, kept[step], layer, x)
         found["drift"].append(ntk.drift(start, kernel))
         found["alignment"].append(ntk.alignment(kernel, y))
-    distances = cdist(*(a.reshape(len(a), -1) for a in (data.points, x)))
+    distances = cdist(data.points.reshape(2 * len(x), -1), x.reshape(len(x), -1))
     half = len(data.points) // 2
     for name, variables in (("before", one.initial), ("after", kept[max(kept)])):
         args = one.feature_fn, variables, layer

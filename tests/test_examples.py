@@ -10,3 +10,9 @@ def test_own_network():
     of_digits, of_photos = runpy.run_path(str(EXAMPLES / "own_network.py"))["main"]()
     assert len(of_digits) == 719
     assert auroc(of_digits, of_photos) > 0.7
+
+
+def test_follow_training(capsys):
+    main = runpy.run_path(str(EXAMPLES / "follow_training.py"))["main"]
+    assert main(steps=4) < 0.03
+    assert "step 3: median speed" in capsys.readouterr().out

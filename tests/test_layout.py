@@ -14,7 +14,7 @@ ALLOWED = {
     "analysis": {"fssd_jax", "analysis"},
     "experiments": {"fssd_jax", "analysis", "experiments"},
     "benchmarks": {"fssd_jax", "analysis", "experiments", "benchmarks"},
-    "examples": {"fssd_jax"},
+    "examples": {"fssd_jax", "analysis"},
 }
 
 

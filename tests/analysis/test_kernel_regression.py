@@ -13,6 +13,7 @@ from analysis.kernel_regression import (
     make_gradient_fn,
 )
 from analysis.networks import ConvNet, Perceptron
+from analysis.ntk import drift, tangent_kernel
 from fssd_jax import InputError, estimate_singularity, fssd, make_feature_fn
 from fssd_jax.features import pool
 from fssd_jax.losses import cross_entropy, squared
@@ -284,15 +285,14 @@ def test_the_terms_add_up_to_the_squared_distance(model):
 # ---- width --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, squared])
-def test_frozen_form_comes_true_with_width(loss):
-    """In NTK parametrisation the error falls about as 1/√width (Lee et al. 2019)."""
-    errors = []
+def test_frozen_form_comes_true_with_width():
+    """In NTK parametrisation error and drift fall as 1/√width (Lee et al. 2019)."""
+    errors, drifts = [], []
     for width in (32, 128, 512):
         model = Perceptron(width, 3, (0.5,), (0.3,))
         initial = model.init(jax.random.key(3), X)
         feature_fn = make_feature_fn(model, ["logits"])
-        gradient_fn = make_gradient_fn(model, feature_fn, loss)
+        gradient_fn = make_gradient_fn(model, feature_fn, squared)
         form = FrozenForm(feature_fn, gradient_fn, initial, 0.1)
         trained = run(
             model,
@@ -300,8 +300,14 @@ def test_frozen_form_comes_true_with_width(loss):
             form,
             initial=initial,
             epochs=20,
-            loss=loss,
+            loss=squared,
         )
         expected = by_hand(feature_fn, initial, trained.variables)
         errors.append(relative_error(form.value(PROBE), expected))
+        start, end = (
+            tangent_kernel(feature_fn, variables, "logits", X, direct=True)
+            for variables in (initial, trained.variables)
+        )
+        drifts.append(drift(start, end))
     assert errors[0] > 1.4 * errors[1] > 1.4**2 * errors[2]
+    assert drifts[0] > 1.4 * drifts[1] > 1.4**2 * drifts[2]

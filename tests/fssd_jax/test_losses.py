@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, mean_squared_error
+from sklearn.preprocessing import label_binarize
 
 from fssd_jax import losses
 
@@ -16,6 +17,12 @@ P = softmax(np.asarray(LOGITS, float), axis=1)
 def test_cross_entropy_agrees_with_scikit_learn():
     expected = log_loss(Y, P, labels=range(4))
     assert losses.cross_entropy(LOGITS, Y) == pytest.approx(expected, rel=1e-5)
+
+
+def test_squared_agrees_with_scikit_learn():
+    targets = label_binarize(Y, classes=range(4)) - 0.25
+    expected = 4 / 2 * mean_squared_error(targets, LOGITS)  # a mean over classes too
+    assert losses.squared(LOGITS, Y) == pytest.approx(expected, rel=1e-5)
 
 
 def test_to_uniform_is_the_divergence_from_uniform():
