@@ -31,6 +31,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "perceptron": Perceptron,
     "convnet": ConvNet,
 }
+GRADIENTS = 2**28  # numbers in the gradients that are held at once: 1 GiB
 CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
 LOSSES = {"cross_entropy": losses.cross_entropy, "squared": losses.squared}
 _NOISE, _KERNEL, _TRAIN, _IND, _OOD = range(200, 205)  # what a key is for
@@ -225,6 +226,8 @@ def kernel_drifts(preset: Preset, feature_fn, initial, final, data: Data):
     """Drift of each layer's trace kernel, and its alignment with the labels."""
     x, y = data.x[: preset.kernel], data.y[: preset.kernel]
     shapes = jax.eval_shape(feature_fn, initial, x)
+    parameters = sum(a.size for a in jax.tree.leaves(initial))
+    block = max(1, min(len(x), GRADIENTS // parameters))
     drifts = {}
     for layer, shape in shapes.items():
         dim = math.prod(shape.shape[1:])
@@ -235,7 +238,7 @@ def kernel_drifts(preset: Preset, feature_fn, initial, final, data: Data):
             directions = math.sqrt(dim) * jnp.eye(dim)
         start, end = (
             ntk.sketched_kernel(
-                feature_fn, variables, layer, x, directions=directions, batch_size=10
+                feature_fn, variables, layer, x, directions=directions, batch_size=block
             )
             for variables in (initial, final)
         )
