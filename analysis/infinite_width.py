@@ -92,6 +92,17 @@ def kernels(
     return Kernels(both[..., 0], both[..., 1])
 
 
+def initial_variance(
+    network: Perceptron | ConvNet, x: Images, *, batch_size: int = 64
+) -> Float[np.ndarray, " image"]:
+    """K(x, x) of each image: the variance of an output at initialisation."""
+    one = jax.vmap(lambda a: _block(network, a[None], a[None])[0])
+    with jax.enable_x64(True):
+        # The second set is of one image, and is not looked at.
+        both = assemble(lambda a, _: one(a), x, x[:1], batch_size)
+    return both[:, 0, 0]
+
+
 @partial(jax.jit, static_argnums=0)
 def _block(network, x1, x2):
     mean, std = (
@@ -214,13 +225,26 @@ def fit(
 
 
 def score(
-    network: Perceptron | ConvNet, state: State, x: Images, *, batch_size: int = 64
+    network: Perceptron | ConvNet,
+    state: State,
+    x: Images,
+    *,
+    relative: bool = False,
+    batch_size: int = 64,
 ) -> Float[np.ndarray, " image"]:
-    """E‖f_t(x) − f_0(x)‖²: what moves much is in-distribution."""
+    """E‖f_t(x) − f_0(x)‖²: what moves much is in-distribution.
+
+    Args:
+      relative: divide by E‖f_0(x)‖² = c K(x, x), because either grows with contrast.
+    """
     size = max(1, 2**22 // len(state.train))  # images whose Θ(x, X) is held at once
     parts = []
     for start in range(0, len(x), size):
         part = x[start : start + size]
         ntk = kernels(network, part, state.train, batch_size=batch_size).ntk
-        parts.append(expected_squared_displacement(state.readout, ntk).total)
+        moved = expected_squared_displacement(state.readout, ntk).total
+        if relative:
+            variance = initial_variance(network, part, batch_size=batch_size)
+            moved = moved / (state.readout.labels.shape[1] * variance)
+        parts.append(moved)
     return np.concatenate(parts)

@@ -90,7 +90,10 @@ class LeNet(nn.Module):
 
 def max_pool_2x2(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
     """2×2 max-pooling; an odd last row or column is left out, as in PyTorch."""
-    # Reshape and max: on a CPU its gradient is faster than `reduce_window`'s.
+    # Reshape and compare: on a CPU its gradient is faster than `reduce_window`'s. Not
+    # `x.max(axis)`, whose derivative looks for the x that equals the maximum: XLA may
+    # compute x anew for it, to another last bit, and then none does.
     b, h, w, c = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2]
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])

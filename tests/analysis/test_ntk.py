@@ -26,8 +26,10 @@ def conv():
 
 
 @needs_ntk
-@pytest.mark.parametrize("layer", ["conv1", "conv2", "fc1", "logits"])
-@pytest.mark.parametrize("axes", ["trace", "full"])
+@pytest.mark.parametrize(
+    ("layer", "axes"),
+    [("conv1", "trace"), ("conv2", "full"), ("fc1", "diagonal"), ("logits", "trace")],
+)
 def test_both_routes_agree(conv, layer, axes):
     feature_fn, variables, x = conv
     args = (feature_fn, variables, layer, x, x[:2])
@@ -141,9 +143,9 @@ def test_the_sketch_is_exact_for_a_basis_and_else_unbiased(conv, layer):
     np.testing.assert_allclose(sketch(basis), exact, rtol=1e-4, atol=1e-5)
     single = np.stack(
         [sketch(v[None], x) for v in jax.random.rademacher(
-            jax.random.key(0), (200, dim), jnp.float32)]
+            jax.random.key(0), (100, dim), jnp.float32)]
     )  # fmt: skip
-    error = single.std(0) / np.sqrt(200)
+    error = single.std(0) / np.sqrt(100)
     assert (np.abs(single.mean(0) - exact) < 4.5 * error + 1e-5).all()
 
 
