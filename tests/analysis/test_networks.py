@@ -15,7 +15,7 @@ def test_ntk_parametrisation():
     variables = model.init(jax.random.key(0), X)
     f = (np.asarray(X).reshape(4, -1) - 0.5) / 0.25
     for k, layer in enumerate(("fc1", "fc2", "logits")):
-        p = variables["params"][layer]
+        p = jax.tree.map(np.asarray, variables["params"][layer])
         f = WEIGHT_STD / np.sqrt(f.shape[1]) * f @ p["kernel"] + BIAS_STD * p["bias"]
         f = np.maximum(f, 0) if k < 2 else f
     np.testing.assert_allclose(model.apply(variables, X), f, rtol=1e-4, atol=1e-5)
@@ -62,4 +62,4 @@ def test_compiled_derivatives_are_those_op_by_op():
 
 def test_other_shapes_are_an_error():
     with pytest.raises(InputError, match=r"x\[..., None\]"):
-        Perceptron().init(jax.random.key(0), X[..., 0])
+        Perceptron().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
