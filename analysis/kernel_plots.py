@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from analysis.plots import COLORS
 
@@ -67,8 +68,8 @@ def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figur
         guide = top * np.sqrt(widths[0] / np.array(widths))
         ax.plot(widths, guide, ":", color="black", label="∝ 1/√width")
         ax.set(title=title, xlabel="width", xscale="log", yscale="log")
-        ax.set_xticks(widths, list(map(str, widths)), minor=False)
-        ax.minorticks_off()
+        ax.set_xticks(widths, list(map(str, widths)))
+        ax.xaxis.set_minor_locator(NullLocator())
     axes[0].legend(fontsize="small")
     return figure
 
@@ -109,11 +110,11 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
         bottom.set(xlabel="width", xscale="log")
         for ax in (top, bottom):
             ax.set_xticks(widths, list(map(str, widths)))
-            ax.minorticks_off()
+            ax.xaxis.set_minor_locator(NullLocator())
     axes[0, 0].set_ylabel("AUROC")
     axes[1, 0].set_ylabel("share of FSSD²")
     # Of the last layer, which has the most lines.
-    axes[0, -1].legend(fontsize="x-small")
+    axes[0, -1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     axes[1, 0].legend(fontsize="x-small")
     return figure
 
