@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -183,6 +184,14 @@ def tree_digest(tree: Any) -> str:
     """Digest of a pytree's structure and of every array's bytes."""
     leaves, structure = jax.tree.flatten(tree)
     return digest(np.frombuffer(str(structure).encode(), np.uint8), *leaves)
+
+
+def need_neural_tangents() -> None:
+    """Raise `InputError` at once, not after the training, if it cannot be imported."""
+    try:
+        import_module("analysis.neural_tangents_compat")
+    except ImportError as error:
+        raise InputError(str(error)) from error
 
 
 def writable(folder: Path) -> Path:

@@ -13,10 +13,11 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.neighbors import NearestNeighbors
 
 import fssd_jax
-from analysis import ntk
+from analysis import infinite_width, ntk
 from analysis.kernel_regression import (
     FrozenForm,
     PathForm,
+    Terms,
     decompose,
     displacement,
     make_gradient_fn,
@@ -24,8 +25,9 @@ from analysis.kernel_regression import (
 from analysis.networks import ConvNet, Perceptron
 from fssd_jax import losses, metrics, train
 from fssd_jax.data.benchmarks import Benchmark
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.fssd import distances
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "perceptron": Perceptron,
@@ -75,7 +77,9 @@ def draw(benchmark: Benchmark, preset: Preset, seed: int) -> Data:
 
     chosen = some(_TRAIN, benchmark.train.x, preset.train)
     ind, ood = benchmark.test.x, next(iter(benchmark.ood.values())).x
-    points = [some(_IND, ind, preset.points), some(_OOD, ood, preset.points)]
+    # As many of both, because whoever reads the points divides them in the middle.
+    count = min(preset.points, len(ind), len(ood))
+    points = [some(_IND, ind, count), some(_OOD, ood, count)]
     x = as_float(benchmark.train.x[chosen])
     return Data(
         benchmark,
@@ -151,7 +155,7 @@ def measure(setup: Setup, data: Data, seed: int, width: int):
     ]
     terms = decompose(feature_fn, initial, final, stars[1], data.points)
     sizes = {
-        "fssd": np.sqrt(np.maximum(sum(terms), 0)),
+        "fssd": map_batches(_distances, feature_fn, final, stars[1], data.points),
         "displacement": np.sqrt(terms.moved),
         **{name: _sizes(form) for name, form in found.forms.items()},
         "cross": terms.cross,
@@ -177,11 +181,12 @@ def measure(setup: Setup, data: Data, seed: int, width: int):
             f"relative_error_{name}": relative_error(form[layer], moved[layer])
             for name, form in found.forms.items()
         }
-        layers[layer] |= compare(of_layer)
-        whole = np.sum(terms, axis=0)[:, k].sum()
-        for name, term in terms._asdict().items():
-            layers[layer][f"{name}_share"] = float(term[:, k].sum() / whole)
-        layers[layer] |= drifts[layer]
+        layers[layer] |= compare(of_layer) | shares(terms, k) | drifts[layer]
+        # o = (F_0(x) − F*_0) + (F*_0 − F*_T): the singularity moves, too.
+        centers = [np.asarray(star.center[layer]) for star in stars]
+        layers[layer]["singularity_moved"] = float(
+            np.linalg.norm(centers[1] - centers[0])
+        )
     benchmark = data.benchmark
     logit_fn = fssd_jax.make_logit_fn(found.model)
     facts = {
@@ -197,8 +202,28 @@ def measure(setup: Setup, data: Data, seed: int, width: int):
     return facts, sizes
 
 
-def compare(sizes: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
-    """Of one layer: correlations with FSSD and with ‖Δ‖, and AUROC as a detector."""
+def shares(terms: Terms, k: int) -> dict[str, float]:
+    """Each term's share of the sum of FSSD², of all points and of each set."""
+    out = {}
+    for ending, part in parts(len(terms.moved)).items():
+        whole = np.sum(terms, axis=0)[part, k].sum()
+        for name, term in terms._asdict().items():
+            out[f"{name}_share{ending}"] = float(term[part, k].sum() / whole)
+    return out
+
+
+def parts(count: int) -> dict[str, slice]:
+    """All points, the in-distribution half, and the OoD half."""
+    half = count // 2
+    return {"": slice(None), "_ind": slice(half), "_ood": slice(half, None)}
+
+
+def compare(sizes: dict[str, np.ndarray]) -> dict[str, float | list[float] | None]:
+    """Of one layer: correlations with FSSD and with ‖Δ‖, and AUROC as a detector.
+
+    A correlation over both sets together may have the sign of the gap between them, so
+    it is given within each set, too. It is None where a size is constant.
+    """
     out = {}
     for name, size in sizes.items():
         half = len(size) // 2
@@ -206,11 +231,19 @@ def compare(sizes: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
         out[f"auroc_{name}"] = found.auroc
         out[f"auroc_{name}_ci95"] = list(found.auroc_ci95)
         for target, ending in (("fssd", ""), ("displacement", "_displacement")):
-            if name not in ("fssd", "displacement"):
+            if name in ("fssd", target):
+                continue
+            for of, part in parts(len(size)).items():
+                pair = size[part], sizes[target][part]
                 for kind, correlation in CORRELATIONS.items():
-                    r, _ = correlation(size, sizes[target])
-                    out[f"{kind}_{name}{ending}"] = float(r)
+                    varies = min(map(np.ptp, pair)) > 0
+                    r = float(correlation(*pair)[0]) if varies else None
+                    out[f"{kind}_{name}{ending}{of}"] = r
     return out
+
+
+def _distances(feature_fn, variables, singularity, x):
+    return distances(singularity, feature_fn(variables, x))
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -252,9 +285,6 @@ def kernel_drifts(preset: Preset, feature_fn, initial, final, data: Data):
 
 def infinite(model, data: Data, time: float) -> np.ndarray:
     """√E‖Δ‖² of the logits of the infinitely wide network [image, 1]."""
-    # Here, because all else works without neural-tangents.
-    from analysis import infinite_width
-
     train_kernels = infinite_width.kernels(model, data.x)
     targets = np.eye(model.num_classes)[data.y] - 1 / model.num_classes  # as the loss
     (readout,) = infinite_width.readouts(train_kernels, targets, [time])

@@ -9,10 +9,14 @@ from sklearn.metrics import roc_auc_score
 
 from experiments import kernel_forms, kernel_regression
 from experiments.kernel_forms import compare, relative_error
+from fssd_jax.data import load
+from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.pipeline import as_float
 
 
 def main(tmp_path, *args):
     fixed = ["--preset", "tiny", "--benchmark", "digits", "--out", str(tmp_path)]
+    fixed += [] if "--rate" in args else ["--rate", "0.1"]
     return kernel_regression.main([*fixed, *args])
 
 
@@ -33,8 +37,19 @@ def test_tiny(tmp_path, network, widths, monkeypatch):
             assert of["auroc_fssd"] == pytest.approx(roc_auc_score(inside, fssd))
             assert of["pearson_frozen"] == pytest.approx(pearsonr(fssd, frozen)[0])
             assert of["spearman_frozen"] == pytest.approx(spearmanr(fssd, frozen)[0])
-            shares = [of[f"{t}_share"] for t in ("moved", "cross", "offset")]
-            assert sum(shares) == pytest.approx(1, abs=1e-4)
+            half = len(fssd) // 2
+            expected = pearsonr(fssd[half:], frozen[half:])[0]
+            assert of["pearson_frozen_ood"] == pytest.approx(expected)
+            moved, offset = (
+                scores[f"{width}/{n}"][:half, k] ** 2
+                for n in ("displacement", "offset")
+            )
+            cross = scores[f"{width}/cross"][:half, k]
+            # FSSD by its own function, not by the sum of its terms.
+            square = fssd[:half] ** 2
+            np.testing.assert_allclose(moved + cross + offset, square, rtol=1e-3)
+            share = moved.sum() / square.sum()
+            assert of["moved_share_ind"] == pytest.approx(share, rel=1e-3)
             # Along the step the kernel is integrated better than from its start.
             assert of["relative_error_quadrature"] < of["relative_error_path"] < 0.2
             assert of["relative_error_path"] < of["relative_error_frozen"]
@@ -54,7 +69,10 @@ def test_infinite_width_is_told_of_the_logits(tmp_path):
     (path,) = (tmp_path / "kernel_regression").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     layers = facts["widths"]["8"]["layers"]
-    assert 0 <= layers["logits"]["auroc_infinite"] <= 1
+    with np.load(path / "scores.npz") as sizes:
+        moved, expected = (sizes[f"8/{n}"][:, -1] for n in ("displacement", "infinite"))
+    # The times are the same, though a network so narrow is not the limit.
+    assert 0.5 < np.sqrt(np.mean(expected**2) / np.mean(moved**2)) < 2
     assert "auroc_infinite" not in layers["fc1"]
     assert "relative_error_quadrature" not in layers["fc1"]
 
@@ -62,8 +80,26 @@ def test_infinite_width_is_told_of_the_logits(tmp_path):
 def test_several_seeds_are_one_table(tmp_path, capsys):
     args = ["--widths", "4", "--nodes", "0", "--seeds", "0", "1", "--steps", "2"]
     assert main(tmp_path, *args) == 0
-    assert len(list((tmp_path / "kernel_regression").iterdir())) == 2
+    files = list((tmp_path / "kernel_regression").iterdir())
+    assert sum(path.is_dir() for path in files) == 2
+    assert sorted(p.suffix for p in files if p.is_file()) == [
+        *(".csv", ".json", ".md", ".tex"),
+    ]
     assert "seed 0, 1" in capsys.readouterr().out
+    # Another rate: nothing is used again.
+    parts = set((tmp_path / "scores").iterdir())
+    assert main(tmp_path, *args, "--rate", "0.5") == 0
+    assert len(set((tmp_path / "scores").iterdir()) - parts) == 2
+
+
+def test_both_sets_are_of_one_size():
+    """However few images a set has: the digits' test set has 360."""
+    preset = kernel_forms.Preset({}, 20, 500, *(1, 10, 5, 2, 2))
+    data = kernel_forms.draw(load_benchmark("digits"), preset, 0)
+    assert len(data.points) == 720
+    test = {image.tobytes() for image in as_float(load("digits", "test").x)}
+    inside = [image.tobytes() in test for image in data.points]
+    assert all(inside[:360])
 
 
 def test_comparisons():
@@ -73,10 +109,25 @@ def test_comparisons():
     assert found["pearson_path"] == pytest.approx(1)
     assert found["spearman_path_displacement"] == pytest.approx(1)
     assert found["pearson_path_displacement"] < 0.999
+    gap = np.r_[np.zeros(20), np.ones(20)]  # Simpson: within the sets the sign turns
+    slopes = compare({"fssd": 2 * gap + fssd, "path": 2 * gap - fssd,
+                      "displacement": fssd, "still": np.ones(40)})  # fmt: skip
+    assert slopes["pearson_path"] > 0.5
+    assert slopes["pearson_path_ind"] == pytest.approx(-1)
+    assert slopes["pearson_still"] is None
     assert relative_error(np.array([[3.0, 4.0]]), np.array([[3.0, 0.0]])) == 4 / 3
 
 
-@pytest.mark.parametrize("args", [["--widths", "0"], ["--steps", "0"], ["--rate", "0"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--widths", "0"],
+        ["--steps", "0"],
+        ["--rate", "0"],
+        ["--nodes", "-1"],
+        ["--seeds"],
+    ],
+)
 def test_mistakes_are_one_line(tmp_path, capsys, args):
     assert main(tmp_path, *args) == 1
     assert args[0] in capsys.readouterr().err
