@@ -17,7 +17,7 @@ class Concentration(NamedTuple):
     # Root mean squared ‖F(x) − F*‖ / ‖F*‖: 0 where all features are the singularity;
     # 1 is as far from it as the origin.
     distance: np.ndarray
-    cosine: np.ndarray  # mean cosine of the angle between F(x) and F*
+    cosine: np.ndarray  # mean cosine of the angle between F(x) and F*; 0 if F(x) = 0
 
 
 def concentration(
@@ -29,8 +29,8 @@ def concentration(
 ) -> Concentration:
     """The claim of Figure 3, F_0(x) ≈ F*, measured.
 
-    Both numbers are free of the scale of the features. Compare with those of the
-    images themselves, flattened, about the mean of the noise: a network inherits them.
+    Both numbers are free of the scale of the features, not of where their origin is.
+    Compare with those of what the network is given, the normalised pixels.
 
     Args:
       feature_fn: the layers.
@@ -52,7 +52,10 @@ def _measures(feature_fn, variables, singularity, x) -> Float[Array, "2 batch la
     rows = []
     for layer, center in singularity.center.items():
         f, length = features[layer], jnp.linalg.norm(center)
-        cosine = f @ center / (norm(f) * length)
+        lengths = norm(f) * length
+        cosine = jnp.where(
+            lengths > 0, f @ center / jnp.where(lengths > 0, lengths, 1), 0
+        )
         rows.append(
             jnp.stack([jnp.square(f - center[None]).sum(-1) / length**2, cosine])
         )

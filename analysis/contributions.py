@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from analysis.dynamics import LossFn
+from analysis.kernel_regression import check_sgd, in_turn, sgd_error
 from fssd_jax import checks
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.features import FeatureFn, Variables, pool
@@ -90,18 +91,23 @@ class Contributions:
         rate: float,
     ):
         self._of_step = partial(contributions, feature_fn, loss_fn)
+        self._loss_fn, self._seen = loss_fn, 0
         self._layer, self._rate = layer, rate
         self._x, self._directions = as_float(x), np.asarray(directions)
         self._number = {image.tobytes(): i for i, image in enumerate(as_float(train))}
         self._total = np.zeros((len(x), len(train)))
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
+        x = as_float(x)
         try:
-            numbers = [self._number[image.tobytes()] for image in as_float(x)]
+            numbers = [self._number[image.tobytes()] for image in x]
         except KeyError:
             raise checks.InputError(
                 f"step {step} has an image that is not among the training images given"
             ) from None
+        self._seen = in_turn(step, self._seen)
+        error = _step_error(self._loss_fn, before, after, x, y, self._rate)
+        check_sgd(step, self._rate, error)
         found = self._of_step(
             before, self._layer, self._x, self._directions, x, y, self._rate
         )
@@ -111,3 +117,11 @@ class Contributions:
     def value(self) -> np.ndarray:
         """[point, n]: what each training image added to ⟨F_T(x) − F_0(x), v⟩."""
         return self._total.copy()
+
+
+@partial(jax.jit, static_argnums=0)
+def _step_error(loss_fn, before, after, x, y, rate):
+    def mean_loss(params):
+        return loss_fn({**before, "params": params}, x, y).mean()
+
+    return sgd_error(before, after, jax.grad(mean_loss)(before["params"]), rate)

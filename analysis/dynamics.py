@@ -58,7 +58,7 @@ class Record(NamedTuple):
 
 
 def log_steps(total: int, count: int) -> list[int]:
-    """At most `count` different step numbers from 0 to `total`, about log-spaced."""
+    """About `count` different steps, log-spaced: 0, 1, … and `total` are among them."""
     checks.at_least_one("total", total)
     spaced = np.geomspace(1, total, max(count - 1, 1))
     return sorted({0, total, *np.rint(spaced).astype(int).tolist()})
@@ -68,7 +68,8 @@ def make_loss_fn(model: nn.Module, **call_kwargs) -> LossFn:
     """Cross-entropy of each example, without dropout unless `call_kwargs` ask for it.
 
     With BatchNorm in training mode give `train=True, mutable=["batch_stats"]`; the loss
-    of an example then depends on its batch-mates, as it does in training.
+    of an example then depends on its batch-mates, so all images of a gradient must be
+    in one batch: `batch_size` no less than their number.
     """
 
     def loss_fn(variables, x, y):
@@ -150,9 +151,10 @@ class Recorder:
     """Follows a training run at chosen steps; `records` has a `Record` for each.
 
     Called as `recorder(step, before, after, x, y)` after every step, which is what
-    `fssd_jax.train.train(on_step=...)` does; the steps not asked for cost nothing. The
-    state after the last step is recorded by `recorder(total, variables)`, without the
-    parts of a step. Memory is that of one batch, and of what is kept.
+    `fssd_jax.train.train(on_step=...)` does. A step of your own must not donate the
+    variables before it. The state after the last step is recorded by `recorder(total,
+    variables)`, without the parts of a step. Memory is that of one batch, and of what
+    is kept.
 
     Args:
       feature_fn: the layers to follow, without dropout.

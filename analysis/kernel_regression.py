@@ -9,10 +9,10 @@ integral along each step it is exact: Bell et al. 2023, arXiv:2308.00824).
 
 Frozen form: u = Σ_t η J_0(X_B)ᵀ ∂L_B is summed up during training, and then
 −Σ_m Θ_0(x, x_m) ν_m = −J_0(x) u. Time is linear in training steps and test points, and
-memory is that of the parameters.
+memory is that of the parameters, once for each layer.
 
-Both follow a training run: `train(..., on_step=form)`, or a call after each step of a
-loop of yours.
+Both follow a training run from its first step: `train(..., on_step=form)`, or a call
+after each step of a loop of yours, whose step must not donate the variables before it.
 """
 
 from collections import Counter, OrderedDict
@@ -57,6 +57,7 @@ class PathForm:
         self._feature_fn = feature_fn
         self._batches = list(padded_batches(x, batch_size, "points", unit_range=False))
         self._totals: list[Features | None] = [None] * len(self._batches)
+        self._seen = 0
         self._rule = ((0.0, 1.0),)
         if nodes:
             at, weight = np.polynomial.legendre.leggauss(nodes)
@@ -64,6 +65,7 @@ class PathForm:
             self._rule = tuple(map(tuple, on_unit.tolist()))
 
     def __call__(self, step: int, before: Variables, after: Variables, *_) -> None:
+        self._seen = in_turn(step, self._seen)
         for i, (x, _) in enumerate(self._batches):
             self._totals[i] = _add_step(
                 self._feature_fn, self._rule, self._totals[i], before, after, x
@@ -150,26 +152,23 @@ class FrozenForm:
     ):
         self._feature_fn, self._gradient_fn = feature_fn, gradient_fn
         self._initial, self._rate, self._total = initial, rate, None
+        self._seen = 0
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
-        rate = self._rate(step) if callable(self._rate) else self._rate
+        self._seen = in_turn(step, self._seen)
+        rate = float(self._rate(step) if callable(self._rate) else self._rate)
         self._total, error = _add_pullback(
             self._feature_fn,
             self._gradient_fn,
             self._total,
             self._initial,
-            (before, after),
+            before,
+            after,
             x,
             y,
             rate,
         )
-        if not error < TOLERANCE:
-            raise checks.InputError(
-                f"step {step} is not −{rate:g}·∇L, it differs by {float(error):.1%}: "
-                "the frozen form is for plain SGD, with this learning rate, without "
-                "momentum, weight decay, dropout or BatchNorm in training; PathForm is "
-                "for any"
-            )
+        check_sgd(step, rate, error)
 
     def value(self, x, batch_size: int = 64) -> OrderedDict[str, np.ndarray]:
         """−Σ_m Θ_0(x, x_m) ν_m of every layer [n, dim]; linear in the points."""
@@ -184,20 +183,45 @@ class FrozenForm:
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _add_pullback(feature_fn, gradient_fn, total, initial, states, x, y, rate):
+def _add_pullback(feature_fn, gradient_fn, total, initial, before, after, x, y, rate):
     """u with one batch more, and how far the step is from −η∇L, relative to it."""
-    before, after = states
     gradient, by_feature = gradient_fn(before, x, y)
+    error = sgd_error(before, after, gradient, rate)
+    added = jax.tree.map(lambda g: rate * g, pull(feature_fn, initial, by_feature, x))
+    total = added if total is None else jax.tree.map(jnp.add, total, added)
+    return total, error
+
+
+def sgd_error(before: Variables, after: Variables, gradient, rate) -> Float[Array, ""]:
+    """‖step − (−η∇L)‖ / ‖η∇L‖, less what rounding can do to it."""
     expected = {name: jax.tree.map(jnp.zeros_like, v) for name, v in before.items()}
     expected["params"] = jax.tree.map(lambda g: -rate * g, gradient)
     gap = jax.tree.map(lambda a, b, e: (a - b) - e, after, before, expected)
     # A step is known up to the rounding of the parameters that it changed.
-    rounding = 4 * jnp.finfo(jnp.result_type(rate)).eps * _size(before)
-    error = jnp.maximum(_size(gap) - rounding, 0) / _size(expected)
+    epsilon = jnp.finfo(jnp.result_type(*jax.tree.leaves(gradient))).eps
+    excess = jnp.maximum(_size(gap) - 4 * epsilon * _size(before), 0)
+    # At rate 0 nothing may change.
+    return jnp.where(excess > 0, excess / _size(expected), 0)
 
-    added = jax.tree.map(lambda g: rate * g, pull(feature_fn, initial, by_feature, x))
-    total = added if total is None else jax.tree.map(jnp.add, total, added)
-    return total, error
+
+def check_sgd(step: int, rate: float, error) -> None:
+    """Raise `InputError` if a step was not one of plain SGD."""
+    if not error < TOLERANCE:
+        raise checks.InputError(
+            f"step {step} is not −{rate:g}·∇L, it differs by {float(error):.1%} of it: "
+            "this is for plain SGD, with this learning rate, without momentum, weight "
+            "decay, dropout or BatchNorm in training; PathForm is for any"
+        )
+
+
+def in_turn(step: int, seen: int) -> int:
+    """The number of steps seen, with this one; `InputError` if one was left out."""
+    if step != seen:
+        raise checks.InputError(
+            f"called for step {step} after {seen} steps: the sum goes over all steps "
+            "from 0 on, so a run that was resumed, or begun before, cannot be followed"
+        )
+    return seen + 1
 
 
 @partial(jax.jit, static_argnums=0)

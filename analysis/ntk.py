@@ -74,8 +74,9 @@ def sketched_kernel(
     """Estimate of the trace kernel, 1/(s·dim) Σ_v ⟨J(x)ᵀv, J(x')ᵀv⟩, for wide layers.
 
     Unbiased if E vvᵀ = I, as of `jax.random.rademacher` (Hutchinson 1990); all images
-    share the directions. Exact for the rows of √dim · I. It costs s gradients an image,
-    whatever the layer's width.
+    share the directions. Exact for the rows of √dim · I. It costs s gradients an image
+    and block, whatever the layer's width; a block's gradients, batch × parameters
+    numbers on either side, are held at once.
     """
     block = partial(_sketched, feature_fn, layer, variables)
     total = sum(assemble(partial(block, v), x1, x2, batch_size) for v in directions)

@@ -47,7 +47,7 @@ OVER, LATE = "memory", "time"  # why a measurement was stopped
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    sizes: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512, 4096, 10_000)
+    sizes: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512, 4096, 9984)
     """Training images, and as many test images; each method goes up until it fails."""
     memory: float = 16
     """GiB, of the process; a method that needs more has reached its end."""
@@ -97,7 +97,7 @@ def work(method: str, count: int) -> dict[str, float]:
     feature_fn = fssd_jax.make_feature_fn(model, [LAYER])
     if method == "kernel-free":
         compute = partial(kernel_free, feature_fn, variables)
-        first = min(count, BATCH)
+        first = min(count, 2 * BATCH)  # of which the second is added to the first
     else:
         size = count if method == "explicit" else min(count, 8)
         compute = partial(explicit, feature_fn, variables, size=size)

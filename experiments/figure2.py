@@ -63,6 +63,7 @@ def run(config: Config) -> dict[str, Any]:
     facts = {
         "benchmark": benchmark.name,
         **{f: getattr(config, f) for f in ("epochs", "seed", "probes", "gradient")},
+        "data": [d.sha256 for d in (benchmark.train, benchmark.test)],
         "steps": [r.step for r in records],
         "layers": {layer: summary(records, k) for k, layer in enumerate(layers)},
         "versions": common.versions(),
@@ -75,6 +76,7 @@ def run(config: Config) -> dict[str, Any]:
     path = path.with_name(f"{path.name}-{digest}")
     shown = spread_out(records, 5)
     with common.results_folder(path) as target:
+        common.write_json(target / "config.json", options)
         common.write_json(target / "metrics.json", facts)
         np.savez_compressed(target / "dynamics.npz", **arrays(records))  # pyright: ignore[reportArgumentType]
         plots.save(scatter(records, shown), target / "figure2a")
@@ -134,10 +136,16 @@ def _of_layer(record: Record, quantity: str, k: int) -> dict[str, np.ndarray]:
 
 
 def summary(records: list[Record], k: int) -> dict[str, Any]:
-    """quantity → set → quartiles at each moment, and the AUROC of the quantity."""
+    """quantity → set → quartiles at each moment, and the AUROC of the quantity.
+
+    "moved" is by the step that the optimiser took, which the end does not have.
+    """
     found: dict[str, Any] = {}
-    for quantity in QUANTITIES:
-        of_steps = [_of_layer(r, quantity, k) for r in records]
+    for quantity in (*QUANTITIES, "moved"):
+        of_steps = [
+            _of_layer(r, quantity, k)
+            for r in (records[:-1] if quantity == "moved" else records)
+        ]
         found[quantity] = {
             name: np.percentile([of[name] for of in of_steps], [25, 50, 75], axis=1).T
             for name in of_steps[0]

@@ -33,7 +33,7 @@ from fssd_jax.fssd import distances
 from fssd_jax.models import MLP, LeNet
 
 NETWORKS = {"lenet": LeNet, "mlp": MLP}
-PIXELS = "pixels"
+PIXELS, NORMALISED = "pixels", "normalised pixels"
 _NOISE, _IND, _OOD = range(300, 303)  # what a key is for
 
 
@@ -72,9 +72,11 @@ def run(config: Config) -> dict[str, Any]:
     )
     layers_fn = fssd_jax.make_feature_fn(model)
 
+    mean, std = (np.asarray(a, np.float32) for a in (benchmark.mean, benchmark.std))
+
     def feature_fn(variables, x):
-        pixels = OrderedDict([(PIXELS, x)])
-        return OrderedDict([*pixels.items(), *layers_fn(variables, x).items()])
+        pixels = ((PIXELS, x), (NORMALISED, (x - mean) / std))
+        return OrderedDict([*pixels, *layers_fn(variables, x).items()])
 
     found = [measure(feature_fn, model, sets, seed) for seed in config.seeds]
     facts = {
@@ -82,6 +84,7 @@ def run(config: Config) -> dict[str, Any]:
         "network": repr(model),
         "seeds": config.seeds,
         "images": config.images,
+        "data": [benchmark.test.sha256, ood.sha256],
         "layers": {layer: [of[layer] for of in found] for layer in found[0]},
         "versions": common.versions(),
         "device": common.device(),
@@ -95,6 +98,7 @@ def run(config: Config) -> dict[str, Any]:
         feature_fn, model, sets, config.seeds[0], f"{pair}, before training"
     )
     with common.results_folder(path) as target:
+        common.write_json(target / "config.json", dataclasses.asdict(config))
         common.write_json(target / "metrics.json", facts)
         for ending, as_text in tables.FORMATS.items():
             (target / f"metrics.{ending}").write_text(as_text(sheet))
@@ -153,8 +157,8 @@ def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
             f"{len(facts['seeds'])} networks, {facts['images']:,} images of each set. "
             "Distance: root mean squared ‖F(x) − F*‖ / ‖F*‖, 0 in one point; cosine: "
             "mean, with F*, 1 in one direction. AUROC of FSSD before training: far "
-            "from 0.5, the sets are told apart already. Pixels are raw, the layers see "
-            "them normalised.",
+            "from 0.5, the sets are told apart already. The layers see the normalised "
+            "pixels.",
         ],
     )
 

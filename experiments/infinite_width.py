@@ -55,6 +55,7 @@ def run(config: Config) -> dict[str, Any]:
         raise InputError(
             "--train and --points: 2 or more; --seeds and --times: one or more"
         )
+    common.need_neural_tangents()
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     preset = Preset({}, config.train, config.points, *(1, 1, 1, 0, 0))
     networks = {
@@ -91,6 +92,7 @@ def run(config: Config) -> dict[str, Any]:
     folder = common.writable(config.out / "infinite_width")
     sheet = to_sheet(facts, config.times)
     with common.results_folder(folder / f"{benchmark.name}-{digest}") as target:
+        common.write_json(target / "config.json", _plain(config))
         common.write_json(target / "metrics.json", facts)
         for ending, as_text in tables.FORMATS.items():
             (target / f"metrics.{ending}").write_text(as_text(sheet))
@@ -105,7 +107,7 @@ def of_network(name: str, network, data: Data, times) -> dict[str, np.ndarray]:
     targets = infinite_width.centred_one_hot(data.y, network.num_classes)
     ntk = infinite_width.kernels(network, data.points, data.x).ntk
     initial = infinite_width.initial_variance(network, data.points)
-    scores = {}
+    scores = {f"{name}, K(x, x)": initial}
     readouts = infinite_width.readouts(train, targets, list(times))
     for time, readout in zip(times, readouts, strict=True):
         squares = infinite_width.expected_squared_displacement(readout, ntk)
@@ -133,7 +135,8 @@ def without_network(data: Data, num_classes: int) -> dict[str, np.ndarray]:
     targets = infinite_width.centred_one_hot(data.y, num_classes)
     for length in LENGTHS:
         gamma = 1 / (2 * (length * median) ** 2)
-        model = KernelRidge(alpha=1e-3, kernel="rbf", gamma=gamma).fit(train, targets)
+        model = KernelRidge(kernel="rbf", gamma=gamma).set_params(alpha=1e-3)
+        model.fit(train, targets)
         moved = np.linalg.norm(model.predict(points), axis=1)
         scores[f"RBF regression, ℓ = {length:g} medians"] = moved
     return scores
@@ -147,7 +150,8 @@ def to_sheet(facts: dict[str, Any], times) -> tables.Sheet:
         for name in ("perceptron", "convnet")
         for what in MEASURES
     ]
-    timeless = [n for n in cells if not n.startswith(("perceptron", "convnet"))]
+    timeless = [n for n in cells if n.count(",") < 2 and not n.endswith("medians")]
+    timeless += [n for n in cells if n.endswith("medians")]
     rows += [[f"control: {n}", cells[n], *[""] * (len(times) - 1)] for n in timeless]
     return tables.Sheet(
         f"{facts['benchmark']}: AUROC of the movement at infinite width",
@@ -160,6 +164,12 @@ def to_sheet(facts: dict[str, Any], times) -> tables.Sheet:
             "nothing is chosen by them.",
         ],
     )
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The options; an infinite time as text, because JSON has no such number."""
+    options = dataclasses.asdict(config)
+    return options | {"times": [f"{t:g}" for t in config.times]}
 
 
 def _cell(values: list[float]) -> str:

@@ -33,7 +33,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "perceptron": Perceptron,
     "convnet": ConvNet,
 }
-GRADIENTS = 2**28  # numbers in the gradients that are held at once: 1 GiB
+GRADIENTS = 2**28  # numbers in the gradients that are held at once: 1 GiB on a side
 CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
 LOSSES = {"cross_entropy": losses.cross_entropy, "squared": losses.squared}
 _NOISE, _KERNEL, _TRAIN, _IND, _OOD = range(200, 205)  # what a key is for

@@ -208,8 +208,8 @@ def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
         ["width", "layer", *COLUMNS],
         rows,
         [
-            f"{some['preset']['train']:,} training images, SGD of rate {some['rate']:g}; "
-            f"{some['preset']['points']} + {some['preset']['points']} test points. "
+            f"{some['preset']['train']:,} training images, {some['preset']['points']} "
+            f"test points of each set; SGD of rate {some['rate']:g}. "
             f"Accuracy in training and test {reached}. Errors are relative to the "
             "displacement; r: Pearson's, with FSSD, within each set; shares are of the "
             "mean of FSSD² within each set: offset + cross + moved = 1.",

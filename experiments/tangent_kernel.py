@@ -53,9 +53,9 @@ class Config:
     """Training images."""
     kernel: int = 100
     """Of them, those between which kernels are taken; and images of each test set."""
-    steps: int = 400
+    steps: int = 800
     """Of plain SGD with cross-entropy, in batches of 100; whole epochs."""
-    rate: float = 0.1
+    rate: float = 2.0
     """Learning rate."""
     moments: int = 8
     """Log-spaced steps at which the kernel is looked at."""
@@ -134,6 +134,7 @@ def run(config: Config) -> dict[str, Any]:
         "benchmark": benchmark.name,
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES},
         "steps": total,
+        "data": [d.sha256 for d in (benchmark.train, benchmark.test)],
         "train_accuracy": float(trained.history[-1, 1]),
         "layers": {layer: of_layer(one, kept, layer) for layer in model.feature_layers},
         "versions": common.versions(),
@@ -173,6 +174,7 @@ def of_layer(one: Run, kept: dict[int, Variables], layer: str) -> dict[str, Any]
         similar = ntk.mean_similarity(kernel, owns)
         found[name] = {
             "rbf": ntk.rbf_fit(distances, cosine, affine=True)._asdict(),
+            "plain_rbf": ntk.rbf_fit(distances, cosine)._asdict(),
             "auroc_similarity": metrics.auroc(raw[:half], raw[half:]),
             "auroc_cosine": metrics.auroc(similar[:half], similar[half:]),
             "mean_cosine": [float(s.mean()) for s in (similar[:half], similar[half:])],
@@ -237,14 +239,16 @@ def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
                 layer,
                 f"{of['drift'][-1]:.2f}",
                 *(f"{of['alignment'][i]:.2f}" for i in (0, -1)),
+                *(f"{part['plain_rbf']['r2']:.2f}" for part in (before, after)),
                 *(f"{part['rbf']['r2']:.2f}" for part in (before, after)),
-                *(f"{part['rbf']['length']:.1f}" for part in (before, after)),
+                *(f"{part['rbf']['spearman']:.2f}" for part in (before, after)),
                 *(f"{100 * part['auroc_cosine']:.1f}" for part in (before, after)),
                 *(f"{100 * part['auroc_similarity']:.1f}" for part in (before, after)),
             ]
         )
     pixels = 100 * next(iter(facts["layers"].values()))["auroc_pixels"]
-    pairs = ("alignment", "RBF R²", "ℓ", "AUROC, cosine", "AUROC, kernel")
+    pairs = ("alignment", "R² of RBF", "R² of a·RBF + b", "Spearman")
+    pairs += ("AUROC, cosine", "AUROC, kernel")
     return tables.Sheet(
         f"{facts['benchmark']}, {facts['network']} of width {facts['width']}: kernels",
         ["layer", "drift", *(f"{p}, {w}" for p in pairs for w in ("before", "after"))],
@@ -254,7 +258,8 @@ def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
             f"seed {facts['seed']}; before and after {facts['steps']} steps. AUROC in "
             "%, of the mean similarity to the training images: of the normalised "
             "kernel, and of the kernel. By the nearest of these training images in "
-            f"pixels: {pixels:.1f}. ℓ in pixels' units.",
+            f"pixels: {pixels:.1f}. RBF, and Spearman's correlation, of the normalised "
+            "kernel and ‖x − x_m‖, over the images of both test sets.",
         ],
     )
 
@@ -267,6 +272,7 @@ def write(config: Config, facts: dict[str, Any], examples: dict[str, Any]) -> No
     folder = common.writable(config.out / "tangent_kernel")
     sheet = to_sheet(facts)
     with common.results_folder(folder / name) as target:
+        common.write_json(target / "config.json", options)
         common.write_json(target / "metrics.json", facts)
         for ending, as_text in tables.FORMATS.items():
             (target / f"metrics.{ending}").write_text(as_text(sheet))

@@ -97,6 +97,7 @@ def train(
       snapshots: epochs after which the variables are kept, beside the last.
       on_step: called as `on_step(step, before, after, x, y)` after every step from 0
         on: the variables before and after it, and its batch (see `analysis.dynamics`).
+        A resumed run calls it from where it goes on.
       folder: where checkpoints go; it must belong to this configuration only.
       save_every: epochs between checkpoints (the last epoch is always saved).
       progress: whether to show a progress bar.

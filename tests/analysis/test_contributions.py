@@ -11,7 +11,7 @@ from analysis.kernel_regression import PathForm
 from analysis.networks import ConvNet
 from fssd_jax import InputError, make_feature_fn
 from fssd_jax.train import train
-from tests.analysis.test_dynamics import PROBE, X, Y, run, start
+from tests.analysis.test_dynamics import PROBE, X, Y, momentum, run, start
 from tests.conftest import Smooth
 
 RATE = 0.3
@@ -87,3 +87,29 @@ def test_an_image_from_elsewhere_is_an_error():
     form = Contributions(feature_fn, LOSS, "logits", PROBE, v, X[:5], RATE)
     with pytest.raises(InputError, match="not among the training images"):
         run(Smooth(), lambda epochs, steps: optax.sgd(RATE), form)
+
+
+def test_other_optimisers_are_an_error():
+    feature_fn = make_feature_fn(Smooth())
+    v = np.ones((len(PROBE), 3), np.float32)
+    form = Contributions(feature_fn, LOSS, "logits", PROBE, v, X, RATE)
+    with pytest.raises(InputError, match="plain SGD"):
+        run(Smooth(), momentum, form)
+    with pytest.raises(InputError, match="resumed"):
+        form(7, start(Smooth()), start(Smooth()), X, Y)
+
+
+def test_integer_images_are_scaled_as_everywhere():
+    feature_fn, variables = make_feature_fn(Smooth()), start(Smooth())
+    v = np.ones((len(PROBE), 3), np.float32)
+    whole = (255 * X).astype(np.uint8)
+    values = []
+    for images in (whole, whole / np.float32(255)):
+        form = Contributions(feature_fn, LOSS, "logits", PROBE, v, images, 0.0)
+        form(0, variables, variables, images, Y)
+        form = Contributions(feature_fn, LOSS, "logits", PROBE, v, images, RATE)
+        direction = descent(LOSS, variables, images, Y)["params"]
+        after = jax.tree.map(lambda p, d: p + RATE * d, variables["params"], direction)
+        form(0, variables, {"params": after}, images, Y)
+        values.append(form.value())
+    np.testing.assert_allclose(*values, rtol=1e-5)

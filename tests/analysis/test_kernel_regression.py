@@ -247,6 +247,35 @@ def test_frozen_form_refuses_dropout():
         form(0, initial, after, x, y)
 
 
+def test_frozen_form_with_a_schedule_that_begins_at_zero():
+    """At rate 0 nothing moves, and nothing is wrong with that."""
+    model = Smooth()
+    feature_fn = make_feature_fn(model)
+    gradient_fn = make_gradient_fn(model, feature_fn)
+    rates = np.array([0.0, 0.1, 0.2, 0.3], np.float32)
+    form = FrozenForm(feature_fn, gradient_fn, start(model), lambda step: rates[step])
+
+    def warm_up(epochs, steps):
+        return optax.sgd(lambda count: jnp.asarray(rates)[count])
+
+    run(model, warm_up, form)
+    assert np.all(np.isfinite(form.value(PROBE)["logits"]))
+    wrong = FrozenForm(feature_fn, gradient_fn, start(model), lambda step: 0.1)
+    with pytest.raises(InputError, match="plain SGD"):
+        run(model, warm_up, wrong)
+
+
+def test_a_run_is_followed_from_its_beginning():
+    feature_fn, variables = make_feature_fn(Smooth()), start(Smooth())
+    gradient_fn = make_gradient_fn(Smooth(), feature_fn)
+    for form in (
+        PathForm(feature_fn, PROBE),
+        FrozenForm(feature_fn, gradient_fn, variables, RATE),
+    ):
+        with pytest.raises(InputError, match="resumed"):
+            form(4, variables, variables, X, Y)
+
+
 def test_forms_that_followed_nothing_say_so():
     feature_fn = make_feature_fn(Smooth())
     gradient_fn = make_gradient_fn(Smooth(), feature_fn)

@@ -16,7 +16,7 @@ def test_it_runs(tmp_path):
     assert infinite_width.main([*args, str(tmp_path), *times]) == 0
     (path,) = (tmp_path / "infinite_width").iterdir()
     found = json.loads((path / "metrics.json").read_text())["auroc"]
-    assert len(found) == 2 * 3 * 2 + 5
+    assert len(found) == 2 * (3 * 2 + 1) + 5
     assert all(0 <= a <= 1 for of in found.values() for a in of)
     assert np.ptp(found["nearest training image"]) > 0  # other images, other numbers
     table = (path / "metrics.md").read_text()

@@ -9,10 +9,10 @@ from experiments import tangent_kernel
 
 
 def test_it_runs_and_the_movement_adds_up(tmp_path):
-    sizes = {"width": 2, "train": 150, "kernel": 20, "steps": 3, "moments": 3}
-    sizes |= {"directions": 10, "examples": 2}
+    sizes = {"width": 16, "train": 150, "kernel": 20, "steps": 3, "moments": 3}
+    sizes |= {"directions": 10, "examples": 2, "rate": 0.1}
     args = ["--benchmark", "digits", "--out", str(tmp_path), "--network", "perceptron"]
-    for name, value in (sizes | {"width": 16}).items():
+    for name, value in sizes.items():
         args += [f"--{name}", str(value)]
     assert tangent_kernel.main(args) == 0
     (path,) = (tmp_path / "tangent_kernel").iterdir()
