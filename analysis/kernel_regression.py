@@ -18,7 +18,7 @@ after each step of a loop of yours, whose step must not donate the variables bef
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,13 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from analysis.displacement import Features, joined
 from analysis.dynamics import velocity
 from fssd_jax import checks, losses
-from fssd_jax.data.pipeline import map_batches, padded_batches
-from fssd_jax.features import FeatureFn, Variables, pool
-from fssd_jax.fssd import Singularity
+from fssd_jax.data.pipeline import padded_batches
+from fssd_jax.features import FeatureFn, Variables
 
-Features = OrderedDict[str, Array]  # layer → [points, dim]
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 TOLERANCE = 1e-3  # relative, of a step against −η∇L
 
@@ -73,7 +72,7 @@ class PathForm:
 
     def value(self) -> OrderedDict[str, np.ndarray]:
         """The path form of every layer [n, dim]."""
-        return _joined(self._totals, [mask for _, mask in self._batches])
+        return joined(self._totals, [mask for _, mask in self._batches])
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -179,7 +178,7 @@ class FrozenForm:
             moved = push(self._feature_fn, self._initial, self._total, part)
             parts.append(jax.tree.map(jnp.negative, moved))
             masks.append(mask)
-        return _joined(parts, masks)
+        return joined(parts, masks)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -251,82 +250,9 @@ def push(feature_fn: FeatureFn, variables: Variables, u: Pulled, x) -> Features:
     )
 
 
-def displacement(
-    feature_fn: FeatureFn, initial: Variables, final: Variables, x, batch_size: int = 64
-) -> OrderedDict[str, np.ndarray]:
-    """F_T(x) − F_0(x) of every layer [n, dim]: what both forms are to equal."""
-    batches = list(padded_batches(x, batch_size, "points", unit_range=False))
-    parts = [_moved(feature_fn, initial, final, part) for part, _ in batches]
-    return _joined(parts, [mask for _, mask in batches])
-
-
-@partial(jax.jit, static_argnums=0)
-def _moved(feature_fn, initial, final, x) -> Features:
-    ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
-    return jax.tree.map(jnp.subtract, *ends)
-
-
 def _feature(feature_fn, variables, x, layer, params):
     return feature_fn({**variables, "params": params}, x)[layer]
 
 
 def _size(tree) -> Float[Array, ""]:
     return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
-
-
-def _joined(parts, masks) -> OrderedDict[str, np.ndarray]:
-    """Batches as one array a layer, without the padded rows."""
-    if parts[0] is None:
-        raise checks.InputError("no step was followed yet: train(..., on_step=...)")
-    rows = list(zip(parts, masks, strict=True))
-    return OrderedDict(
-        (layer, np.concatenate([np.asarray(part[layer])[mask] for part, mask in rows]))
-        for layer in parts[0]
-    )
-
-
-class Terms(NamedTuple):
-    """FSSD² = ‖Δ‖² + 2⟨Δ, o⟩ + ‖o‖² with Δ = F_T(x) − F_0(x), o = F_0(x) − F*.
-
-    The paper's step from Eq. (1) to Eq. (4), F* ≈ F_0(x), is o ≈ 0. All [n, layers].
-    """
-
-    moved: np.ndarray  # ‖Δ‖²
-    cross: np.ndarray  # 2⟨Δ, o⟩
-    offset: np.ndarray  # ‖o‖²
-
-
-def decompose(
-    feature_fn: FeatureFn,
-    initial: Variables,
-    final: Variables,
-    singularity: Singularity,
-    x,
-    batch_size: int = 64,
-) -> Terms:
-    """The three terms of FSSD² for every point and layer.
-
-    Args:
-      feature_fn: the layers.
-      initial: the variables before training.
-      final: those after it.
-      singularity: F* of the trained network.
-      x: points [n, ...].
-      batch_size: points per compiled call.
-    """
-    state = initial, singularity
-    found = map_batches(
-        _terms, feature_fn, final, state, x, batch_size=batch_size, batch_axis=1
-    )
-    return Terms(*found)
-
-
-def _terms(feature_fn, final, state, x) -> Float[Array, "3 batch layers"]:
-    initial, singularity = state
-    now, then = (pool(feature_fn(v, x), "flatten") for v in (final, initial))
-    rows = []
-    for layer, center in singularity.center.items():
-        moved, offset = now[layer] - then[layer], then[layer] - center[None]
-        products = (moved * moved, 2 * moved * offset, offset * offset)
-        rows.append(jnp.stack([p.sum(-1) for p in products]))
-    return jnp.stack(rows, -1)

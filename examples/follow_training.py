@@ -8,8 +8,9 @@ import numpy as np
 import optax
 
 import fssd_jax
+from analysis.displacement import displacement
 from analysis.dynamics import Recorder, log_steps, make_loss_fn
-from analysis.kernel_regression import PathForm, displacement
+from analysis.kernel_regression import PathForm
 from fssd_jax.data import load
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.models import MLP

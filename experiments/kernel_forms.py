@@ -14,14 +14,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import fssd_jax
 from analysis import infinite_width, ntk
-from analysis.kernel_regression import (
-    FrozenForm,
-    PathForm,
-    Terms,
-    decompose,
-    displacement,
-    make_gradient_fn,
-)
+from analysis.displacement import Terms, decompose, displacement
+from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from analysis.networks import ConvNet, Perceptron
 from fssd_jax import losses, metrics, train
 from fssd_jax.data.benchmarks import Benchmark

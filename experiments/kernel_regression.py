@@ -30,8 +30,8 @@ from fssd_jax.data.benchmarks import load_benchmark
 
 # The files whose code decides a number.
 _ANALYSIS = (
-    *("dynamics", "infinite_width", "kernel_regression", "networks", "ntk"),
-    "neural_tangents_compat",
+    *("displacement", "dynamics", "infinite_width", "kernel_regression", "networks"),
+    *("neural_tangents_compat", "ntk"),
 )
 SOURCES = (
     *("fssd_jax/**/*.py", "experiments/common.py", "experiments/kernel_forms.py"),

@@ -5,13 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from analysis.kernel_regression import (
-    FrozenForm,
-    PathForm,
-    decompose,
-    displacement,
-    make_gradient_fn,
-)
+from analysis.displacement import decompose, displacement
+from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from analysis.networks import ConvNet, Perceptron
 from analysis.ntk import drift, tangent_kernel
 from fssd_jax import InputError, estimate_singularity, fssd, make_feature_fn
