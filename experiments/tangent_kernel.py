@@ -30,7 +30,7 @@ from analysis.contributions import Contributions
 from analysis.dynamics import log_steps, make_loss_fn
 from analysis.kernel_regression import PathForm
 from experiments import common, tables
-from experiments.kernel_forms import NETWORKS, Data, Preset, draw
+from experiments.kernel_forms import GRADIENTS, NETWORKS, Data, Preset, draw
 from fssd_jax import metrics, train
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
@@ -51,7 +51,7 @@ class Config:
     """Units of a hidden layer, or channels of conv1."""
     train: int = 1000
     """Training images."""
-    kernel: int = 100
+    kernel: int = 50
     """Of them, those between which kernels are taken; and images of each test set."""
     steps: int = 800
     """Of plain SGD with cross-entropy, in batches of 100; whole epochs."""
@@ -59,7 +59,7 @@ class Config:
     """Learning rate."""
     moments: int = 8
     """Log-spaced steps at which the kernel is looked at."""
-    directions: int = 32
+    directions: int = 16
     """Random directions of the output, for the trace of a wide layer's kernel."""
     examples: int = 3
     """Test images of each set whose movement is told apart by training images."""
@@ -155,8 +155,10 @@ def of_layer(one: Run, kept: dict[int, Variables], layer: str) -> dict[str, Any]
     x, y = data.x[: config.kernel], data.y[: config.kernel]
     shape = jax.eval_shape(one.feature_fn, one.initial, x)[layer].shape[1:]
     directions = rademacher(config, math.prod(shape))
-    sketch = partial(ntk.sketched_kernel, directions=directions, batch_size=10)
-    own = partial(ntk.self_similarity, directions=directions, batch_size=10)
+    parameters = sum(a.size for a in jax.tree.leaves(one.initial))
+    block = max(1, min(len(x), GRADIENTS // parameters))
+    sketch = partial(ntk.sketched_kernel, directions=directions, batch_size=block)
+    own = partial(ntk.self_similarity, directions=directions, batch_size=block)
     found: dict[str, Any] = {"steps": sorted(kept), "drift": [], "alignment": []}
     start = sketch(one.feature_fn, one.initial, layer, x)
     for step in found["steps"]:
