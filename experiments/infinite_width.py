@@ -107,7 +107,7 @@ def of_network(name: str, network, data: Data, times) -> dict[str, np.ndarray]:
     targets = infinite_width.centred_one_hot(data.y, network.num_classes)
     ntk = infinite_width.kernels(network, data.points, data.x).ntk
     initial = infinite_width.initial_variance(network, data.points)
-    scores = {f"{name}, K(x, x)": initial}
+    scores = {f"{name}, E‖f_0‖²": initial}  # no movement at all
     readouts = infinite_width.readouts(train, targets, list(times))
     for time, readout in zip(times, readouts, strict=True):
         squares = infinite_width.expected_squared_displacement(readout, ntk)
