@@ -47,7 +47,9 @@ def test_figure3(tmp_path):
     args = ["--benchmark", "digits", "--network", "mlp", "--seeds", "0", "1"]
     assert figure3.main([*args, "--images", "40", "--out", str(tmp_path)]) == 0
     path, facts = the_only(tmp_path / "figure3")
-    assert list(facts["layers"]) == ["pixels", "fc1", "fc2", "logits"]
+    assert list(facts["layers"]) == [
+        *("pixels", "normalised pixels", "fc1", "fc2", "logits")
+    ]
     first, second = facts["layers"]["pixels"]
     assert first == second  # which know nothing of the weights
     first, second = facts["layers"]["logits"]
