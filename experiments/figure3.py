@@ -72,7 +72,10 @@ def run(config: Config) -> dict[str, Any]:
     )
     layers_fn = fssd_jax.make_feature_fn(model)
 
-    mean, std = (np.asarray(a, np.float32) for a in (benchmark.mean, benchmark.std))
+    mean, std = (
+        np.asarray(a, np.float32)[None, None, None]
+        for a in (benchmark.mean, benchmark.std)
+    )
 
     def feature_fn(variables, x):
         pixels = ((PIXELS, x), (NORMALISED, (x - mean) / std))
