@@ -88,8 +88,9 @@ def test_several_seeds_are_one_table(tmp_path, capsys):
     assert "seed 0, 1" in capsys.readouterr().out
     # Another rate: nothing is used again.
     parts = set((tmp_path / "scores").iterdir())
-    assert main(tmp_path, *args, "--rate", "0.5") == 0
-    assert len(set((tmp_path / "scores").iterdir()) - parts) == 2
+    args = ["--widths", "4", "--nodes", "0", "--steps", "2", "--rate", "0.5"]
+    assert main(tmp_path, *args) == 0
+    assert len(set((tmp_path / "scores").iterdir()) - parts) == 1
 
 
 def test_both_sets_are_of_one_size():
