@@ -25,6 +25,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_functions_are_let_go():
+    """Each maps memory, and a process may have 65,530 maps: XLA crashes at the end."""
+    yield
+    jax.clear_caches()
+
+
 class Tanh(nn.Module):
     features: int
 
