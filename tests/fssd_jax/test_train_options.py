@@ -140,11 +140,11 @@ def test_a_killed_run_keeps_its_snapshots(tmp_path, monkeypatch):
     options = {"recipe": adam, "snapshots": (1, 2, 3, 5), "save_every": 2}
     step, steps_taken = training.train_step, []
 
-    def killed_in_the_fourth_epoch(*args):
+    def killed_in_the_fourth_epoch(*args, **kwargs):
         steps_taken.append(1)
         if len(steps_taken) == 6 * 3 + 4:
             raise KeyboardInterrupt
-        return step(*args)
+        return step(*args, **kwargs)
 
     monkeypatch.setattr(training, "train_step", killed_in_the_fourth_epoch)
     with pytest.raises(KeyboardInterrupt):
