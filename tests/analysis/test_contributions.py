@@ -11,7 +11,7 @@ from analysis.kernel_regression import PathForm
 from analysis.networks import ConvNet
 from fssd_jax import InputError, make_feature_fn
 from fssd_jax.train import train
-from tests.analysis.test_dynamics import PROBE, X, Y, momentum, run, start
+from tests.analysis.following import PROBE, X, Y, momentum, run, start
 from tests.conftest import Smooth
 
 RATE = 0.3

@@ -12,7 +12,7 @@ from fssd_jax import InputError, make_feature_fn
 from fssd_jax.features import pool
 from fssd_jax.losses import cross_entropy, squared
 from fssd_jax.models import LeNet
-from tests.analysis.test_dynamics import (
+from tests.analysis.following import (
     PROBE,
     Normed,
     X,
