@@ -8,6 +8,7 @@ device holds two batches and their block, NumPy the result. A missing `x2` is `x
 half the cost. Reuse one `feature_fn`: compilations are kept by its identity.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -61,6 +62,13 @@ def tangent_kernel(
     return assemble(block, x1, x2, batch_size)
 
 
+def trace_directions(key: Array, count: int, dim: int) -> Float[Array, "sketch dim"]:
+    """For `sketched_kernel`: random signs, or √dim · I where that is no more rows."""
+    if dim <= count:
+        return math.sqrt(dim) * jnp.eye(dim)
+    return jax.random.rademacher(key, (count, dim), jnp.float32)
+
+
 def sketched_kernel(
     feature_fn: FeatureFn,
     variables: Variables,
@@ -73,9 +81,9 @@ def sketched_kernel(
 ) -> Float[np.ndarray, "n1 n2"]:
     """Estimate of the trace kernel, 1/(s·dim) Σ_v ⟨J(x)ᵀv, J(x')ᵀv⟩, for wide layers.
 
-    Unbiased if E vvᵀ = I, as of `jax.random.rademacher` (Hutchinson 1990); all images
-    share the directions. Exact for the rows of √dim · I. It costs s gradients an image
-    and block, whatever the layer's width; a block's gradients, batch × parameters
+    Unbiased if E vvᵀ = I, as of random signs (Hutchinson 1990), exact for the rows of
+    √dim · I: see `trace_directions`. All images share them. It costs s gradients an
+    image and block, whatever the layer's width; a block's gradients, batch × parameters
     numbers on either side, are held at once.
     """
     block = partial(_sketched, feature_fn, layer, variables)

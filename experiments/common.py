@@ -39,7 +39,7 @@ _SCORING = (
 )
 SCORING = ("fssd_jax/**/*.py", *(f"experiments/{name}.py" for name in _SCORING))
 # And those that make a report of them.
-_REPORTING = ("report", "table2", "tables")
+_REPORTING = ("pages", "report", "table2", "tables")
 REPORTING = ("analysis/*.py", *(f"experiments/{name}.py" for name in _REPORTING))
 PACKAGES = ("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 import fssd_jax
-from analysis import dynamics_plots, pca, plots
+from analysis import dynamics_plots, pca
 from analysis.dynamics import NOISE, Record, Recorder, log_steps, make_loss_fn
-from experiments import common
+from experiments import common, pages, tables
 from experiments.figure3 import draw
 from fssd_jax import metrics, train
 from fssd_jax.checks import InputError
@@ -76,14 +76,16 @@ def run(config: Config) -> dict[str, Any]:
     path = path.with_name(f"{path.name}-{digest}")
     shown = spread_out(records, 5)
     with common.results_folder(path) as target:
-        common.write_json(target / "config.json", options)
-        common.write_json(target / "metrics.json", facts)
         np.savez_compressed(target / "dynamics.npz", **arrays(records))  # pyright: ignore[reportArgumentType]
-        plots.save(scatter(records, shown), target / "figure2a")
         last = {r.step: _of_layer(r, "speed", -1) for r in shown}
-        plots.save(dynamics_plots.speeds(last, LAYER), target / "figure2b")
-        figure = dynamics_plots.over_time(facts["steps"], facts["layers"], QUANTITIES)
-        plots.save(figure, target / "dynamics")
+        steps, of_layers = facts["steps"], facts["layers"]
+        figures = {
+            "figure2a": scatter(records, shown),
+            "figure2b": dynamics_plots.speeds(last, LAYER),
+            "dynamics": dynamics_plots.over_time(steps, of_layers, QUANTITIES),
+        }
+        sheet = to_sheet(facts, [r.step for r in shown])
+        pages.leave(target, options, facts, sheet, figures)
     print(f"results: {path}")
     return facts
 
@@ -154,6 +156,24 @@ def summary(records: list[Record], k: int) -> dict[str, Any]:
             metrics.auroc(of["in-distribution"], of["OoD"]) for of in of_steps
         ]
     return found
+
+
+def to_sheet(facts: dict[str, Any], shown: list[int]) -> tables.Sheet:
+    """Medians and AUROC of each quantity at the steps shown."""
+    rows, at = [], [facts["steps"].index(step) for step in shown]
+    for layer, of in facts["layers"].items():
+        for quantity in QUANTITIES:
+            for name in ("in-distribution", "OoD", NOISE):
+                medians = [f"{of[quantity][name][i][1]:.3g}" for i in at]
+                rows.append([layer, quantity, f"median, {name}", *medians])
+            found = [f"{100 * of[quantity]['auroc'][i]:.1f}" for i in at]
+            rows.append([layer, quantity, "AUROC", *found])
+    return tables.Sheet(
+        f"{facts['benchmark']}, seed {facts['seed']}: who moves, and how fast (Eq. 3)",
+        ["layer", "quantity", "of", *(f"step {step:,}" for step in shown)],
+        rows,
+        [f"{facts['probes']} images of each set; AUROC in %, in-distribution first."],
+    )
 
 
 def spread_out(records: list[Record], count: int) -> list[Record]:

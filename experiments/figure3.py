@@ -23,7 +23,7 @@ from rich.console import Console
 import fssd_jax
 from analysis import pca, plots
 from analysis.concentration import concentration
-from experiments import common, tables
+from experiments import common, pages, tables
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
@@ -101,11 +101,8 @@ def run(config: Config) -> dict[str, Any]:
         feature_fn, model, sets, config.seeds[0], f"{pair}, before training"
     )
     with common.results_folder(path) as target:
-        common.write_json(target / "config.json", dataclasses.asdict(config))
-        common.write_json(target / "metrics.json", facts)
-        for ending, as_text in tables.FORMATS.items():
-            (target / f"metrics.{ending}").write_text(as_text(sheet))
-        plots.save(figure, target / "figure3")
+        options = dataclasses.asdict(config)
+        pages.leave(target, options, facts, sheet, {"figure3": figure})
     tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
     print(f"results: {path}")
     return facts
@@ -148,9 +145,7 @@ def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
     for layer, of_seeds in facts["layers"].items():
         cells = []
         for name in names:
-            values = [of[name] for of in of_seeds]
-            deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.2f}{deviation}")
+            cells.append(tables.mean_cell([of[name] for of in of_seeds], ".2f"))
         rows.append([layer, *cells])
     return tables.Sheet(
         f"{facts['benchmark']}, before training: how concentrated features are",

@@ -22,7 +22,7 @@ from sklearn.kernel_ridge import KernelRidge
 
 from analysis import infinite_width
 from analysis.networks import ConvNet, Perceptron
-from experiments import common, tables
+from experiments import common, pages, tables
 from experiments.kernel_forms import Data, Preset, draw
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
@@ -57,6 +57,7 @@ def run(config: Config) -> dict[str, Any]:
         )
     common.need_neural_tangents()
     benchmark = load_benchmark(config.benchmark, config.data_dir)
+    ood = next(iter(benchmark.ood.values()))
     preset = Preset({}, config.train, config.points, *(1, 1, 1, 0, 0))
     networks = {
         "perceptron": Perceptron(
@@ -81,6 +82,7 @@ def run(config: Config) -> dict[str, Any]:
         "benchmark": benchmark.name,
         "train": len(data.x),
         "points": half,
+        "data": [d.sha256 for d in (benchmark.train, benchmark.test, ood)],
         "seeds": config.seeds,
         "auroc": {name: [of[name] for of in found] for name in found[0]},
         "versions": common.versions(),
@@ -92,10 +94,7 @@ def run(config: Config) -> dict[str, Any]:
     folder = common.writable(config.out / "infinite_width")
     sheet = to_sheet(facts, config.times)
     with common.results_folder(folder / f"{benchmark.name}-{digest}") as target:
-        common.write_json(target / "config.json", _plain(config))
-        common.write_json(target / "metrics.json", facts)
-        for ending, as_text in tables.FORMATS.items():
-            (target / f"metrics.{ending}").write_text(as_text(sheet))
+        pages.leave(target, _plain(config), facts, sheet, {})
     tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
     print(f"results: {folder / f'{benchmark.name}-{digest}'}")
     return facts
@@ -144,7 +143,10 @@ def without_network(data: Data, num_classes: int) -> dict[str, np.ndarray]:
 
 def to_sheet(facts: dict[str, Any], times) -> tables.Sheet:
     """Rows of the twins, a column a time; then the rivals, which have no time."""
-    cells = {name: _cell(of) for name, of in facts["auroc"].items()}
+    cells = {
+        name: tables.mean_cell([100 * a for a in of], ".1f")
+        for name, of in facts["auroc"].items()
+    }
     rows = [
         [f"{name}, {what}", *(cells[f"{name}, {what}, {t:g}"] for t in times)]
         for name in ("perceptron", "convnet")
@@ -170,13 +172,6 @@ def _plain(config: Config) -> dict[str, Any]:
     """The options; an infinite time as text, because JSON has no such number."""
     options = dataclasses.asdict(config)
     return options | {"times": [f"{t:g}" for t in config.times]}
-
-
-def _cell(values: list[float]) -> str:
-    mean = f"{100 * np.mean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {100 * np.std(values, ddof=1):.1f}"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy.stats import pearsonr, spearmanr
@@ -26,7 +26,9 @@ from fssd_jax.fssd import distances
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "perceptron": Perceptron,
     "convnet": ConvNet,
+    "strided": partial(ConvNet, strides=2, max_pool=False),
 }
+TWINS = ("perceptron", "strided")  # those with an infinitely wide twin
 GRADIENTS = 2**28  # numbers in the gradients that are held at once: 1 GiB on a side
 CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
 LOSSES = {"cross_entropy": losses.cross_entropy, "squared": losses.squared}
@@ -159,7 +161,7 @@ def measure(setup: Setup, data: Data, seed: int, width: int):
         ),
     }
     steps = len(found.history) * _batches(setup.preset, data)
-    if setup.network == "perceptron" and setup.loss == "squared":
+    if setup.network in TWINS and setup.loss == "squared":
         sizes["infinite"] = infinite(found.model, data, setup.rate * steps)
     moved = displacement(feature_fn, initial, final, data.points)
     drifts = kernel_drifts(setup.preset, feature_fn, initial, final, data)
@@ -175,6 +177,9 @@ def measure(setup: Setup, data: Data, seed: int, width: int):
             f"relative_error_{name}": relative_error(form[layer], moved[layer])
             for name, form in found.forms.items()
         }
+        if "infinite" in of_layer:
+            lengths = of_layer["infinite"], of_layer["displacement"]
+            layers[layer]["relative_error_infinite"] = relative_error(*lengths)
         layers[layer] |= compare(of_layer) | shares(terms, k) | drifts[layer]
         # o = (F_0(x) − F*_0) + (F*_0 − F*_T): the singularity moves, too.
         centers = [np.asarray(star.center[layer]) for star in stars]
@@ -258,11 +263,8 @@ def kernel_drifts(preset: Preset, feature_fn, initial, final, data: Data):
     drifts = {}
     for layer, shape in shapes.items():
         dim = math.prod(shape.shape[1:])
-        directions = jax.random.rademacher(
-            jax.random.key(_KERNEL), (preset.directions, dim), np.float32
-        )
-        if dim <= preset.directions:  # exact: every output by itself
-            directions = math.sqrt(dim) * jnp.eye(dim)
+        key = jax.random.key(_KERNEL)
+        directions = ntk.trace_directions(key, preset.directions, dim)
         start, end = (
             ntk.sketched_kernel(
                 feature_fn, variables, layer, x, directions=directions, batch_size=block

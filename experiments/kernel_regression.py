@@ -8,7 +8,8 @@ held-out images and for MNIST, the displacement F_T(x) − F_0(x) and FSSD with
   path         Σ_t ∂F/∂θ·Δθ, the kernel at the start of each step
   quadrature   the same with the kernel integrated along each step
   frozen       −Σ_m Θ_0(x, x_m) ν_m, the kernel before training
-  infinite     E‖Δ‖² of the infinitely wide network (perceptron, squared loss)
+  infinite     √E‖Δ‖² of the infinitely wide network (perceptron and strided, squared
+               loss, logits); its error is that of the lengths, image by image
 Leaves OUT/kernel_regression/BENCHMARK-NETWORK-LOSS-SEED-DIGEST/ with metrics.json, the
 table, the norms of every image and pictures. Killed, it goes on at its width.
 """
@@ -22,9 +23,17 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from analysis import kernel_plots, plots
-from experiments import common, tables
-from experiments.kernel_forms import Data, Preset, Setup, draw, measure, rival
+from analysis import kernel_plots
+from experiments import common, pages, tables
+from experiments.kernel_forms import (
+    TWINS,
+    Data,
+    Preset,
+    Setup,
+    draw,
+    measure,
+    rival,
+)
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 
@@ -40,13 +49,24 @@ SOURCES = (
 RATES = {"cross_entropy": 2.0, "squared": 1.0}
 MATRIX = 5000  # training images whose kernel is decomposed
 PRESETS = {
-    "tiny": Preset({"perceptron": (8, 32), "convnet": (2, 4)}, 40, 20, 6, 20, 30, 6, 4),
+    "tiny": Preset(
+        {"perceptron": (8, 32), "convnet": (2, 4), "strided": (2, 4)},
+        *(40, 20, 6, 20, 30, 6, 4),
+    ),
     "small": Preset(
-        {"perceptron": (32, 128, 512, 2048), "convnet": (4, 8, 16, 32)},
+        {
+            "perceptron": (32, 128, 512, 2048),
+            "convnet": (4, 8, 16, 32),
+            "strided": (16, 32, 64, 128),
+        },
         *(1000, 150, 800, 100, 1000, 20, 16),
     ),
     "paper": Preset(
-        {"perceptron": (256, 1024, 4096, 16384), "convnet": (8, 16, 32, 64, 128)},
+        {
+            "perceptron": (256, 1024, 4096, 16384),
+            "convnet": (8, 16, 32, 64, 128),
+            "strided": (16, 64, 256),
+        },
         *(60_000, 2000, 14_000, 64, 1000, 100, 64),
     ),
 }
@@ -59,8 +79,9 @@ class Config:
     training images. paper: all images, for an accelerator."""
     benchmark: Literal["fmnist", "mnist", "digits"] = "fmnist"
     """Which data; of several OoD sets the first is taken."""
-    network: Literal["perceptron", "convnet"] = "perceptron"
-    """Two hidden layers, or LeNet's shape; both in NTK parametrisation."""
+    network: Literal["perceptron", "convnet", "strided"] = "perceptron"
+    """Two hidden layers, LeNet's shape, or that with strides in place of max-pooling,
+    which has an infinitely wide twin; all in NTK parametrisation."""
     loss: Literal["cross_entropy", "squared"] = "cross_entropy"
     """The paper allows both; the infinite-width form is for the squared loss."""
     widths: tuple[int, ...] | None = None
@@ -92,7 +113,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         raise InputError("--widths, --steps: 1 or more; --rate > 0; --nodes: 0 or more")
     if not config.seeds:
         raise InputError("--seeds: one or more")
-    if config.network == "perceptron" and config.loss == "squared":
+    if config.network in TWINS and config.loss == "squared":
         common.need_neural_tangents()
         if preset.train > MATRIX:
             raise InputError(
@@ -172,6 +193,7 @@ COLUMNS = {
     "AUROC offset": "auroc_offset",
     "AUROC untrained": "auroc_untrained",
     "AUROC infinite": "auroc_infinite",
+    "error, infinite": "relative_error_infinite",
     "r infinite, ‖Δ‖": "pearson_infinite_displacement",
 }
 
@@ -186,7 +208,7 @@ def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
                 values = [
                     r["widths"][width]["layers"][layer].get(fact) for r in results
                 ]
-                cells.append("" if None in values else _cell(values))
+                cells.append("" if None in values else tables.mean_cell(values, ".3g"))
             rows.append([width, layer, *cells])
     seeds = ", ".join(str(r["seed"]) for r in results)
     accuracy = {
@@ -201,7 +223,7 @@ def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
         f"{trained[width]:.1f} and {a:.1f} % at {width}"
         for width, a in accuracy.items()
     )
-    near = _cell([r["rival"]["auroc"] for r in results])
+    near = tables.mean_cell([r["rival"]["auroc"] for r in results], ".3g")
     some = results[0]
     return tables.Sheet(
         f"{some['benchmark']}, {config.network}, {config.loss}, seed {seeds}: Eq. (4)",
@@ -218,18 +240,8 @@ def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
     )
 
 
-def _cell(values: list[float]) -> str:
-    mean = f"{np.mean(values):.3g}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2g}"
-
-
 def write(target: Path, config: Config, facts, sizes: dict[int, Any]) -> None:
     """What one seed leaves: facts, table, every image's sizes, pictures."""
-    common.write_json(target / "config.json", dataclasses.asdict(config))
-    common.write_json(target / "metrics.json", facts)
-    sheet = to_sheet(config, [facts])
-    for ending, as_text in tables.FORMATS.items():
-        (target / f"metrics.{ending}").write_text(as_text(sheet))
     arrays = {
         f"{width}/{name}": a for width, of in sizes.items() for name, a in of.items()
     }
@@ -237,10 +249,14 @@ def write(target: Path, config: Config, facts, sizes: dict[int, Any]) -> None:
     widest = max(sizes)
     layers = list(facts["widths"][str(widest)]["layers"])
     title = f"{config.network} of width {widest}"
-    plots.save(kernel_plots.forms(sizes[widest], layers, title), target / "forms")
     of_layers = {int(w): of["layers"] for w, of in facts["widths"].items()}
-    plots.save(kernel_plots.against_width(of_layers), target / "width")
-    plots.save(kernel_plots.detectors(of_layers), target / "detectors")
+    figures = {
+        "forms": kernel_plots.forms(sizes[widest], layers, title),
+        "width": kernel_plots.against_width(of_layers),
+        "detectors": kernel_plots.detectors(of_layers),
+    }
+    options = dataclasses.asdict(config)
+    pages.leave(target, options, facts, to_sheet(config, [facts]), figures)
 
 
 def main(args: list[str] | None = None) -> int:

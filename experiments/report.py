@@ -1,8 +1,6 @@
 """From scores to a results folder: metrics.json, CSV, scores, pictures, report.html."""
 
-import base64
 import csv
-import html
 import json
 import re
 from functools import partial
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analysis import pca, plots
-from experiments import common, tables
+from experiments import common, pages, tables
 from experiments.scores import LayerScores, Rows, Scored
 from experiments.setting import Setting
 from experiments.tables import METRICS, Result
@@ -22,12 +20,6 @@ from fssd_jax.fssd import estimate_singularity, fssd
 
 PICTURES = ("layers", "features", "roc", "epsilon")
 SHOWN = 1000  # points a set in the scatter plot
-
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222;
-max-width: 70em; margin: 2em auto; padding: 0 1em } table { border-collapse: collapse }
-td, th { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left } img { max-width: 100% }
-pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
 
 
 def write(folder: Path, facts: Result, setting: Setting, groups: dict[str, Rows]):
@@ -59,7 +51,13 @@ def write(folder: Path, facts: Result, setting: Setting, groups: dict[str, Rows]
     plots.save(plots.roc(shown, f"{facts['benchmark']}: ROC"), folder / "roc")
     if layers is not None:
         _draw_layers(folder, setting, layers, result["layers"])
-    _write_html(folder, result)
+    pages.write_page(
+        folder,
+        f"{facts['benchmark']}, protocol {facts['protocol']}",
+        tables.sheets([result]),
+        [name for name in PICTURES if (folder / f"{name}.png").exists()],
+        {k: facts[k] for k in ("model", "counts", "sources", "versions", "device")},
+    )
 
 
 def in_roc(name: str) -> bool:
@@ -262,25 +260,3 @@ def _draw_layers(folder: Path, setting: Setting, found: LayerScores, facts) -> N
 
 def _feature(layer, feature_fn, variables, _, x):
     return feature_fn(variables, x)[layer]
-
-
-def _write_html(folder: Path, result: Result) -> None:
-    """Tables and pictures in one file that needs no other."""
-    title = f"{result['benchmark']}, protocol {result['protocol']}"
-    facts = {k: result[k] for k in ("model", "counts", "sources", "versions", "device")}
-    pictures = "\n".join(
-        f'<p><img alt="{path.stem}" src="data:image/png;base64,'
-        f'{base64.b64encode(path.read_bytes()).decode()}"></p>'
-        for path in (folder / f"{name}.png" for name in PICTURES)
-        if path.exists()
-    )
-    text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>{html.escape(title)}</h1>\n"
-        + "".join(tables.to_html(sheet) for sheet in tables.sheets([result]))
-        + f"{pictures}\n<h2>Provenance</h2>\n"
-        f"<pre>{html.escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre>\n"
-        "</body></html>\n"
-    )
-    (folder / "report.html").write_text(text, encoding="utf-8")

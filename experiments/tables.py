@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -281,9 +282,15 @@ def to_latex(sheet: Sheet) -> str:
 FORMATS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
 
 
+def mean_cell(values: Sequence[float], form: str) -> str:
+    """Mean ± sample standard deviation over seeds; one value stands alone."""
+    mean = f"{np.mean(values):{form}}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):{form}}"
+
+
 def _cell(rows: list[dict[str, Any]], metric: str) -> str:
     values = [100 * row[metric] for row in rows]
     if len(values) > 1:
-        return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
+        return mean_cell(values, ".1f")
     low, high = (100 * v for v in rows[0][f"{metric}_ci95"])
     return f"{values[0]:.1f} [{low:.1f}, {high:.1f}]"

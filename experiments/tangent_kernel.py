@@ -18,18 +18,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
 from scipy.spatial.distance import cdist
 
 import fssd_jax
-from analysis import kernel_plots, ntk, plots
+from analysis import kernel_plots, ntk
 from analysis.contributions import Contributions
 from analysis.dynamics import log_steps, make_loss_fn
 from analysis.kernel_regression import PathForm
-from experiments import common, tables
+from experiments import common, pages, tables
 from experiments.kernel_forms import GRADIENTS, NETWORKS, Data, Preset, draw
 from fssd_jax import metrics, train
 from fssd_jax.checks import InputError
@@ -154,7 +153,8 @@ def of_layer(one: Run, kept: dict[int, Variables], layer: str) -> dict[str, Any]
     config, data = one.config, one.data
     x, y = data.x[: config.kernel], data.y[: config.kernel]
     shape = jax.eval_shape(one.feature_fn, one.initial, x)[layer].shape[1:]
-    directions = rademacher(config, math.prod(shape))
+    key = jax.random.key(0)
+    directions = ntk.trace_directions(key, config.directions, math.prod(shape))
     parameters = sum(a.size for a in jax.tree.leaves(one.initial))
     block = max(1, min(len(x), GRADIENTS // parameters))
     sketch = partial(ntk.sketched_kernel, directions=directions, batch_size=block)
@@ -186,14 +186,6 @@ def of_layer(one: Run, kept: dict[int, Variables], layer: str) -> dict[str, Any]
     near = -distances.min(axis=1)
     found["auroc_pixels"] = metrics.auroc(near[:half], near[half:])
     return found
-
-
-def rademacher(config: Config, dim: int) -> jax.Array:
-    """Random signs, or of a narrow layer every output by itself, which is exact."""
-    if dim <= config.directions:
-        return math.sqrt(dim) * jnp.eye(dim)
-    key = jax.random.key(0)
-    return jax.random.rademacher(key, (config.directions, dim), jnp.float32)
 
 
 def told_apart(one: Run, moved: np.ndarray) -> dict[str, Any]:
@@ -274,13 +266,12 @@ def write(config: Config, facts: dict[str, Any], examples: dict[str, Any]) -> No
     folder = common.writable(config.out / "tangent_kernel")
     sheet = to_sheet(facts)
     with common.results_folder(folder / name) as target:
-        common.write_json(target / "config.json", options)
-        common.write_json(target / "metrics.json", facts)
-        for ending, as_text in tables.FORMATS.items():
-            (target / f"metrics.{ending}").write_text(as_text(sheet))
-        plots.save(kernel_plots.over_time(facts["layers"]), target / "drift")
-        plots.save(kernel_plots.against_distance(facts["layers"]), target / "rbf")
-        plots.save(kernel_plots.moved_by(examples), target / "contributions")
+        figures = {
+            "drift": kernel_plots.over_time(facts["layers"]),
+            "rbf": kernel_plots.against_distance(facts["layers"]),
+            "contributions": kernel_plots.moved_by(examples),
+        }
+        pages.leave(target, options, facts, sheet, figures)
     tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
     print(f"results: {folder / name}")
 

@@ -38,6 +38,7 @@ def test_figure2(tmp_path):
     wins = (inside[:, None] > outside[None]) + 0.5 * (inside[:, None] == outside[None])
     assert told["distance"]["auroc"][3] == pytest.approx(wins.mean())
     assert np.all(data["displacement/OoD"][0] == 0)
+    assert "data:image/png" in (path / "report.html").read_text()
     for name in ("figure2a", "figure2b", "dynamics"):
         assert (path / f"{name}.png").stat().st_size > 1000
         assert (path / f"{name}.pdf").exists()

@@ -63,9 +63,11 @@ def test_tiny(tmp_path, network, widths, monkeypatch):
     assert main(tmp_path, *args) == 0
 
 
-def test_infinite_width_is_told_of_the_logits(tmp_path):
+@pytest.mark.parametrize("network", ["perceptron", "strided"])
+def test_infinite_width_is_told_of_the_logits(tmp_path, network):
     pytest.importorskip("analysis.neural_tangents_compat")
-    assert main(tmp_path, "--loss", "squared", "--widths", "8", "--nodes", "0") == 0
+    args = ["--network", network, "--loss", "squared", "--widths", "8"]
+    assert main(tmp_path, *args, "--nodes", "0") == 0
     (path,) = (tmp_path / "kernel_regression").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     layers = facts["widths"]["8"]["layers"]
@@ -73,6 +75,9 @@ def test_infinite_width_is_told_of_the_logits(tmp_path):
         moved, expected = (sizes[f"8/{n}"][:, -1] for n in ("displacement", "infinite"))
     # The times are the same, though a network so narrow is not the limit.
     assert 0.5 < np.sqrt(np.mean(expected**2) / np.mean(moved**2)) < 2
+    error = np.sqrt(np.mean((expected - moved) ** 2) / np.mean(moved**2))
+    assert layers["logits"]["relative_error_infinite"] == pytest.approx(error)
+    assert "<table>" in (path / "report.html").read_text()
     assert "auroc_infinite" not in layers["fc1"]
     assert "relative_error_quadrature" not in layers["fc1"]
 
