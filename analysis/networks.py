@@ -11,11 +11,10 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fssd_jax.checks import InputError
+from fssd_jax.models.inputs import normalised
 from fssd_jax.models.lenet import max_pool_2x2
 
 WEIGHT_STD = math.sqrt(2)  # keeps the size of relu features from layer to layer
@@ -76,7 +75,7 @@ class Perceptron(nn.Module):
         self, x: Num[Array | np.ndarray, "batch height width channel"], train=False
     ) -> Float[Array, "batch {self.num_classes}"]:
         del train  # it has neither dropout nor statistics
-        x = _normalised(x, self.mean, self.std)
+        x = normalised(x, self.mean, self.std)
         x = x.reshape(x.shape[0], -1)
         x = Dense(self.width, self.activation, name="fc1")(x)
         x = Dense(self.width, self.activation, name="fc2")(x)
@@ -104,7 +103,7 @@ class ConvNet(nn.Module):
         self, x: Num[Array | np.ndarray, "batch height width channel"], train=False
     ) -> Float[Array, "batch {self.num_classes}"]:
         del train  # it has neither dropout nor statistics
-        x = _normalised(x, self.mean, self.std)
+        x = normalised(x, self.mean, self.std)
         x = Conv(self.width, self.strides, self.activation, name="conv1")(x)
         x = Conv(2 * self.width, self.strides, self.activation, name="conv2")(x)
         if self.max_pool:
@@ -112,13 +111,3 @@ class ConvNet(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = Dense(4 * self.width, self.activation, name="fc1")(x)
         return Dense(self.num_classes, name="logits")(x)
-
-
-def _normalised(x, mean, std):
-    if x.ndim != 4 or x.shape[-1] != len(mean):
-        raise InputError(
-            f"expected images [batch, height, width, {len(mean)}], got shape {x.shape};"
-            " grey images need a last axis of 1: x[..., None]"
-        )
-    mean, std = (jnp.asarray(a)[None, None, None] for a in (mean, std))
-    return (x - mean) / std

@@ -122,7 +122,14 @@ def pool(
     features: OrderedDict[str, Float[Array, "batch ..."]],
     how: Literal["flatten", "mean"],
 ) -> OrderedDict[str, Float[Array, "batch _"]]:
-    """Flatten each feature, or average it over all axes but the first and the last."""
+    """Flatten each feature, or average it over all axes but the first and the last.
+
+    The result is float32 or float64: sums over thousands of bfloat16 lose their digits.
+    """
+    features = OrderedDict(
+        (name, f.astype(jnp.promote_types(f.dtype, jnp.float32)))
+        for name, f in features.items()
+    )
     if how == "flatten":
         reduce = lambda f: f.reshape(f.shape[0], -1)  # noqa: E731
     elif how == "mean":

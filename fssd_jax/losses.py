@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+COSFACE_SCALE = 64.0  # s of Wang et al. (2018), as in the released face networks
+
 
 def cross_entropy(
     logits: Float[Array, "batch classes"], y: Int[Array, " batch"]
@@ -20,6 +22,20 @@ def squared(
     classes = logits.shape[-1]
     target = jax.nn.one_hot(y, classes, dtype=logits.dtype) - 1 / classes
     return 0.5 * jnp.square(logits - target).sum(-1).mean()
+
+
+def cosface(
+    logits: Float[Array, "batch classes"],
+    y: Int[Array, " batch"],
+    margin: float = 0.35,
+) -> Float[Array, ""]:
+    """Cross-entropy of s·cos θ_c, less s·m where c is the image's own class.
+
+    Wang et al. (2018), "CosFace", Eq. (4); the logits are those of
+    `fssd_jax.models.resnet.CosineHead`, and s = 64.
+    """
+    own = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    return cross_entropy(logits - COSFACE_SCALE * margin * own, y)
 
 
 def to_uniform(logits: Float[Array, "outliers classes"]) -> Float[Array, ""]:

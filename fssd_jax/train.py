@@ -56,6 +56,53 @@ def finetune_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransfor
     )
 
 
+def _stepped(rate: float, decay: float, drops: Sequence[float]):
+    """SGD with momentum 0.9; the rate falls tenfold after each share of the epochs."""
+
+    def recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+        after = {round(drop * epochs) * steps_per_epoch: 0.1 for drop in drops}
+        return optax.chain(
+            optax.add_decayed_weights(decay),
+            optax.sgd(optax.piecewise_constant_schedule(rate, after), momentum=0.9),
+        )
+
+    return recipe
+
+
+def cifar_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """SGD at 0.1, ÷10 at 150 and 250 of 350 epochs, weight decay 5e-4 (released code).
+
+    For batches of 128, augmented by `augment.crop_and_flip`.
+    """
+    return _stepped(0.1, 5e-4, (150 / 350, 250 / 350))(epochs, steps_per_epoch)
+
+
+def imagenet_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """SGD at 0.1, ÷10 at 30 and 60 of 90 epochs, weight decay 1e-4, batches of 256.
+
+    torchvision's reference; neither the paper nor the released code has a recipe.
+    """
+    return _stepped(0.1, 1e-4, (30 / 90, 60 / 90))(epochs, steps_per_epoch)
+
+
+def face_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """SGD at 0.1, ÷10 at 10, 15 and 18 of 20 epochs, weight decay 5e-4.
+
+    For `losses.cosface`. Neither the paper nor the released code has a recipe; rate and
+    decay are CosFace's (Wang et al. 2018), the epochs are our choice.
+    """
+    return _stepped(0.1, 5e-4, (10 / 20, 15 / 20, 18 / 20))(epochs, steps_per_epoch)
+
+
+def lstm_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Adam at 1e-3, of gradients that are clipped to norm 1.
+
+    Neither the paper nor the released code has a recipe; this is our choice.
+    """
+    del epochs, steps_per_epoch  # the rate stays
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+
+
 def train(
     model: nn.Module,
     x,
@@ -69,6 +116,7 @@ def train(
     initial: Any = None,
     outliers: Any = None,
     loss: Callable = losses.cross_entropy,
+    augment: Callable | None = None,
     snapshots: Sequence[int] = (),
     on_step: Callable | None = None,
     folder: Path | None = None,
@@ -94,6 +142,8 @@ def train(
       outliers: images [m, ...] of an auxiliary set, for Outlier Exposure: each batch
         has as many of them beside it, for which the prediction is to be uniform.
       loss: of one batch, `(logits, y) -> scalar`.
+      augment: `(key, x) -> x` for every batch, jitted with the step; see
+        `fssd_jax.data.augment`.
       snapshots: epochs after which the variables are kept, beside the last.
       on_step: called as `on_step(step, before, after, x, y)` after every step from 0
         on: the variables before and after it, and its batch (see `analysis.dynamics`).
@@ -154,6 +204,7 @@ def train(
                     _fold(key, _DROPOUT, epoch * steps + i),
                     None if others is None else as_float(outliers[others]),  # pyright: ignore[reportOptionalSubscript]
                     loss=loss,
+                    augment=augment,
                 )
                 if on_step is not None:
                     after = _copied(state.variables)
@@ -198,7 +249,12 @@ def _finite(tree) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
 
-@partial(jax.jit, static_argnums=(0, 1), static_argnames="loss", donate_argnums=(2, 3))
+@partial(
+    jax.jit,
+    static_argnums=(0, 1),
+    static_argnames=("loss", "augment"),
+    donate_argnums=(2, 3),
+)
 def train_step(
     apply: Callable,
     update: Callable,
@@ -209,15 +265,20 @@ def train_step(
     key: PRNGKeyArray,
     outliers: Float[Array, "outliers ..."] | None = None,
     loss: Callable = losses.cross_entropy,
+    augment: Callable | None = None,
 ) -> tuple[TrainState, Float[Array, "2"]]:
     """One optimiser step; adds the batch's mean loss and accuracy to `totals`."""
+    whole = x if outliers is None else jnp.concatenate([x, outliers])
+    if augment is not None:
+        key, own = jax.random.split(key)
+        whole = augment(own, whole)
     params = state.variables["params"]
     statistics = {k: v for k, v in state.variables.items() if k != "params"}
 
     def loss_fn(params):
         logits, updated = apply(
             {"params": params, **statistics},
-            x if outliers is None else jnp.concatenate([x, outliers]),
+            whole,
             train=True,
             rngs={"dropout": key},
             mutable=list(statistics),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fssd_jax.checks import InputError
+from fssd_jax.models.inputs import normalised
 
 
 def convolve_in_parts(x: Float[Array, "batch ..."], kernel, *args, **kwargs):
@@ -70,13 +70,7 @@ class LeNet(nn.Module):
         x: Num[Array | np.ndarray, "batch *height_width_channel"],
         train: bool = False,
     ) -> Float[Array, "batch {self.num_classes}"]:
-        if x.ndim != 4 or x.shape[-1] != len(self.mean):
-            raise InputError(
-                f"LeNet expects images [batch, height, width, {len(self.mean)}], got "
-                f"shape {x.shape}; grey images need a last axis of 1: x[..., None]"
-            )
-        mean, std = (jnp.asarray(a)[None, None, None] for a in (self.mean, self.std))
-        x = (x - mean) / std
+        x = normalised(x, self.mean, self.std)
         channels = partial(nn.Dropout, broadcast_dims=(1, 2), deterministic=not train)
         x = ConvRelu(32, name="conv1")(x)
         x = channels(self.conv_dropout[0], name="conv1_dropout")(x)

@@ -1,10 +1,10 @@
 """A three-layer perceptron: another architecture for the same images."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from fssd_jax.models.inputs import normalised
 from fssd_jax.models.lenet import DenseRelu
 
 
@@ -25,8 +25,7 @@ class MLP(nn.Module):
         train: bool = False,
     ) -> Float[Array, "batch {self.num_classes}"]:
         del train  # it has neither dropout nor statistics
-        mean, std = (jnp.asarray(a)[None, None, None] for a in (self.mean, self.std))
-        x = ((x - mean) / std).reshape(x.shape[0], -1)
+        x = normalised(x, self.mean, self.std).reshape(x.shape[0], -1)
         for i, features in enumerate(self.hidden):
             x = DenseRelu(features, name=f"fc{i + 1}")(x)
         return nn.Dense(self.num_classes, name="logits")(x)

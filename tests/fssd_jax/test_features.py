@@ -151,7 +151,7 @@ def test_pool():
 def test_wrong_rank_or_channels():
     variables = LeNet().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     for shape in ((2, 28, 28), (2, 28, 28, 3)):
-        with pytest.raises(InputError, match=r"LeNet expects images .*1\], got shape"):
+        with pytest.raises(InputError, match=r"expected images .*1\], got shape"):
             make_feature_fn(LeNet())(variables, jnp.zeros(shape))
 
 

@@ -1,0 +1,358 @@
+"""Images of one's own: a folder of image files, or an array in a .npz or .npy file."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from fssd_jax import checks
+from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import bar_options
+from fssd_jax.data.sources import ArrayDataset, digest
+
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".gif", ".ppm", ".pgm"),
+)
+# Pillow's modes of 8 bits or fewer. Others are refused: what is white in an image of 16
+# bits or of floats depends on who wrote it, and Pillow's conversion would clip.
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+SPLITS = {"train", "test", "val", "valid", "validation"}
+THREADS = min(8, os.cpu_count() or 1)
+
+Decoder = Callable[[Path], tuple[np.ndarray, bool]]
+
+
+def load_images(
+    path: str | Path,
+    *,
+    size: int | tuple[int, int],
+    channels: int,
+    resize: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> ArrayDataset:
+    """All images below a folder, sorted by path, or those of a .npz or .npy file.
+
+    Of image files the EXIF orientation is applied, what is transparent is laid on
+    black, only the first frame is read, and `source` says how many were resized:
+    resizing is itself a shift, which detectors notice. Arrays are taken as they are.
+
+    Args:
+      path: a folder; its subfolders are the classes, numbered in sorted order, and
+        without subfolders all labels are 0. Or a .npz file: the array `x`, `images`,
+        or the only one, and labels `y` or `labels` if there are any; or a .npy file.
+        Arrays are [n, h, w, c] or [n, h, w], uint8 or floats in [0, 1].
+      size: of the result: (height, width), or the side of a square.
+      channels: 3 (RGB) or 1 (grey, ITU-R 601 luma); of arrays, what they must have.
+      resize: for folders: the shorter side becomes `resize` pixels, then the centre of
+        `size` is cut out; 256 and 224 as by torchvision's Resize and CenterCrop. None:
+        images of `size` stay as they are, others are made just to cover it and cut.
+      limit: at most as many images, drawn by `seed` without replacement before they are
+        read; they stay in order.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: nothing to read, a broken file, arrays of another shape or range, a
+        folder whose layout does not say what is meant.
+    """
+    path, size = Path(path).absolute(), _height_width(size)
+    if path.suffix.lower() in (".npz", ".npy") and path.is_file():
+        if resize is not None:
+            raise InputError(f"{path}: arrays are not resized; leave `resize` out")
+        x, y, what = _from_file(path, size, channels)
+        chosen = _draw(len(x), limit, seed)
+        counted = _counted(len(chosen), len(x), seed)
+        x, y = x[chosen], y[chosen]
+    else:
+        files, y, counted, decode = _prepare(path, size, channels, resize, limit, seed)
+        x, resized = _read_all(files, decode, (*size, channels), progress)
+        to = "×".join(map(str, size)) if resize is None else str(resize)
+        what = f"{resized} resized to {to}"
+    source = f"{path}: {counted}, {what}"
+    return ArrayDataset(x, y, path.stem, "all", source, digest(x, y))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStream:
+    """Batches [batch, h, w, c] uint8, in order; each pass reads the files anew."""
+
+    files: list[Path]
+    y: np.ndarray  # [n] int32, as of `load_images`
+    source: str
+    decode: Decoder
+    batch_size: int  # of all batches but the last, which may be smaller
+
+    def __len__(self) -> int:
+        return -(-len(self.files) // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for x, _ in _read_ahead(self.files, self.decode, self.batch_size):
+            yield x
+
+
+def stream_images(
+    path: str | Path,
+    *,
+    size: int | tuple[int, int],
+    channels: int,
+    resize: int | None = None,
+    batch_size: int = 64,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ImageStream:
+    """The images of `load_images` in batches, of a folder that does not fit in memory.
+
+    Threads decode ahead, by a few batches. How many images are resized is not counted.
+    The arguments are those of `load_images`; so are the errors, of which that of a
+    broken file is raised on the way.
+    """
+    path, size = Path(path).absolute(), _height_width(size)
+    checks.at_least_one("batch_size", batch_size)
+    if path.is_file():
+        raise InputError(f"{path}: only folders are streamed; load_images reads files")
+    files, y, counted, decode = _prepare(path, size, channels, resize, limit, seed)
+    return ImageStream(files, y, f"{path}: {counted}", decode, batch_size)
+
+
+def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    checks.at_least_one("size", min(height, width))
+    return height, width
+
+
+def _draw(count: int, limit: int | None, seed: int) -> np.ndarray:
+    """Which of `count` images are taken, in order."""
+    if limit is None:
+        return np.arange(count)
+    checks.at_least_one("limit", limit)
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(count, min(limit, count), replace=False))
+
+
+def _counted(taken: int, count: int, seed: int) -> str:
+    if taken == count:
+        return f"{count} images"
+    return f"{taken} of {count} images (drawn by seed {seed})"
+
+
+# ---- folders ------------------------------------------------------------------------
+
+
+def _prepare(
+    path: Path,
+    size: tuple[int, int],
+    channels: int,
+    resize: int | None,
+    limit: int | None,
+    seed: int,
+) -> tuple[list[Path], Int32[np.ndarray, " n"], str, Decoder]:
+    """The files that are taken, their labels, their count in words, what reads one."""
+    if channels not in (1, 3):
+        raise InputError(f"channels: images are read as 1 or 3, got {channels}")
+    if resize is not None and resize < max(size):
+        raise InputError(
+            f"resize: {resize} is less than the size {size} that is cut out; give "
+            f"{max(size)} or more"
+        )
+    files, y = _find(path)
+    chosen = _draw(len(files), limit, seed)
+    cover = size if resize is None else (resize, resize)
+    decode = partial(_decode, size=size, channels=channels, cover=cover)
+    counted = _counted(len(chosen), len(files), seed)
+    return [files[i] for i in chosen], y[chosen], counted, decode
+
+
+def _find(path: Path) -> tuple[list[Path], Int32[np.ndarray, " n"]]:
+    """The image files below a folder, sorted, and the classes they lie in."""
+    if path.is_file():
+        raise InputError(f"{path}: is one file; give a folder of images, .npz or .npy")
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such folder or file")
+
+    def stop(error: OSError):  # else folders that may not be read are passed over
+        raise InputError(f"{path}: cannot be searched ({error})") from error
+
+    found: list[tuple[str, ...]] = []  # the parts of each path below `path`
+    arrays: list[str] = []
+    for folder, below, names in os.walk(path, onerror=stop, followlinks=True):
+        # Hidden ones too have the endings of images: ._a.jpg, .ipynb_checkpoints.
+        below[:] = [name for name in below if not name.startswith(".")]
+        parts = Path(folder).relative_to(path).parts
+        for name in (n for n in names if not n.startswith(".")):
+            ending = os.path.splitext(name)[1].lower()
+            if ending in ENDINGS:
+                found.append((*parts, name))
+            elif ending in (".npz", ".npy"):
+                arrays.append(str(Path(folder, name)))
+    _check_layout(path, found, arrays)
+    found.sort()
+    names, y = np.unique([f[0] if len(f) > 1 else "" for f in found], return_inverse=1)
+    return [path.joinpath(*f) for f in found], y.astype(np.int32)
+
+
+def _check_layout(path: Path, found: list[tuple[str, ...]], arrays: list[str]) -> None:
+    """Raise `InputError` unless it is plain what the images and their classes are."""
+    if arrays:
+        raise InputError(
+            f"{path}: holds arrays ({min(arrays)}), {len(found)} images beside them; "
+            "give the path of one .npz or .npy file, or a folder of images only"
+        )
+    if not found:
+        raise InputError(f"{path}: no images in it; looked for {' '.join(ENDINGS)}")
+    flat = sum(len(f) == 1 for f in found)
+    if 0 < flat < len(found):
+        raise InputError(
+            f"{path}: {flat} images lie in it and {len(found) - flat} in its "
+            "subfolders, so their classes are not known; separate them"
+        )
+    folders = {f[0] for f in found}
+    if len(folders) > 1 and folders <= SPLITS:
+        raise InputError(f"{path}: holds {sorted(folders)}; give one of these folders")
+
+
+def _read_all(
+    files: list[Path], decode: Decoder, shape: tuple[int, int, int], progress: bool
+) -> tuple[UInt8[np.ndarray, "n h w c"], int]:
+    """All images, and how many of them were resized."""
+    try:
+        x = np.empty((len(files), *shape), np.uint8)
+    except MemoryError as error:
+        raise InputError(
+            f"{len(files)} images of {shape} do not fit in memory; give a `limit`, or "
+            "use stream_images"
+        ) from error
+    start = total = 0
+    options = {"desc": "reading", "disable": not progress, **bar_options("image")}
+    with tqdm(total=len(files), **options) as bar:
+        for part, resized in _read_ahead(files, decode, 32):
+            x[start : start + len(part)] = part
+            start, total = start + len(part), total + resized
+            bar.update(len(part))
+    return x, total
+
+
+def _read_ahead(
+    files: list[Path], decode: Decoder, size: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches, and how many of each were resized; THREADS + 1 are held at most.
+
+    Pillow decodes and resizes without Python's global lock. A task is a batch, not an
+    image, because handing over a small image costs as much as decoding it.
+    """
+
+    def read(start: int):
+        images, resized = zip(*map(decode, files[start : start + size]), strict=True)
+        return np.stack(images), sum(resized)
+
+    pool = ThreadPoolExecutor(THREADS)
+    waiting: deque[Future] = deque()
+    try:
+        for start in range(0, len(files), size):
+            waiting.append(pool.submit(read, start))
+            if len(waiting) > THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode(
+    file: Path, size: tuple[int, int], channels: int, cover: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "h w c"], bool]:
+    """One image, and whether it was resized."""
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+    except Exception as error:  # Pillow's readers raise a dozen kinds
+        raise InputError(
+            f"{file}: cannot be read as an image ({type(error).__name__}: {error}): "
+            "truncated or corrupt; get it again, or remove it"
+        ) from error
+    if image.mode not in MODES:
+        raise InputError(
+            f"{file}: its pixels are of Pillow's mode {image.mode}, expected 8 bits a "
+            "channel; convert it, so that white is 255"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    image, resized = _fit(image.convert("RGB" if channels == 3 else "L"), size, cover)
+    return np.asarray(image).reshape(*size, channels), resized
+
+
+def _fit(
+    image: Image.Image, size: tuple[int, int], cover: tuple[int, int]
+) -> tuple[Image.Image, bool]:
+    """Resized to cover `cover` and no more, the centre of `size`; (height, width).
+
+    Where `cover` is square and one side comes out exactly, the other is rounded down,
+    and half a pixel at the edge goes to the even number: as by torchvision.
+    """
+    width, height = image.size
+    if cover[1] * height >= cover[0] * width:
+        new = cover[1], cover[1] * height // width
+    else:
+        new = cover[0] * width // height, cover[0]
+    resized = new != image.size
+    if resized:
+        image = image.resize(new, Image.Resampling.BILINEAR)
+    left, top = round((new[0] - size[1]) / 2), round((new[1] - size[0]) / 2)
+    return image.crop((left, top, left + size[1], top + size[0])), resized
+
+
+# ---- arrays -------------------------------------------------------------------------
+
+
+def _from_file(
+    path: Path, size: tuple[int, int], channels: int
+) -> tuple[np.ndarray, Int32[np.ndarray, " n"], str]:
+    """Images [n, h, w, c] uint8 or float32, labels, and what was taken for images."""
+    try:
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            arrays = {"the array": file} if path.suffix == ".npy" else dict(file)
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}): truncated, "
+            "corrupt or pickled; write it with np.savez(path, x=..., y=...)"
+        ) from error
+    labels = next((arrays.pop(key) for key in ("y", "labels") if key in arrays), None)
+    named = [key for key in ("x", "images") if key in arrays] or list(arrays)
+    if not named or (len(arrays) > 1 and named[0] not in ("x", "images")):
+        raise InputError(
+            f"{path}: which array holds the images? Found {sorted(arrays)}; call it x"
+        )
+    x = arrays[named[0]]
+    wanted = (*size, channels)
+    shape = (*x.shape[1:], 1) if x.ndim == 3 else x.shape[1:]
+    if shape != wanted:
+        raise InputError(
+            f"{path}: {named[0]} has shape {x.shape}, expected (n, *{wanted}); arrays "
+            "are neither resized nor converted, so do that before"
+        )
+    if x.dtype != np.uint8:
+        if not np.issubdtype(x.dtype, np.floating):
+            raise InputError(
+                f"{path}: {named[0]} is of {x.dtype}, expected uint8 or floats in "
+                "[0, 1]; convert it with astype(np.uint8)"
+            )
+    checks.images(x, f"{path}, {named[0]}")
+    x = (x if x.dtype == np.uint8 else x.astype(np.float32)).reshape(-1, *wanted)
+    y = np.zeros(len(x), np.int32) if labels is None else labels
+    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
+        raise InputError(
+            f"{path}: labels are {y.dtype}{list(y.shape)}, expected one integer for "
+            f"each of {len(x)} images"
+        )
+    return x, y.astype(np.int32), f"{named[0]} as stored, {x.dtype}"

@@ -1,0 +1,241 @@
+"""ResNet and ResNeXt: for 32×32 images, for ImageNet, and for faces.
+
+He et al. (2016), "Deep Residual Learning for Image Recognition"; Xie et al. (2017),
+"Aggregated Residual Transformations for Deep Neural Networks". As PyTorch's networks
+are: strides in the 3×3 convolution of a bottleneck, and padding by ⌊k/2⌋ on all sides
+(Flax's "SAME" pads differently at stride 2).
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from fssd_jax.losses import COSFACE_SCALE
+from fssd_jax.models.inputs import normalised
+
+CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+# He et al. (2015), by fan-out as in torchvision. Before training BatchNorm is the
+# identity, so this alone decides how large the features are.
+HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+# What PyTorch calls momentum 0.1: running = 0.9 · running + 0.1 · batch.
+BatchNorm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+# The released face networks say 0.9 where PyTorch means the other share.
+FaceNorm = partial(nn.BatchNorm, momentum=0.1, epsilon=2e-5)
+
+
+class ConvNorm(nn.Module):
+    """BatchNorm(convolution without bias)."""
+
+    features: int
+    kernel: int = 3
+    strides: int = 1
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        around = self.kernel // 2
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            self.strides,
+            padding=((around, around), (around, around)),
+            feature_group_count=self.groups,
+            use_bias=False,
+            kernel_init=HE,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return BatchNorm(not train, dtype=self.dtype, name="norm")(x)
+
+
+class BasicBlock(nn.Module):
+    """relu(x + conv(relu(conv(x)))), each convolution with BatchNorm."""
+
+    features: int
+    strides: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv = partial(ConvNorm, self.features, dtype=self.dtype)
+        branch = nn.relu(conv(strides=self.strides, name="conv1")(x, train))
+        branch = conv(name="conv2")(branch, train)
+        if self.strides != 1 or x.shape[-1] != self.features:
+            x = conv(1, self.strides, name="shortcut")(x, train)
+        return nn.relu(x + branch)
+
+
+class Bottleneck(nn.Module):
+    """relu(x + conv(relu(conv(relu(conv(x)))))): 1×1, grouped 3×3, and 1×1."""
+
+    inner: int
+    features: int
+    strides: int = 1
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv = partial(ConvNorm, dtype=self.dtype)
+        middle = conv(self.inner, 3, self.strides, self.groups, name="conv2")
+        branch = nn.relu(conv(self.inner, 1, name="conv1")(x, train))
+        branch = nn.relu(middle(branch, train))
+        branch = conv(self.features, 1, name="conv3")(branch, train)
+        if self.strides != 1 or x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.strides, name="shortcut")(x, train)
+        return nn.relu(x + branch)
+
+
+class Stem(nn.Module):
+    """relu of the first convolution; for ImageNet 7×7 at stride 2, and max-pooling."""
+
+    features: int
+    kind: Literal["cifar", "imagenet"]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        if self.kind == "cifar":
+            first = ConvNorm(self.features, dtype=self.dtype, name="conv1")
+            return nn.relu(first(x, train))
+        first = ConvNorm(self.features, 7, 2, dtype=self.dtype, name="conv1")
+        x = nn.relu(first(x, train))
+        around = ((1, 1), (1, 1))
+        return nn.max_pool(x, (3, 3), (2, 2), around)  # pyright: ignore[reportArgumentType]
+
+
+class Stage(nn.Module):
+    """Residual blocks, the first of which may halve the size."""
+
+    blocks: int
+    width: int  # of the 3×3 convolutions, if they have one group of 64 for 64
+    strides: int
+    bottleneck: bool
+    groups: int
+    group_width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        for i in range(self.blocks):
+            strides = self.strides if i == 0 else 1
+            name = f"block{i + 1}"
+            if self.bottleneck:
+                inner = self.width * self.group_width // 64 * self.groups
+                sizes = inner, 4 * self.width, strides, self.groups
+                x = Bottleneck(*sizes, dtype=self.dtype, name=name)(x, train)
+            else:
+                x = BasicBlock(self.width, strides, self.dtype, name=name)(x, train)
+        return x
+
+
+class FaceEmbedding(nn.Module):
+    """[batch, 4, 4, 2048] to [batch, 512], as the released face networks do."""
+
+    features: int = 512
+    dropout: float = 0.4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(ConvNorm(self.features, 1, dtype=self.dtype, name="conv")(x, train))
+        plain = partial(FaceNorm, use_scale=False, use_bias=False)
+        x = plain(not train, dtype=self.dtype, name="norm1")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = x.reshape(x.shape[0], -1)
+        x = nn.Dense(self.features, dtype=self.dtype, name="dense")(x)
+        return FaceNorm(not train, dtype=jnp.float32, name="norm2")(x)
+
+
+class CosineHead(nn.Module):
+    """s · cos of the angle to each class's direction; the margin is in the loss.
+
+    Wang et al. (2018), "CosFace: Large Margin Cosine Loss for Deep Face Recognition";
+    train with `fssd_jax.losses.cosface`.
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = x.astype(jnp.float32)
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+        kernel = self.param("kernel", init, (x.shape[-1], self.classes))
+        return COSFACE_SCALE * (_unit(x, 1) @ _unit(kernel, 0))
+
+
+def _unit(v, axis):
+    # Where the norm is 0, so is the gradient.
+    squares = jnp.square(v).sum(axis, keepdims=True)
+    return v / jnp.sqrt(jnp.maximum(squares, 1e-12))
+
+
+class ResNet(nn.Module):
+    """Stem, four stages, and logits; raw images in [0, 1].
+
+    `cifar_resnet34` and the other names below fill in the fields. The features are the
+    outputs of the stem (after max-pooling, if it has any) and of the stages; "logits"
+    is a layer, too.
+    """
+
+    stage_sizes: tuple[int, int, int, int]  # blocks
+    bottleneck: bool = False
+    stem: Literal["cifar", "imagenet"] = "imagenet"
+    num_classes: int = 1000
+    mean: tuple[float, ...] = IMAGENET["mean"]
+    std: tuple[float, ...] = IMAGENET["std"]
+    width: int = 64  # channels of the stem; stages have 1, 2, 4 and 8 times as many
+    groups: int = 1  # of a bottleneck's 3×3 convolution
+    group_width: int = 64  # channels of a group in the first stage, at width 64
+    face: bool = False  # embedding and cosines in place of mean-pooling and a layer
+    # Of features and of the arithmetic; parameters, statistics and logits are float32.
+    dtype: Any = jnp.float32
+
+    feature_layers = ("stem", "stage1", "stage2", "stage3", "stage4")
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Num[Array | np.ndarray, "batch *height_width_channel"],
+        train: bool = False,
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        x = normalised(x, self.mean, self.std).astype(self.dtype)
+        x = Stem(self.width, self.stem, self.dtype, name="stem")(x, train)
+        for i, blocks in enumerate(self.stage_sizes):
+            stage = Stage(
+                blocks,
+                self.width * 2**i,
+                1 if i == 0 else 2,
+                self.bottleneck,
+                self.groups,
+                self.group_width,
+                self.dtype,
+                name=f"stage{i + 1}",
+            )
+            x = stage(x, train)
+        if self.face:
+            embed = FaceEmbedding(8 * self.width, dtype=self.dtype, name="embedding")
+            x = embed(x, train)
+            return CosineHead(self.num_classes, name="logits")(x)
+        x = x.astype(jnp.float32).mean(axis=(1, 2))
+        return nn.Dense(self.num_classes, name="logits")(x)
+
+
+# As the released code and github.com/kuangliu/pytorch-cifar have them.
+_cifar = partial(ResNet, stem="cifar", num_classes=10, **CIFAR10)
+cifar_resnet18 = partial(_cifar, (2, 2, 2, 2))
+cifar_resnet34 = partial(_cifar, (3, 4, 6, 3))
+cifar_resnet50 = partial(_cifar, (3, 4, 6, 3), bottleneck=True)
+# As torchvision has them.
+resnet34 = partial(ResNet, (3, 4, 6, 3))
+resnext50 = partial(ResNet, (3, 4, 6, 3), bottleneck=True, groups=32, group_width=4)
+# As the released face networks: 112×112 images in [0, 1], and the stem of ImageNet.
+face_resnext50 = partial(resnext50, face=True, mean=(0.5,) * 3, std=(0.5,) * 3)

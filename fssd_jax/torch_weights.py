@@ -1,0 +1,310 @@
+"""Weights of PyTorch networks, for the Flax networks of `fssd_jax.models`.
+
+    model, variables = load(
+        "resnet34.pth", "cifar_resnet34",
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
+    )
+
+Every entry of the file must be used, and every weight of the network must be in the
+file: a state dict that fits only partly is an error that lists what does not.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from fssd_jax import models
+from fssd_jax.checks import InputError
+from fssd_jax.features import Variables
+
+# What training scripts call the state dict, when they save more than that.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+SHOWN = 12  # names in an error, of each kind
+
+
+class Format(NamedTuple):
+    """A network of `fssd_jax.models`, and PyTorch's names for its parts."""
+
+    build: Callable[..., nn.Module]
+    side: int  # height and width of its images
+    renames: tuple[tuple[str, str], ...]  # regular expressions, applied one by one
+    classes: tuple[str, int]  # an entry, and its axis of classes
+    width: str | None  # entry whose first axis is the network's width, if that varies
+    # Dense layers that see a flattened image. PyTorch flattens it channels first.
+    flattened: tuple[str, ...] = ()
+
+
+_BLOCKS = (
+    (r"^stem\.", ""),
+    (r"^stage(\d)\.block(\d+)\.", r"layer\1.block\2."),
+    (r"(^|\.)conv(\d)\.norm\.", r"\1bn\2."),
+    (r"(^|\.)conv(\d)\.conv\.", r"\1conv\2."),
+)
+_CIFAR = (
+    *_BLOCKS,
+    (r"shortcut\.conv\.", "shortcut.0."),
+    (r"shortcut\.norm\.", "shortcut.1."),
+    (r"^logits\.", "linear."),
+)
+_SHORTCUT = (
+    (r"shortcut\.conv\.", "downsample.0."),
+    (r"shortcut\.norm\.", "downsample.1."),
+)
+_IMAGENET = (*_BLOCKS, *_SHORTCUT, (r"^logits\.", "fc."))
+_FACE = (
+    *_BLOCKS,
+    *_SHORTCUT,
+    (r"^embedding\.conv\.conv\.", "conv_last.0."),
+    (r"^embedding\.conv\.norm\.", "conv_last.1."),
+    (r"^embedding\.norm1\.", "output_layer.0."),
+    (r"^embedding\.dense\.", "output_layer.3."),
+    (r"^embedding\.norm2\.", "output_layer.4."),
+    (r"^", "backbone."),
+    (r"^backbone\.logits\.weight", "head.kernel"),
+)
+_LENET = (
+    (r"\.(Conv|Dense)_0\.", "."),
+    (r"^logits\.", "fc2."),
+)
+
+
+def _cifar(build) -> Format:
+    return Format(build, 32, _CIFAR, ("linear.weight", 0), "conv1.weight")
+
+
+def _imagenet(build) -> Format:
+    return Format(build, 224, _IMAGENET, ("fc.weight", 0), "conv1.weight")
+
+
+FORMATS = {
+    "lenet": Format(models.LeNet, 28, _LENET, ("fc2.weight", 0), None, ("fc1.weight",)),
+    "cifar_resnet18": _cifar(models.cifar_resnet18),
+    "cifar_resnet34": _cifar(models.cifar_resnet34),
+    "cifar_resnet50": _cifar(models.cifar_resnet50),
+    "resnet34": _imagenet(models.resnet34),
+    "resnext50": _imagenet(models.resnext50),
+    "face_resnext50": Format(
+        models.face_resnext50,
+        112,
+        _FACE,
+        ("head.kernel", 1),
+        "backbone.conv1.weight",
+        ("backbone.output_layer.3.weight",),
+    ),
+}
+
+
+def load(
+    path: str | Path,
+    model: str,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    **options: Any,
+) -> tuple[nn.Module, Variables]:
+    """A Flax network with the weights of a PyTorch state dict.
+
+    The numbers of classes and of channels are those of the file.
+
+    Args:
+      path: .safetensors, or .pt/.pth (read with `weights_only=True`, and only where
+        PyTorch is installed). Checkpoints that hold the state dict under "state_dict",
+        "model_state_dict", "model" or "net" are looked into; a "module." that
+        DataParallel puts before all names is dropped.
+      model: "lenet" (the released one), "cifar_resnet18", "cifar_resnet34",
+        "cifar_resnet50" (github.com/kuangliu/pytorch-cifar and the released code),
+        "resnet34", "resnext50" (torchvision), "face_resnext50" (the released one).
+      mean: by which the images were normalised when the network was trained, for each
+        channel, of images in [0, 1]. Nothing in the file tells.
+      std: likewise.
+      **options: other fields of the Flax model, such as `dtype`.
+
+    Returns:
+      The model and its variables, float32.
+
+    Raises:
+      InputError: no such file or model; entries that are missing, surplus or of
+        another shape, all listed; weights that are not finite.
+    """
+    if model not in FORMATS:
+        raise InputError(f"unknown model {model!r}; choose from {sorted(FORMATS)}")
+    format, state = FORMATS[model], read(path)
+    last, axis = format.classes
+    if last in state:
+        options = {"num_classes": state[last].shape[axis], **options}
+    if format.width in state:
+        options = {"width": len(state[format.width]), **options}
+    network = format.build(mean=tuple(mean), std=tuple(std), **options)
+    wanted = _wanted(format, network)
+    _check(path, model, state, {e.name: e.shape for e in wanted.values()})
+    leaves = {}
+    for key, entry in wanted.items():
+        if not np.isfinite(state[entry.name]).all():
+            raise InputError(f"{path}: {entry.name} holds NaN or infinite values")
+        leaves[key] = jnp.asarray(entry.convert(state[entry.name]))
+    return network, unflatten_dict(leaves)
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """A state dict's floating-point entries, as float32.
+
+    Raises:
+      InputError: it cannot be read; the message says what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    if path.suffix == ".safetensors":
+        found: Mapping = _read_safetensors(path)
+    elif path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".tar"):
+        found = _read_torch(path)
+    else:
+        raise InputError(f"{path}: expected .safetensors, .pt or .pth")
+    for name in CONTAINERS:
+        if isinstance(found.get(name), Mapping):
+            found = found[name]
+            break
+    state = {k: v for k, v in flatten_dict(dict(found), sep=".").items()}
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): v for name, v in state.items()}
+    # Beside weights there are counters, and in checkpoints settings.
+    arrays = {name: _array(value) for name, value in state.items()}
+    arrays = {name: value for name, value in arrays.items() if value is not None}
+    if not arrays:
+        raise InputError(f"{path}: holds no state dict, but {sorted(state)[:SHOWN]}")
+    return arrays
+
+
+def _read_safetensors(path: Path) -> Mapping:
+    from safetensors import SafetensorError
+    from safetensors.flax import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def _read_torch(path: Path) -> Mapping:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading it needs PyTorch: pip install torch; or turn it into "
+            "safetensors where PyTorch is: safetensors.torch.save_file(state, path)"
+        ) from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zipfile and PyTorch raise a dozen kinds
+        raise InputError(
+            f"{path}: cannot be read as weights only ({type(error).__name__}). A whole "
+            "module that was pickled would run its own code: where it came from, save "
+            "torch.save(network.state_dict(), path)"
+        ) from error
+    if not isinstance(found, Mapping):
+        raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict")
+    return found
+
+
+def _array(value) -> np.ndarray | None:
+    """Floats as NumPy's float32; None for what is no such array."""
+    if hasattr(value, "is_floating_point"):
+        if not value.is_floating_point():
+            return None
+        value = value.detach().float().numpy()
+    if not isinstance(value, np.ndarray | jax.Array):
+        return None
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return None
+    return np.asarray(value, np.float32)
+
+
+class Entry(NamedTuple):
+    name: str  # in the state dict
+    shape: tuple[int, ...]
+    convert: Callable[[np.ndarray], np.ndarray]
+
+
+def _wanted(format: Format, network) -> dict[tuple, Entry]:
+    """PyTorch's entry for each of the network's arrays."""
+    image = np.zeros((1, format.side, format.side, len(network.mean)), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), image)
+    leaves: dict[tuple, Any] = flatten_dict(variables)  # pyright: ignore[reportAssignmentType]
+    shapes = {key: leaf.shape for key, leaf in leaves.items()}
+    return {key: _entry(format, shapes, key) for key in shapes}
+
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias",
+           "mean": "running_mean", "var": "running_var"}  # fmt: skip
+
+
+def _entry(format: Format, shapes, key) -> Entry:
+    name = ".".join((*key[1:-1], _LEAVES[key[-1]]))
+    for pattern, new in format.renames:
+        name = re.sub(pattern, new, name)
+    # Blocks are counted from 0.
+    name = re.sub(r"block(\d+)", lambda m: str(int(m[1]) - 1), name)
+    shape = shapes[key]
+    if len(shape) == 4:  # height, width, in, out
+        return Entry(name, tuple(shape[i] for i in (3, 2, 0, 1)), _convolution)
+    if name in format.flattened:
+        channels = _channels_before(shapes, key)
+        return Entry(name, shape[::-1], lambda w: _after_flatten(w, channels))
+    if len(shape) == 2 and name != "head.kernel":
+        return Entry(name, shape[::-1], np.transpose)
+    return Entry(name, shape, lambda a: a)
+
+
+def _convolution(w: np.ndarray) -> np.ndarray:
+    return w.transpose(2, 3, 1, 0)
+
+
+def _channels_before(shapes, key) -> int:
+    """Of the image that a dense layer sees flattened: LeNet's conv2, or the face's."""
+    before = ("conv2", "Conv_0") if key[1] == "fc1" else ("embedding", "conv", "conv")
+    return shapes["params", *before, "kernel"][-1]
+
+
+def _after_flatten(w: np.ndarray, channels: int) -> np.ndarray:
+    """[out, channel · height · width] → [height · width · channel, out]."""
+    out, size = w.shape
+    w = w.reshape(out, channels, size // channels)
+    return w.transpose(2, 1, 0).reshape(size, out)
+
+
+def _check(path, model: str, state, wanted: dict[str, tuple[int, ...]]) -> None:
+    """Raise an `InputError` that lists all that does not fit."""
+    shapes = {
+        f"{name} {state[name].shape}, expected {shape}"
+        for name, shape in wanted.items()
+        if name in state and state[name].shape != shape
+    }
+    wrong = {
+        "missing": wanted.keys() - state.keys(),
+        "surplus": state.keys() - wanted.keys(),
+        "of another shape": shapes,
+    }
+    if not any(wrong.values()):
+        return
+    lines = [
+        f"{kind} ({len(names)}): {', '.join(sorted(names)[:SHOWN])}"
+        + (f", … and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        for kind, names in wrong.items()
+        if names
+    ]
+    others = [name for name in FORMATS if name != model and _fits(name, state)]
+    hint = f"; its names are those of {', '.join(others)}" if others else ""
+    raise InputError(f"{path} does not fit {model}{hint}\n  " + "\n  ".join(lines))
+
+
+def _fits(model: str, state) -> bool:
+    format = FORMATS[model]
+    names = {entry.name for entry in _wanted(format, format.build()).values()}
+    return names == state.keys()

@@ -1,0 +1,169 @@
+"""PyTorch networks, written from the published architectures, as the tests' rivals."""
+
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    """He et al. (2016), Fig. 5: basic (two 3×3), or bottleneck (1×1, 3×3, 1×1).
+
+    `shortcut` is what the state dict calls the projection.
+    """
+
+    def __init__(self, inside, out, stride, *, shortcut, inner=None, groups=1):
+        super().__init__()
+        if inner is None:
+            plan = [(inside, out, 3, stride, 1), (out, out, 3, 1, 1)]
+        else:
+            plan = [(inside, inner, 1, 1, 1), (inner, inner, 3, stride, groups)]
+            plan += [(inner, out, 1, 1, 1)]
+        self.count, self.name = len(plan), shortcut
+        for i, (a, b, k, s, g) in enumerate(plan, 1):
+            conv = nn.Conv2d(a, b, k, s, k // 2, groups=g, bias=False)
+            setattr(self, f"conv{i}", conv)
+            setattr(self, f"bn{i}", nn.BatchNorm2d(b))
+        project = nn.Sequential()
+        if stride != 1 or inside != out:
+            conv = nn.Conv2d(inside, out, 1, stride, bias=False)
+            project = nn.Sequential(conv, nn.BatchNorm2d(out))
+        setattr(self, shortcut, project)
+
+    def forward(self, x):
+        y = x
+        for i in range(1, self.count + 1):
+            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
+            y = y if i == self.count else y.relu()
+        return (y + getattr(self, self.name)(x)).relu()
+
+
+class Trunk(nn.Module):
+    """Stem and four stages; `forward` returns all five features."""
+
+    def __init__(self, sizes, width, *, cifar, bottleneck=False, groups=1, base=64):
+        super().__init__()
+        kernel, stride = (3, 1) if cifar else (7, 2)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pool = nn.Identity() if cifar else nn.MaxPool2d(3, 2, 1)
+        inside, kind = width, "shortcut" if cifar else "downsample"
+        for stage, blocks in enumerate(sizes):
+            planes, layers = width * 2**stage, []
+            out = 4 * planes if bottleneck else planes
+            inner = int(planes * base / 64) * groups if bottleneck else None
+            for i in range(blocks):
+                stride = 2 if i == 0 and stage > 0 else 1
+                block = Block(
+                    *(inside, out, stride), shortcut=kind, inner=inner, groups=groups
+                )
+                layers.append(block)
+                inside = out
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.out = inside
+
+    def trunk(self, x):
+        found = [self.pool(self.bn1(self.conv1(x)).relu())]
+        for stage in range(1, 5):
+            found.append(getattr(self, f"layer{stage}")(found[-1]))
+        return found
+
+
+class Classifier(Trunk):
+    def __init__(self, *args, classes, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.last = "linear" if kwargs["cifar"] else "fc"
+        setattr(self, self.last, nn.Linear(self.out, classes))
+
+    def forward(self, x):
+        found = self.trunk(x)
+        return [*found, getattr(self, self.last)(found[-1].mean((2, 3)))]
+
+
+class Backbone(Trunk):
+    """The released face network's embedding, for 112×112 images."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        size = self.out // 4
+        self.conv_last = nn.Sequential(
+            nn.Conv2d(self.out, size, 1, bias=False), nn.BatchNorm2d(size), nn.ReLU()
+        )
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(size, eps=2e-5, momentum=0.9, affine=False),
+            nn.Dropout(0.4),
+            nn.Flatten(),
+            nn.Linear(size * 4 * 4, size),
+            nn.BatchNorm1d(size, eps=2e-5, momentum=0.9),
+        )
+
+    def forward(self, x):
+        found = self.trunk(x)
+        return [*found, self.output_layer(self.conv_last(found[-1]))]
+
+
+class CosFace(nn.Module):
+    def __init__(self, size, classes):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(size, classes))
+
+    def forward(self, x):
+        unit = nn.functional.normalize
+        return 64 * unit(x, dim=1) @ unit(self.kernel, dim=0)
+
+
+class Face(nn.Module):
+    def __init__(self, width, classes):
+        super().__init__()
+        self.backbone = Backbone(
+            *((3, 4, 6, 3), width), cifar=False, bottleneck=True, groups=32, base=4
+        )
+        self.head = CosFace(8 * width, classes)
+
+    def forward(self, x):
+        found = self.backbone(x)
+        return [*found[:-1], self.head(found[-1])]
+
+
+class LeNet(nn.Module):
+    """As released: its dropout does nothing when it is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3)
+        self.fc1, self.fc2 = nn.Linear(9216, 128), nn.Linear(128, 10)
+
+    def forward(self, x):
+        a = self.conv1(x).relu()
+        b = self.conv2(a).relu()
+        c = self.fc1(nn.functional.max_pool2d(b, 2).flatten(1)).relu()
+        return [a, b, c, self.fc2(c)]
+
+
+def build(name, width=8, classes=7):
+    """The rival of a model that `fssd_jax.torch_weights` knows, narrow."""
+    if name == "lenet":
+        return LeNet()
+    if name == "face_resnext50":
+        return Face(width, classes)
+    sizes = (2, 2, 2, 2) if name.endswith("18") else (3, 4, 6, 3)
+    kind: dict = {"cifar": name.startswith("cifar")}
+    if name.endswith("50"):
+        kind["bottleneck"] = True
+    if name == "resnext50":
+        kind |= {"groups": 32, "base": 4}
+    return Classifier(sizes, width, classes=classes, **kind)
+
+
+def randomised(network, seed=0):
+    """Every parameter and statistic drawn anew: initially many are 0 or 1."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, a in network.state_dict().items():
+            if name.endswith("running_var"):
+                a.uniform_(0.5, 1.5)
+            elif name.endswith("running_mean"):
+                a.normal_(0, 0.1)
+            elif a.ndim == 1 and a.is_floating_point():
+                a.uniform_(0.2, 0.8) if "weight" in name else a.normal_(0, 0.1)
+            elif a.is_floating_point():
+                a.normal_(0, (2 / a[0].numel()) ** 0.5)
+    return network.eval()
