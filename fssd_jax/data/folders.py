@@ -196,7 +196,8 @@ def _find(path: Path) -> tuple[list[Path], Int32[np.ndarray, " n"]]:
                 arrays.append(str(Path(folder, name)))
     _check_layout(path, found, arrays)
     found.sort()
-    names, y = np.unique([f[0] if len(f) > 1 else "" for f in found], return_inverse=1)
+    classes = [f[0] if len(f) > 1 else "" for f in found]
+    _, y = np.unique(classes, return_inverse=True)
     return [path.joinpath(*f) for f in found], y.astype(np.int32)
 
 

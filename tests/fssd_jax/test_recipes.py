@@ -1,0 +1,57 @@
+"""Rates, decay and clipping, against PyTorch's optimisers and schedules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fssd_jax import train
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "drops", "decay"),
+    [
+        (train.cifar_recipe, 350, [150, 250], 5e-4),
+        (train.cifar_recipe, 7, [3, 5], 5e-4),  # the same shares of fewer epochs
+        (train.imagenet_recipe, 90, [30, 60], 1e-4),
+        (train.face_recipe, 20, [10, 15, 18], 5e-4),
+    ],
+)
+def test_steps_are_those_of_torch_sgd(recipe, epochs, drops, decay):
+    torch = pytest.importorskip("torch")
+    steps = 2
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, drops, gamma=0.1)
+    with jax.enable_x64(True):
+        optimiser = recipe(epochs, steps)
+        ours = jnp.asarray([1.0, -2.0])
+        state = optimiser.init(ours)
+        update = jax.jit(optimiser.update)
+        for step in range(epochs * steps):
+            gradient = np.cos([step, 2.0 * step])
+            weight.grad = torch.from_numpy(gradient.copy())
+            sgd.step()
+            updates, state = update(jnp.asarray(gradient), state, ours)
+            ours = optax.apply_updates(ours, updates)
+            np.testing.assert_allclose(ours, weight.detach(), rtol=1e-9)
+            if step % steps == steps - 1:
+                schedule.step()
+
+
+def test_lstm_recipe_clips():
+    """A gradient of any length beyond 1 moves as that of length 1 does."""
+    optimiser = train.lstm_recipe(3, 5)
+
+    def after(second):
+        # Adam's first step is the sign of the gradient alone, whatever its length.
+        params = jnp.zeros(2)
+        state = optimiser.init(params)
+        for gradient in ([0.6, 0.8], second):
+            updates, state = optimiser.update(jnp.asarray(gradient), state, params)
+            params = params + updates
+        return params
+
+    np.testing.assert_allclose(after([30.0, -40.0]), after([0.6, -0.8]), rtol=1e-5)
+    assert not np.allclose(after([0.3, -0.4]), after([0.6, -0.8]), rtol=1e-2)
