@@ -11,9 +11,6 @@ are without compilation. Leaves OUT/benchmarks/kernel.json, .md, .png and .pdf.
 """
 
 import dataclasses
-import json
-import os
-import subprocess
 import sys
 import time
 from collections import OrderedDict
@@ -30,6 +27,7 @@ from rich.console import Console
 import fssd_jax
 from analysis import ntk, plots
 from analysis.kernel_regression import pull, push
+from benchmarks.watched import LATE, OVER, watched
 from experiments import common, tables
 from fssd_jax.allocator import keep_memory
 from fssd_jax.models import LeNet
@@ -42,7 +40,6 @@ import json, sys
 from benchmarks.kernel import work
 print(json.dumps(work(*json.loads(sys.argv[1]))))
 """
-OVER, LATE = "memory", "time"  # why a measurement was stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,34 +107,7 @@ def work(method: str, count: int) -> dict[str, float]:
 
 def measure(method: str, count: int, config: Config) -> dict[str, Any]:
     """Seconds and peak GiB, or why it was stopped."""
-    arguments = json.dumps([method, count])
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, arguments], stdout=subprocess.PIPE, text=True
-    )
-    start, peak, stopped = time.perf_counter(), 0.0, None
-    while process.poll() is None:
-        peak = max(peak, _resident(process.pid))
-        late = time.perf_counter() - start > config.seconds
-        stopped = OVER if peak > config.memory else LATE if late else None
-        if stopped:
-            process.kill()
-            break
-        time.sleep(0.05)
-    printed, _ = process.communicate()
-    if stopped:
-        return {"stopped": stopped, "peak_gib": peak}
-    if process.returncode:
-        raise RuntimeError(f"{method} of {count} images failed; its error is above")
-    return {**json.loads(printed.splitlines()[-1]), "peak_gib": peak}
-
-
-def _resident(pid: int) -> float:
-    """GiB of memory that a process holds now."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (FileNotFoundError, IndexError, ProcessLookupError):  # it has just ended
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return watched(WORKER, [method, count], config.memory, config.seconds)
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fssd_jax
-from benchmarks import kernel
+from benchmarks import kernel, watched
 from fssd_jax.models import LeNet
 
 
@@ -44,11 +44,11 @@ def test_a_process_is_measured_and_stopped(monkeypatch):
     greedy = "x = bytearray(300 * 2**20); import time; time.sleep(60)"
     monkeypatch.setattr(kernel, "WORKER", greedy)
     limited = kernel.Config(memory=0.2)
-    assert kernel.measure("explicit", 1, limited)["stopped"] == kernel.OVER
+    assert kernel.measure("explicit", 1, limited)["stopped"] == watched.OVER
     short = kernel.Config(seconds=0.5)
-    assert kernel.measure("explicit", 1, short)["stopped"] == kernel.LATE
+    assert kernel.measure("explicit", 1, short)["stopped"] == watched.LATE
     monkeypatch.setattr(kernel, "WORKER", "raise SystemExit(3)")
-    with pytest.raises(RuntimeError, match="explicit of 1"):
+    with pytest.raises(RuntimeError, match="explicit', 1"):
         kernel.measure("explicit", 1, config)
-    assert kernel._resident(os.getpid()) > 0.1
-    assert kernel._resident(2**22 + 1) == 0
+    assert watched.resident(os.getpid()) > 0.1
+    assert watched.resident(2**22 + 1) == 0
