@@ -322,7 +322,8 @@ def _from_file(
     try:
         with path.open("rb") as raw:
             file = np.load(raw, allow_pickle=False)
-            arrays = {"the array": file} if path.suffix == ".npy" else dict(file)
+            single = isinstance(file, np.ndarray)  # else a .npz, whatever its name
+            arrays = {"the array": file} if single else dict(file)
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}: {error}): truncated, "
@@ -349,6 +350,7 @@ def _from_file(
                 "[0, 1]; convert it with astype(np.uint8)"
             )
     checks.images(x, f"{path}, {named[0]}")
+    what = f"{named[0]} as stored, {x.dtype}"
     x = (x if x.dtype == np.uint8 else x.astype(np.float32)).reshape(-1, *wanted)
     y = np.zeros(len(x), np.int32) if labels is None else labels
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
@@ -356,4 +358,4 @@ def _from_file(
             f"{path}: labels are {y.dtype}{list(y.shape)}, expected one integer for "
             f"each of {len(x)} images"
         )
-    return x, y.astype(np.int32), f"{named[0]} as stored, {x.dtype}"
+    return x, y.astype(np.int32), what

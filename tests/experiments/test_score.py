@@ -1,0 +1,142 @@
+"""Scores of a checkpoint of PyTorch and of image folders, from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import fssd_jax
+from experiments import score
+from fssd_jax import torch_weights
+from fssd_jax.data import load
+from fssd_jax.data.folders import load_images
+from fssd_jax.data.pipeline import as_float
+from fssd_jax.detectors import fssd, msp
+from fssd_jax.models.resnet import CIFAR10
+
+torch = pytest.importorskip("torch")
+from tests.fssd_jax.torch_networks import build, randomised  # noqa: E402
+
+NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A LeNet, digits as PNG files in class folders, and photographs as an array."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.save(randomised(build("lenet")).state_dict(), folder / "lenet.pth")
+    digits = load("digits", "test")
+    x = np.rint(255 * as_float(digits.x[:120])).astype(np.uint8)
+    for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
+        (folder / "digits" / str(y)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / "digits" / str(y) / f"{i:03}.png")
+    np.savez(folder / "photos.npz", x=load("photo_patches", "test").x[:60])
+    return folder
+
+
+def main(files, out, *args):
+    fixed = ["--weights", str(files / "lenet.pth"), "--model", "lenet", *NORMAL]
+    fixed += ["--in", str(files / "digits"), "--ood", str(files / "photos.npz")]
+    return score.main([*fixed, "--noise", "50", "--out", str(out), *args])
+
+
+def test_scores_are_those_of_the_library(files, tmp_path, capsys):
+    assert main(files, tmp_path, "--train", str(files / "digits")) == 0
+    (path,) = (tmp_path / "score").iterdir()
+    facts = json.loads((path / "metrics.json").read_text())
+    assert facts["counts"] == {"validation": 24, "ind": 96, "ood": 60, "noise": 50}
+    rows = facts["rows"]
+    assert list(rows) == [
+        *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
+        *("fssd", "fssd clean", "msp", "max logit", "energy", "odin"),
+        *("knn", "mahalanobis"),
+        *(f"control: untrained, {k}" for k in ("conv1", "conv2", "fc1", "logits")),
+        "control: untrained, clean",
+        *("control: nearest in pixels", "control: brightness"),
+    ]
+    scores = np.load(path / "scores.npz")
+    for name, row in rows.items():
+        ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
+        assert (len(ind), len(ood)) == (96, 60)
+        expected = roc_auc_score([1] * 96 + [0] * 60, np.concatenate([ind, ood]))
+        assert row["auroc"] == pytest.approx(expected)
+
+    # By the library's own road.
+    model, variables = torch_weights.load(
+        files / "lenet.pth", "lenet", mean=(0.2860,), std=(0.3530,)
+    )
+    photos = np.load(files / "photos.npz")["x"]
+    found = fssd_jax.map_batches(
+        msp.score, fssd_jax.make_logit_fn(model), variables, msp.fit(), photos
+    )
+    np.testing.assert_allclose(scores["msp/ood"], found, rtol=1e-5)
+    # The file that is left is the detector, and knows its network.
+    network = {"mean": model.mean, "std": model.std}
+    fitted = fssd_jax.load(path / "fssd.npz", variables, **network)
+    feature_fn = fssd_jax.make_feature_fn(model, fitted.config["layers"])
+    found = fssd_jax.map_batches(
+        fssd.score, feature_fn, variables, fitted.state, photos
+    )
+    np.testing.assert_allclose(scores["fssd clean/ood"], found, rtol=1e-4, atol=1e-4)
+    assert fitted.config["threshold"] == facts["threshold"]
+
+    digits = load_images(files / "digits", size=28, channels=1, progress=False)
+    told = capsys.readouterr().out
+    assert f"Accuracy {100 * facts['accuracy']:.1f} %" in told
+    assert len(np.unique(digits.y)) == 10
+    page = (path / "report.html").read_text()
+    assert page.count("data:image/png") == 3
+    assert digits.sha256 == facts["data"]["ind"]["sha256"]
+
+
+def test_ood_images_change_no_other_score(files, tmp_path):
+    """Nothing is fitted on them, nor chosen by them."""
+    others = load("photo_patches", "test").x[60:90]
+    np.savez(files / "other.npz", x=1 - as_float(others))
+    for name in ("photos", "other"):
+        assert main(files, tmp_path / name, "--ood", str(files / f"{name}.npz")) == 0
+    first, second = (
+        np.load(next((tmp_path / name / "score").iterdir()) / "scores.npz")
+        for name in ("photos", "other")
+    )
+    for name in first.files:
+        if name.endswith("/ind"):
+            np.testing.assert_array_equal(first[name], second[name], name)
+
+
+def test_a_resnet_and_chosen_layers(files, tmp_path):
+    """The stages alone; images of another size are made to fit."""
+    path = files / "r18.pth"
+    torch.save(randomised(build("cifar_resnet18")).state_dict(), path)
+    args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
+    args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
+    args += ["--in", str(files / "digits"), "--ood", str(files / "digits" / "3")]
+    args += ["--layers", "stage1", "stage4", "--limit", "100", "--dtype", "bfloat16"]
+    assert score.main([*args, "--out", str(tmp_path)]) == 0
+    (path,) = (tmp_path / "score").iterdir()
+    facts = json.loads((path / "metrics.json").read_text())
+    assert [k for k in facts["rows"] if k.startswith("fssd")] == [
+        *("fssd stage1", "fssd stage4", "fssd", "fssd clean")
+    ]
+    assert facts["accuracy"] is None  # 7 classes of the network, 10 of the images
+    assert "resized to 32×32" in facts["data"]["ind"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--weights", "nowhere.pth"], "no such file"),
+        (["--model", "resnet34"], "does not fit resnet34"),
+        (["--in", "nowhere"], "no such folder"),
+        (["--layers", "conv7"], "conv7"),
+        (["--limit", "94"], "95 images in all"),
+        (["--mean", "0.5", "0.5", "0.5"], "expected"),
+    ],
+)
+def test_mistakes_are_one_line(files, tmp_path, capsys, args, message):
+    assert main(files, tmp_path, *args) == 1
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert message in error
