@@ -48,11 +48,14 @@ clean:
 		"was found; install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# neural-tangents asks for TensorFlow (1.9 GB), of which we need nothing.
+# neural-tangents asks for TensorFlow (1.9 GB), of which we need nothing. PyTorch is the
+# rival of some tests. PyPI's build for Linux brings CUDA (3 GB); to avoid it,
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test
 .venv/with-dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv (a minute or two the first time)"
 	$(INSTALL) ".[dev]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps neural-tangents
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	@touch $@
 
 # One stamp an extra: `make quickstart` does not wait for the developer's tools.

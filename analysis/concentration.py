@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -45,6 +47,37 @@ def concentration(
     )  # fmt: skip
     squares, cosine = np.asarray(found, np.float64)
     return Concentration(np.sqrt(squares.mean(0)), cosine.mean(0))
+
+
+def with_batch_statistics(
+    model: nn.Module, variables: Variables, x: Float[np.ndarray, "batch ..."]
+) -> Variables:
+    """The variables with BatchNorm's running statistics replaced by those of a batch.
+
+    As drawn, BatchNorm is the identity; at the first step of training it is not. The
+    model's momentum m need not be known: running' = m · running + (1 − m) · batch, once
+    from running = 0 and once from 1.
+    """
+    key = jax.random.key(0)  # of dropout, which comes after the statistics or is absent
+
+    @jax.jit
+    def after(value):
+        statistics = jax.tree.map(
+            lambda a: jnp.full_like(a, value), variables["batch_stats"]
+        )
+        _, updated = model.apply(
+            {**variables, "batch_stats": statistics},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return updated["batch_stats"]
+
+    statistics = jax.tree.map(
+        lambda zero, one: zero / (1 - (one - zero)), after(0.0), after(1.0)
+    )
+    return {**variables, "batch_stats": statistics}
 
 
 def _measures(feature_fn, variables, singularity, x) -> Float[Array, "2 batch layers"]:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from analysis.concentration import concentration
+from analysis.concentration import concentration, with_batch_statistics
 from fssd_jax import estimate_singularity, make_feature_fn, uniform_noise
-from fssd_jax.models import LeNet
+from fssd_jax.models import LeNet, ResNet
 
 
 def test_against_scikit_learn(lenet):
@@ -53,3 +53,23 @@ def test_the_noise_itself_is_where_the_spread_says():
         )
     ]
     np.testing.assert_allclose(found.distance, spread, rtol=1e-4)
+
+
+def test_batch_statistics_are_those_of_the_batch():
+    """Layer by layer: what goes into each BatchNorm has its mean and variance."""
+    model = ResNet((1, 1, 1, 1), stem="cifar", width=4, num_classes=2)
+    x = np.random.default_rng(0).uniform(size=(8, 16, 16, 3)).astype(np.float32)
+    variables = model.init(jax.random.key(0), x)
+    found = with_batch_statistics(model, variables, x)
+    layers = ["stem/conv1/conv", "stage2/block1/conv2/conv", "stage4/block1/conv1/conv"]
+    # Then the network does in testing what it did in training.
+    before = make_feature_fn(model, layers)(found, x)
+    for layer, f in before.items():
+        kept = found["batch_stats"]
+        for part in (*layer.split("/")[:-1], "norm"):
+            kept = kept[part]
+        axes = (0, 1, 2)
+        np.testing.assert_allclose(kept["mean"], f.mean(axes), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(kept["var"], f.var(axes), rtol=1e-3)
+    # And the rest is as it was.
+    jax.tree.map(np.testing.assert_array_equal, found["params"], variables["params"])

@@ -1,12 +1,16 @@
 """The figures' scripts on the embedded digits, for seconds."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from experiments import figure2, figure3
-from fssd_jax.models import LeNet
+from fssd_jax.data import load
+from fssd_jax.data.pipeline import as_float
+from fssd_jax.models import LeNet, ResNet
+from fssd_jax.models.resnet import CIFAR10
 
 
 def the_only(folder):
@@ -56,6 +60,31 @@ def test_figure3(tmp_path):
     first, second = facts["layers"]["logits"]
     assert first != second
     assert (path / "figure3.png").stat().st_size > 1000
+
+
+def test_figure3_of_a_resnet(tmp_path, monkeypatch):
+    """On an array of photographs' patches, in colour on black, and digits."""
+    short = partial(ResNet, (1, 1, 1, 1), stem="cifar", **CIFAR10)
+    monkeypatch.setitem(figure3.NETWORKS, "cifar_resnet18", short)
+    patches = load("photo_patches", "test").x[:300]
+    colour = figure3.coloured(as_float(patches))
+    assert colour.shape == (300, 32, 32, 3)
+    np.testing.assert_array_equal(colour[:, 2:30, 2:30, 1], as_float(patches)[..., 0])
+    assert colour.sum() == pytest.approx(3 * as_float(patches).sum(), rel=1e-4)
+    np.savez(tmp_path / "photos.npz", x=colour)
+    args = ["--network", "cifar_resnet18", "--width", "4", "--seeds", "0"]
+    args += ["--images", "30", "--in", str(tmp_path / "photos.npz"), "--ood", "digits"]
+    assert figure3.main([*args, "--out", str(tmp_path)]) == 0
+    path, facts = the_only(tmp_path / "figure3")
+    stages = [f"stage{i}" for i in range(1, 5)]
+    assert list(facts["layers"]) == [
+        *("pixels", "normalised pixels", "stem", *stages),
+        *(f"{layer}, with statistics" for layer in ("stem", *stages)),
+    ]
+    assert facts["layers"]["stem"] != facts["layers"]["stem, with statistics"]
+    assert (path / "figure3-statistics.png").stat().st_size > 1000
+    # The first 256 of the others are for statistics.
+    assert figure3.main([*args, "--images", "50", "--out", str(tmp_path)]) == 1
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
