@@ -61,7 +61,7 @@ def with_batch_statistics(
     key = jax.random.key(0)  # of dropout, which comes after the statistics or is absent
 
     @jax.jit
-    def after(value):
+    def after(value, variables, x):
         statistics = jax.tree.map(
             lambda a: jnp.full_like(a, value), variables["batch_stats"]
         )
@@ -75,7 +75,8 @@ def with_batch_statistics(
         return updated["batch_stats"]
 
     statistics = jax.tree.map(
-        lambda zero, one: zero / (1 - (one - zero)), after(0.0), after(1.0)
+        lambda zero, one: zero / (1 - (one - zero)),
+        *(after(value, variables, x) for value in (0.0, 1.0)),
     )
     return {**variables, "batch_stats": statistics}
 
