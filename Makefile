@@ -22,8 +22,9 @@ quickstart: .venv/with-experiments
 data: .venv/with-data
 	$(BIN)/python -m fssd_jax.data.fetch
 
+# Two processes: much of the time goes into compiling, which takes one core.
 test: .venv/with-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/with-dev
 	$(BIN)/ruff check .

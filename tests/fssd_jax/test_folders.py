@@ -1,334 +1,229 @@
-"""Image files of every kind, written here by Pillow; scikit-learn's photographs."""
+"""Small files written by Pillow and NumPy, and two photographs of scikit-learn."""
 
-import threading
-import time
 from collections import OrderedDict
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-import fssd_jax
-from fssd_jax import InputError
+from fssd_jax import InputError, estimate_singularity
 from fssd_jax.data import folders
-from fssd_jax.data.folders import load_images, stream_images
 from fssd_jax.data.sources import digest
 
 RNG = np.random.default_rng(0)
-X = RNG.integers(0, 256, (12, 8, 6, 3), np.uint8)
-read = partial(load_images, size=(8, 6), channels=3, progress=False)
+RGB = RNG.integers(0, 256, (7, 4, 4, 3), np.uint8)
+GREY = RGB[..., 0]
+equal = np.testing.assert_array_equal
+read = partial(folders.load_images, size=4, channels=3, progress=False)
+stream = partial(folders.stream_images, size=4, channels=3)
 
 
-def write(folder, x=X, end=".png"):
-    """Twelve images in three classes, of which one has a folder of its own inside."""
-    for i, image in enumerate(x):
-        path = folder / ("b", "a/deep", "c")[i % 3] / f"{i:02}{end}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def save_all(folder, images=RGB):
+    for i, image in enumerate(images):
+        save(folder / f"{i:03}.png", image)
     return folder
 
 
-def one(folder, image, end=".png", size=(8, 6), channels=3, resize=None, **options):
-    """What is read of one image, given as Pillow's or as an array."""
-    folder.mkdir(exist_ok=True)
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    image.save(folder / f"image{end}", **options)
-    data = read(folder, size=size, channels=channels, resize=resize)
-    return data.x[0]
-
-
-BY_CLASS = [1, 4, 7, 10, 0, 3, 6, 9, 2, 5, 8, 11]  # a/deep, b, c
-
-
-def test_folders_are_read_in_order_with_their_classes(tmp_path):
-    data = read(write(tmp_path / "mine"))
-    np.testing.assert_array_equal(data.x, X[BY_CLASS])
-    np.testing.assert_array_equal(data.y, np.repeat([0, 1, 2], 4))
-    assert (data.x.dtype, data.y.dtype) == (np.uint8, np.int32)
-    assert (data.name, data.split) == ("mine", "all")
-    assert data.source == f"{tmp_path}/mine: 12 images, cut to 8×6, 0 resized"
-    assert data.sha256 == digest(data.x, data.y) == read(tmp_path / "mine").sha256
-
-
-def test_a_flat_folder_has_one_class_and_hidden_files_are_not_read(tmp_path):
-    for name, image in zip(("b.PNG", "a.bmp", "C.tif"), X, strict=False):
-        Image.fromarray(image).save(tmp_path / name)
-    (tmp_path / "._a.png").write_bytes(b"resource fork")
-    (tmp_path / "readme.txt").write_text("no image")
-    (tmp_path / ".checkpoints").mkdir()
-    (tmp_path / ".checkpoints" / "a.png").write_bytes(b"")
-    data = read(str(tmp_path))
-    np.testing.assert_array_equal(data.x, X[[2, 1, 0]])
-    np.testing.assert_array_equal(data.y, [0, 0, 0])
-
-
-@pytest.mark.parametrize("end", [".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"])
+@pytest.mark.parametrize("end", ["png", "PNG", "bmp", "tif", "webp"])
 def test_lossless_files_come_back_exactly(tmp_path, end):
-    lossless = {"lossless": True} if end == ".webp" else {}
-    np.testing.assert_array_equal(one(tmp_path, X[0], end, **lossless), X[0])
+    lossless = {"lossless": True} if end == "webp" else {}
+    save(tmp_path / f"a.{end}", RGB[0], **lossless)
+    save(tmp_path / f"b.{end}", GREY[1], **lossless)
+    equal(read(tmp_path).x, [RGB[0], np.stack([GREY[1]] * 3, -1)])
+    grey = read(tmp_path, channels=1).x[..., 0]
+    np.testing.assert_allclose(grey[0], RGB[0] @ [0.299, 0.587, 0.114], atol=0.51)
+    equal(grey[1], GREY[1])
 
 
-@pytest.mark.parametrize("end", [".jpg", ".JPEG"])
-def test_jpeg_comes_back_nearly(tmp_path, end):
-    smooth = np.add.outer(np.arange(8), np.arange(6))[..., None] * np.array([9, 5, 2])
-    found = one(tmp_path, smooth.astype(np.uint8), end, quality=95)
-    np.testing.assert_allclose(found.astype(int), smooth, atol=8)
+def test_transparent_images_palettes_and_animations(tmp_path):
+    rgba = RNG.integers(0, 256, (4, 4, 4), np.uint8)
+    save(tmp_path / "0.png", rgba)
+    index = (np.arange(16) % 3).astype(np.uint8).reshape(4, 4)
+    colours = np.array([[200, 10, 20], [30, 210, 40], [50, 60, 220]], np.uint8)
+    (image := Image.fromarray(index)).putpalette(colours.tobytes())
+    image.save(tmp_path / "1.png")
+    image.save(tmp_path / "2.png", transparency=bytes([0, 255, 255]))
+    others = [Image.fromarray(x) for x in GREY[1:]]
+    save(tmp_path / "3.gif", GREY[0], save_all=True, append_images=others)
+    x = read(tmp_path).x
+    np.testing.assert_allclose(x[0], rgba[..., :3] * (rgba[..., 3:] / 255), atol=1)
+    equal(x[1:3], [colours[index], colours[index] * (index > 0)[..., None]])
+    equal(x[3, ..., 0], GREY[0])
 
 
-def test_grey_and_colour_become_each_other(tmp_path):
-    grey = X[0, :, :, 0]
-    np.testing.assert_array_equal(one(tmp_path / "a", grey)[..., 2], grey)
-    np.testing.assert_array_equal(
-        one(tmp_path / "b", grey, ".pgm", channels=1)[..., 0], grey
-    )
-    luma = one(tmp_path / "c", X[0], channels=1)[..., 0]
-    np.testing.assert_allclose(luma, X[0] @ [0.299, 0.587, 0.114], atol=0.6)
-    bits = Image.fromarray(grey > 127)
-    np.testing.assert_array_equal(one(tmp_path / "d", bits)[..., 0], (grey > 127) * 255)
-
-
-def test_palettes_are_looked_up_and_the_first_frame_is_read(tmp_path):
-    few = X[0] // 128 * 255
-    for end in (".png", ".gif"):
-        image = Image.fromarray(few).quantize(8)
-        np.testing.assert_array_equal(one(tmp_path / end[1:], image, end), few)
-    frames = [Image.fromarray(255 - few)]
-    more = {"save_all": True, "append_images": frames}
-    found = one(tmp_path / "more", Image.fromarray(few), ".tif", **more)
-    np.testing.assert_array_equal(found, few)
-
-
-def test_what_is_transparent_is_laid_on_black(tmp_path):
-    alpha = RNG.integers(0, 256, (8, 6, 1), np.uint8)
-    rgba = np.concatenate([X[0], alpha], axis=-1)
-    expected = X[0] * (alpha / 255)
-    np.testing.assert_allclose(one(tmp_path / "a", rgba), expected, atol=1)
-    grey = np.concatenate([X[0, :, :, :1], alpha], axis=-1)
-    found = one(tmp_path / "b", Image.fromarray(grey, "LA"), channels=1)
-    np.testing.assert_allclose(found, X[0, :, :, :1] * (alpha / 255), atol=1)
-    palette = Image.new("P", (6, 8), 1)
-    palette.putpalette([255] * 6)
-    palette.putpixel((2, 3), 0)
-    found = one(tmp_path / "c", palette, transparency=0)
-    assert found[3, 2].tolist() == [0, 0, 0]
-    assert found.sum() == 255 * 3 * (8 * 6 - 1)
-
-
-@pytest.mark.parametrize(
-    ("orientation", "turn"),
-    [(1, np.copy), (2, np.fliplr), (3, lambda x: np.rot90(x, 2)), (8, np.rot90)],
-)
-def test_the_orientation_of_cameras_is_applied(tmp_path, orientation, turn):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(tmp_path, orientation):
+    x = RNG.integers(0, 256, (3, 5), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = turn(X[0])
-    found = one(tmp_path, X[0], size=upright.shape[:2], exif=exif)
-    np.testing.assert_array_equal(found, upright)
+    save(tmp_path / "a.png", x, exif=exif)
+    upright = [
+        x, x[:, ::-1], x[::-1, ::-1], x[::-1],
+        x.T, np.rot90(x, -1), x[::-1, ::-1].T, np.rot90(x),
+    ][orientation - 1]  # fmt: skip
+    equal(read(tmp_path, size=upright.shape, channels=1).x[0, ..., 0], upright)
 
 
-@pytest.mark.parametrize("side", [(8, 10), (8, 11), (8, 9), (13, 6), (15, 6), (9, 6)])
-def test_what_covers_the_size_is_cut_and_not_resized(tmp_path, side):
-    image = RNG.integers(0, 256, (*side, 3), np.uint8)
-    # Half a pixel goes to the even number: 1/2 → 0, 3/2 and 5/2 → 2, 7/2 and 9/2 → 4.
-    top = {8: 0, 13: 2, 15: 4, 9: 0}[side[0]]
-    left = {6: 0, 10: 2, 11: 2, 9: 2}[side[1]]
-    found = one(tmp_path, image)
-    np.testing.assert_array_equal(found, image[top : top + 8, left : left + 6])
-    assert "0 resized" in read(tmp_path).source
+def test_subfolders_are_the_classes_in_sorted_order(tmp_path):
+    names = ["b/1.png", "b/0.png", "9/x.png", "10/deep/z.png", "10/a.png", "Z/q.png"]
+    hidden = ["b/._0.png", ".ipynb_checkpoints/0.png"]
+    for name, image in zip(names + hidden, [*RGB, RGB[0]], strict=True):
+        save(tmp_path / name, image)
+    data = read(tmp_path)
+    equal(data.x, RGB[[4, 3, 2, 5, 1, 0]])
+    equal(data.y, [0, 0, 1, 2, 3, 3])
+    assert data.sha256 == digest(data.x, data.y) == read(str(tmp_path)).sha256
+    equal(read(tmp_path / "b").y, [0, 0])  # no subfolders
 
 
-def torchvision(image, resize, size):
-    """Resize(resize) and CenterCrop(size) of an image that is larger, as documented."""
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
-    new_long = int(resize * long / short)
-    new = (resize, new_long) if width <= height else (new_long, resize)
-    x = np.asarray(image.resize(new, Image.Resampling.BILINEAR))
-    top, left = (round((n - size) / 2.0) for n in x.shape[:2])
-    return x[top : top + size, left : left + size]
+def test_a_limit_draws_by_seed_and_keeps_the_order(tmp_path):
+    images = np.tile(np.arange(90, dtype=np.uint8)[:, None, None], (4, 4))
+    np.savez(tmp_path / "a.npz", images)
+    for path in (save_all(tmp_path / "files", images), tmp_path / "a.npz"):
+        drawn = [read(path, channels=1, limit=40, seed=s) for s in (0, 0, 1)]
+        a, b, c = (d.x[:, 0, 0, 0].astype(int) for d in drawn)
+        assert len(a) == 1 + np.sum(np.diff(a) > 0) == 40
+        assert np.all(a == b)
+        assert np.any(a != c)
+        assert "40 of 90 images (drawn by seed 0)" in drawn[0].source
+        equal(read(path, channels=1, limit=91).x[..., 0], images)
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("resize", [None, 64, 73, 500])
-def test_photographs_are_resized_as_by_torchvision(tmp_path, wide, resize):
-    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    # Sides whose ratio leaves a remainder.
-    photos = [photo.crop((0, 0, *((401, 419), (639, 401))[wide])) for photo in photos]
-    for i, photo in enumerate(photos):
-        photo.save(tmp_path / f"{i}.png", compress_level=1)
-    data = read(tmp_path, size=64, resize=resize)
-    expected = np.stack([torchvision(photo, resize or 64, 64) for photo in photos])
-    np.testing.assert_array_equal(data.x, expected)
-    assert data.source.endswith("2 resized")
-    assert ("shorter side to" in data.source) == (resize is not None)
+def test_what_does_not_fit_covers_the_size_and_is_cut(tmp_path):
+    for stored, new, top, left in (  # (height, width) before and after; the corner
+        ((4, 6), (4, 6), 0, 0),  # of the size
+        ((10, 6), (10, 6), 3, 0),  # covers it already
+        ((4, 9), (4, 9), 0, 2),  # 1.5 goes to the even number
+        ((11, 9), (7, 6), 2, 0),  # 7.33 rows
+    ):
+        image = RNG.integers(0, 256, stored, np.uint8)
+        save(tmp_path / "a.png", image)
+        data = read(tmp_path, size=(4, 6), channels=1)
+        covering = jax.image.resize(image.astype(np.float32), new, "linear")
+        expected = covering[top : top + 4, left : left + 6]
+        gaps = np.abs(data.x[0, ..., 0] - expected)
+        assert gaps.max() <= 1.01 * (new != stored)
+        assert f" {int(new != stored)} resized to 4×6" in data.source
 
 
-def test_small_images_are_enlarged_to_cover_an_oblong(tmp_path):
-    found = one(tmp_path, X[0], size=(10, 20))  # 8×6 becomes 26×20
-    expected = Image.fromarray(X[0]).resize((20, 26), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(found, np.asarray(expected)[8:18])
+def test_resize_is_that_of_torchvision(tmp_path):
+    china, flower = load_sample_images().images
+    photographs = [china, np.ascontiguousarray(np.rot90(flower))]
+    save_all(tmp_path, photographs)
+    for resize, size in ((256, 224), (37, 32), (64, 64), (450, 9)):
+        data = read(tmp_path, size=size, resize=resize)
+        for got, pixels in zip(data.x, photographs, strict=True):
+            # Of torchvision: _compute_resized_output_size, then center_crop.
+            image = Image.fromarray(pixels)
+            new = [int(resize * side / min(image.size)) for side in image.size]
+            image = image.resize(new, Image.Resampling.BILINEAR)
+            left, top = (round((side - size) / 2.0) for side in new)
+            equal(got, np.asarray(image)[top : top + size, left : left + size])
+        assert f"2 resized to {resize}" in data.source
+    equal(read(tmp_path, size=427).x[0], china[:, 106:533])
+    save(tmp_path / "jpeg" / "a.jpg", china, quality=95)
+    near = read(tmp_path / "jpeg", size=(427, 640)).x[0].astype(float)
+    assert 0 < np.abs(near - china).mean() < 4
 
 
-def test_a_limit_draws_before_reading_and_keeps_order_and_classes(tmp_path):
-    whole = read(write(tmp_path))
-    part = read(tmp_path, limit=5, seed=3)
-    chosen = np.sort(np.random.default_rng(3).choice(12, 5, replace=False))
-    np.testing.assert_array_equal(part.x, whole.x[chosen])
-    np.testing.assert_array_equal(part.y, whole.y[chosen])
-    assert "5 of 12 images (drawn by seed 3)" in part.source
-    assert read(tmp_path, limit=5, seed=4).sha256 != part.sha256
-    assert read(tmp_path, limit=12).sha256 == read(tmp_path, limit=99).sha256
-    for i in set(range(12)) - set(chosen):
-        next(tmp_path.rglob(f"{BY_CLASS[i]:02}.png")).write_bytes(b"broken")
-    np.testing.assert_array_equal(read(tmp_path, limit=5, seed=3).x, part.x)
+def test_arrays_are_taken_as_they_are(tmp_path):
+    y = np.arange(7)[::-1]
+    for arrays, x, labels, source in (
+        (dict(x=RGB, y=y), RGB, y, "x as stored, uint8"),
+        (dict(images=RGB, labels=y, other=y), RGB, y, "images as stored"),
+        (dict(mine=RGB), RGB, 0 * y, "mine as stored"),
+        (dict(x=RGB / 255), np.float32(RGB / 255), 0 * y, "x as stored, float64"),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        data = read(tmp_path / "a.npz")
+        assert (data.x.dtype, data.y.dtype) == (x.dtype, np.int32)
+        equal(data.x, x)
+        equal(data.y, labels)
+        assert f"7 images, {source}" in data.source
+    np.save(tmp_path / "a.npy", GREY)
+    path = (tmp_path / "a.npy").rename(tmp_path / "A.NPY")
+    equal(read(path, channels=1).x[..., 0], GREY)
+    path = (tmp_path / "a.npz").rename(tmp_path / "b.npy")
+    equal(read(path).x, np.float32(RGB / 255))
 
 
-def test_a_stream_gives_the_same_images_at_every_pass(tmp_path):
-    whole = read(write(tmp_path))
-    stream = stream_images(tmp_path, size=(8, 6), channels=3, batch_size=5)
-    for _ in range(2):
-        batches = list(stream)
-        assert [len(x) for x in batches] == [5, 5, 2]
-        np.testing.assert_array_equal(np.concatenate(batches), whole.x)
-    assert len(stream) == 3
-    np.testing.assert_array_equal(stream.y, whole.y)
-    part = stream_images(tmp_path, size=(8, 6), channels=3, limit=5, seed=3)
-    np.testing.assert_array_equal(*part, read(tmp_path, limit=5, seed=3).x)
-
-
-def test_a_stream_decodes_ahead_but_not_far_and_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "THREADS", 2)
-    write(tmp_path)
-    decoded, before = [], threading.active_count()
-
-    def count(file, decode=folders._decode, **options):
-        decoded.append(file)
-        return decode(file, **options)
-
-    monkeypatch.setattr(folders, "_decode", count)
-    batches = iter(stream_images(tmp_path, size=(8, 6), channels=3, batch_size=1))
-    next(batches)
-    deadline = time.monotonic() + 5
-    while len(decoded) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    assert len(decoded) == 3
-    del batches
-    assert threading.active_count() == before
-
-
-def test_the_singularity_of_a_stream_is_that_of_the_images(tmp_path):
-    def pixels(variables, x):
-        return OrderedDict(pixels=x)
-
-    stream = partial(stream_images, write(tmp_path), size=4, channels=1)
-    x = read(tmp_path, size=4, channels=1).x
-    found = fssd_jax.estimate_singularity(pixels, {}, stream(batch_size=5))
-    assert found.count == 12
-    mean = (x / 255).mean(0).ravel()
-    np.testing.assert_allclose(found.center["pixels"], mean, atol=1e-6)
-
-
-@pytest.mark.parametrize("key", ["x", "images", "anything"])
-def test_arrays_are_taken_as_they_are(tmp_path, key):
-    path = tmp_path / "mine.npz"
-    np.savez(path, **{key: X}, labels=np.arange(12))
-    data = read(path)
-    np.testing.assert_array_equal(data.x, X)
-    np.testing.assert_array_equal(data.y, np.arange(12))
-    assert (data.name, data.y.dtype) == ("mine", np.int32)
-    assert data.source == f"{path}: 12 images, {key} as stored, uint8"
-    part = read(path, limit=5, seed=3)
-    np.testing.assert_array_equal(part.x, X[part.y])
-    np.savez(path, **{key: X}, **({"other": X} if key != "anything" else {}))
-    assert read(path).y.tolist() == [0] * 12
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_stay_floats_and_grey_gets_its_axis(tmp_path, dtype):
-    x = (X[..., 0] / 255).astype(dtype)
-    np.save(tmp_path / "x.npy", x)
-    data = read(tmp_path / "x.npy", channels=1)
-    assert data.x.dtype == np.float32
-    np.testing.assert_array_equal(data.x[..., 0], x.astype(np.float32))
+def test_a_stream_yields_what_is_loaded(tmp_path):
+    for i, image in enumerate(RNG.integers(0, 256, (99, 4, 4, 3), np.uint8)):
+        save(tmp_path / "ab"[i % 2] / f"{i}.png", image)
+    data = read(tmp_path, limit=90, seed=3)
+    for size, count in ((100, 1), (45, 2), (4, 23)):
+        batches = stream(tmp_path, batch_size=size, limit=90, seed=3)
+        for parts in (list(batches), list(batches)):
+            assert len(parts) == len(batches) == count
+            assert {len(part) for part in parts[:-1]} <= {size}
+            equal(np.concatenate(parts), data.x)
+    equal(batches.y, data.y)
+    of = partial(estimate_singularity, lambda _, x: OrderedDict(a=x), {}, batch_size=4)
+    jax.tree.map(equal, of(batches), of(data.x))
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("names", "options", "words"),
     [
-        ({"x": X * 1.0}, r"must lie in \[0, 1\].*divide by 255"),
-        ({"x": np.full(X.shape, np.nan)}, "NaN"),
-        ({"x": X.astype(np.int64)}, r"int64, expected uint8.*astype"),
-        ({"x": X[:, :5]}, r"shape \(12, 5, 6, 3\), expected \(n, \*\(8, 6, 3\)\)"),
-        ({"x": X[..., 0]}, r"shape \(12, 8, 6\), expected .* 3\)"),
-        ({"x": X[0, 0, 0, 0]}, r"shape \(\), expected"),
-        ({"x": X[:0]}, "empty"),
-        ({"x_train": X, "x_test": X}, r"which.*\['x_test', 'x_train'\]; call it x"),
-        ({"y": np.arange(12)}, r"which array.*\['y'\]"),
-        ({"x": X, "y": np.arange(11)}, r"labels are int64\[11\].*each of 12"),
-        ({"x": X, "y": np.eye(12)}, r"labels are float64\[12, 12\]"),
-        ({"x": np.array([None])}, "cannot be read.*pickle"),
+        ("", {}, "no images in it"),
+        (".a.png .b/c.png", {}, "no images in it"),
+        ("a.png b/c.png b/d.png", {}, "1 images lie in it and 2 in its subfolders"),
+        ("test/0/a.png train/0/a.png", {}, r"holds \['test', 'train'\]"),
+        ("a/a.png a/x.npy", {}, r"holds arrays \(.*x.npy\), 1 images beside"),
+        ("a.png", {"limit": 0}, "limit: expected 1 or more, got 0"),
+        ("a.png", {"resize": 3}, "resize: 3 is less than the size .* give 4 or"),
+        ("a.png", {"channels": 4}, "channels: images are read as 1 or 3, got 4"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(InputError, match=rf"x\.npz.*{message}"):
-        read(tmp_path / "x.npz")
+def test_folders_that_do_not_say_what_is_meant(tmp_path, names, options, words):
+    for name in names.split():
+        save(tmp_path / name, RGB[0], format="png")
+    for function in (read, stream):
+        with pytest.raises(InputError, match=words):
+            function(tmp_path, **options)
+        with pytest.raises(InputError, match=f"{tmp_path}/no: there is no such"):
+            function(tmp_path / "no")
 
 
-def test_broken_files_are_named(tmp_path):
-    path = next(write(tmp_path, end=".jpg").rglob("07.jpg"))
-    for damaged in (path.read_bytes()[:-200], b"", b"<html>not found</html>"):
-        path.write_bytes(damaged)
-        with pytest.raises(InputError, match=rf"{path}: cannot be read as an image"):
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    path = save_all(tmp_path) / "003.png"
+    for broken in (path.read_bytes()[:-60], b"", b"<html>"):
+        path.write_bytes(broken)
+        for function in (read, lambda p: list(stream(p))):
+            with pytest.raises(InputError, match=r"003.png: cannot be read .*truncate"):
+                function(tmp_path)
+    for x, mode in ((GREY[0].astype(np.uint16), "I;16"), (np.float32(GREY[0]), "F")):
+        save(path, x, format="tiff")
+        with pytest.raises(InputError, match=rf"003.png: .* mode {mode}, expected 8"):
             read(tmp_path)
-        with pytest.raises(InputError, match=rf"{path}: cannot be read as an image"):
-            list(stream_images(tmp_path, size=(8, 6), channels=3))
-    (tmp_path / "x.npz").write_bytes(b"PK broken")
-    with pytest.raises(InputError, match=r"x\.npz: cannot be read"):
-        read(tmp_path / "x.npz")
-    for deep in (X[0, :, :, 0].astype(np.uint16), X[0, :, :, 0].astype(np.float32)):
-        with pytest.raises(InputError, match=r"mode (I;16|F), expected 8 bits"):
-            one(tmp_path / "deep", deep, ".tif")
 
 
-def test_layouts_that_do_not_say_what_is_meant_are_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: no images.*\.png .*\.pgm"):
-        read(tmp_path / "empty")
-    with pytest.raises(InputError, match="there is no such folder or file"):
-        read(tmp_path / "nothing.npz")
-    write(tmp_path / "data" / "train")
-    file = next((tmp_path / "data").rglob("*.png"))
-    with pytest.raises(InputError, match="is a file; load_images takes folders"):
-        read(file)
-    write(tmp_path / "data" / "test")
-    with pytest.raises(InputError, match=r"holds \['test', 'train'\]; give one"):
-        read(tmp_path / "data")
-    file.rename(tmp_path / "data" / "stray.png")
-    with pytest.raises(InputError, match="1 images lie in it, 23 in its subfolders"):
-        read(tmp_path / "data")
-    np.savez(tmp_path / "data" / "train" / "x.npz", x=X)
-    with pytest.raises(InputError, match=r"holds arrays \(.*/train/x.npz\), 11 images"):
-        read(tmp_path / "data" / "train")
-
-
-def test_arguments_that_do_not_fit_are_refused(tmp_path):
-    write(tmp_path)
-    for message, options in (
-        ("as 1 or 3, got 4", {"channels": 4}),
-        (r"7 is less than the size \(8, 6\); give 8", {"resize": 7}),
-        ("limit: expected 1 or more, got 0", {"limit": 0}),
-        ("size: expected 1 or more, got 0", {"size": (0, 8)}),
-    ):
-        with pytest.raises(InputError, match=message):
-            read(tmp_path, **options)
-    np.save(tmp_path / "x.npy", X)
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (dict(x=RGB[:, :3]), r"shape \(7, 3, 4, 3\), expected \(n, \*\(4, 4, 3\)"),
+        (dict(x=GREY), r"shape \(7, 4, 4\), expected"),
+        (dict(a=RGB, b=RGB), r"which array .* \['a', 'b'\]; call it x"),
+        (dict(x=RGB.astype(int)), "is of int64, expected uint8 or floats"),
+        (dict(x=RGB.astype(float)), r"lie in \[0, 1\]"),
+        (dict(x=RGB, y=np.arange(6)), r"labels are int64\[6\], .* each of 7 images"),
+        (dict(x=RGB, y=np.arange(7.0)), r"labels are float64"),
+        (dict(x=RGB, y=np.array([None] * 7)), "a.npz: cannot be read .*pickled"),
+    ],
+)
+def test_arrays_that_are_not_images(tmp_path, arrays, words):
+    np.savez(path := tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=words):
+        read(path)
     with pytest.raises(InputError, match="arrays are not resized"):
-        read(tmp_path / "x.npy", resize=9)
-    with pytest.raises(InputError, match="is a file; load_images takes"):
-        stream_images(tmp_path / "x.npy", size=8, channels=3)
-    with pytest.raises(InputError, match="batch_size: expected 1 or more"):
-        stream_images(tmp_path, size=8, channels=3, batch_size=0)
+        read(path, resize=4)
+    with pytest.raises(InputError, match="only folders are streamed"):
+        stream(path)
