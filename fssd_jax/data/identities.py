@@ -15,7 +15,7 @@ class Identities(NamedTuple):
 
     @property
     def count(self) -> int:
-        """To be printed beside the paper's, 10,122 for CelebA: its filter is unknown."""
+        """Beside the 10,122 of the paper's CelebA, whose filter is unknown."""
         return len(self.names)
 
 
