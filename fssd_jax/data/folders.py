@@ -18,17 +18,12 @@ from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.data.sources import ArrayDataset, digest
 
-ENDINGS = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"),
-    *(".gif", ".ppm", ".pgm"),
-)
+ENDINGS = ".png .jpg .jpeg .bmp .webp .tif .tiff .gif .ppm .pgm".split()
 # Pillow's modes of 8 bits or fewer. Others are refused: what is white in an image of 16
 # bits or of floats depends on who wrote it, and Pillow's conversion would clip.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 SPLITS = {"train", "test", "val", "valid", "validation"}
 THREADS = min(8, os.cpu_count() or 1)
-
-Decoder = Callable[[Path], tuple[np.ndarray, bool]]
 
 
 def load_images(
@@ -65,21 +60,28 @@ def load_images(
       InputError: nothing to read, a broken file, arrays of another shape or range, a
         folder whose layout does not say what is meant.
     """
-    path, size = Path(path).absolute(), _height_width(size)
+    path, shape = Path(path).absolute(), (*_height_width(size), channels)
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
         if resize is not None:
             raise InputError(f"{path}: arrays are not resized; leave `resize` out")
-        x, y, what = _from_file(path, size, channels)
-        chosen = _draw(len(x), limit, seed)
-        counted = _counted(len(chosen), len(x), seed)
-        x, y = x[chosen], y[chosen]
-    else:
-        files, y, counted, decode = _prepare(path, size, channels, resize, limit, seed)
-        x, resized = _read_all(files, decode, (*size, channels), progress)
-        to = "×".join(map(str, size)) if resize is None else str(resize)
-        what = f"{resized} resized to {to}"
-    source = f"{path}: {counted}, {what}"
-    return ArrayDataset(x, y, path.stem, "all", source, digest(x, y))
+        x, y, what = _from_file(path, shape)
+        chosen, counted = _draw(len(x), limit, seed)
+        source, x, y = f"{path}: {counted}, {what}", x[chosen], y[chosen]
+        return ArrayDataset(x, y, path.stem, "all", source, digest(x, y))
+    stream = stream_images(
+        path, size=size, channels=channels, resize=resize, limit=limit, seed=seed
+    )
+    count = len(stream.files)
+    x, start, total = np.empty((count, *shape), np.uint8), 0, 0
+    bar = bar_options("image") | {"desc": "reading", "disable": not progress}
+    with tqdm(total=count, **bar) as shown:
+        for part, resized in stream.counted():
+            x[start : start + len(part)] = part
+            start, total = start + len(part), total + resized
+            shown.update(len(part))
+    to = "×".join(map(str, shape[:2])) if resize is None else resize
+    source = f"{stream.source}, {total} resized to {to}"
+    return ArrayDataset(x, stream.y, path.name, "all", source, digest(x, stream.y))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +91,37 @@ class ImageStream:
     files: list[Path]
     y: np.ndarray  # [n] int32, as of `load_images`
     source: str
-    decode: Decoder
+    decode: Callable[[Path], tuple[np.ndarray, bool]]  # image, and was it resized
     batch_size: int  # of all batches but the last, which may be smaller
 
     def __len__(self) -> int:
         return -(-len(self.files) // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for x, _ in _read_ahead(self.files, self.decode, self.batch_size):
-            yield x
+        return (x for x, _ in self.counted())
+
+    def counted(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Batches, and how many of each were resized; THREADS + 2 are held at most.
+
+        Pillow decodes and resizes without Python's global lock.
+        """
+
+        def read(start: int) -> tuple[np.ndarray, int]:
+            files = self.files[start : start + self.batch_size]
+            images, resized = zip(*map(self.decode, files), strict=True)
+            return np.stack(images), sum(resized)
+
+        pool = ThreadPoolExecutor(THREADS)
+        waiting: deque[Future] = deque()
+        try:
+            for start in range(0, len(self.files), self.batch_size):
+                waiting.append(pool.submit(read, start))
+                if len(waiting) > THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def stream_images(
@@ -112,16 +136,25 @@ def stream_images(
 ) -> ImageStream:
     """The images of `load_images` in batches, of a folder that does not fit in memory.
 
-    Threads decode ahead, by a few batches. How many images are resized is not counted.
-    The arguments are those of `load_images`; so are the errors, of which that of a
-    broken file is raised on the way.
+    Threads decode a few batches ahead. The arguments are those of `load_images`, and so
+    are the errors, of which that of a broken file is raised on the way.
     """
     path, size = Path(path).absolute(), _height_width(size)
     checks.at_least_one("batch_size", batch_size)
-    if path.is_file():
+    if path.suffix.lower() in (".npz", ".npy") and path.is_file():
         raise InputError(f"{path}: only folders are streamed; load_images reads files")
-    files, y, counted, decode = _prepare(path, size, channels, resize, limit, seed)
-    return ImageStream(files, y, f"{path}: {counted}", decode, batch_size)
+    if channels not in (1, 3):
+        raise InputError(f"channels: images are read as 1 or 3, got {channels}")
+    if resize is not None and resize < max(size):
+        raise InputError(
+            f"resize: {resize} is less than the size {size}; give {max(size)} or more"
+        )
+    files, y = _find(path)
+    chosen, counted = _draw(len(files), limit, seed)
+    cover = size if resize is None else (resize, resize)
+    decode = partial(_decode, size=size, channels=channels, cover=cover)
+    files = [files[i] for i in chosen]
+    return ImageStream(files, y[chosen], f"{path}: {counted}", decode, batch_size)
 
 
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -130,46 +163,13 @@ def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _draw(count: int, limit: int | None, seed: int) -> np.ndarray:
-    """Which of `count` images are taken, in order."""
-    if limit is None:
-        return np.arange(count)
+def _draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:
+    """Which of `count` images are taken, in order, and how many in words."""
+    if limit is None or limit >= count:
+        return np.arange(count), f"{count} images"
     checks.at_least_one("limit", limit)
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(count, min(limit, count), replace=False))
-
-
-def _counted(taken: int, count: int, seed: int) -> str:
-    if taken == count:
-        return f"{count} images"
-    return f"{taken} of {count} images (drawn by seed {seed})"
-
-
-# ---- folders ------------------------------------------------------------------------
-
-
-def _prepare(
-    path: Path,
-    size: tuple[int, int],
-    channels: int,
-    resize: int | None,
-    limit: int | None,
-    seed: int,
-) -> tuple[list[Path], Int32[np.ndarray, " n"], str, Decoder]:
-    """The files that are taken, their labels, their count in words, what reads one."""
-    if channels not in (1, 3):
-        raise InputError(f"channels: images are read as 1 or 3, got {channels}")
-    if resize is not None and resize < max(size):
-        raise InputError(
-            f"resize: {resize} is less than the size {size} that is cut out; give "
-            f"{max(size)} or more"
-        )
-    files, y = _find(path)
-    chosen = _draw(len(files), limit, seed)
-    cover = size if resize is None else (resize, resize)
-    decode = partial(_decode, size=size, channels=channels, cover=cover)
-    counted = _counted(len(chosen), len(files), seed)
-    return [files[i] for i in chosen], y[chosen], counted, decode
+    chosen = np.random.default_rng(seed).choice(count, limit, replace=False)
+    return np.sort(chosen), f"{limit} of {count} images (drawn by seed {seed})"
 
 
 def _find(path: Path) -> tuple[list[Path], Int32[np.ndarray, " n"]]:
@@ -221,53 +221,6 @@ def _check_layout(path: Path, found: list[tuple[str, ...]], arrays: list[str]) -
         raise InputError(f"{path}: holds {sorted(folders)}; give one of these folders")
 
 
-def _read_all(
-    files: list[Path], decode: Decoder, shape: tuple[int, int, int], progress: bool
-) -> tuple[UInt8[np.ndarray, "n h w c"], int]:
-    """All images, and how many of them were resized."""
-    try:
-        x = np.empty((len(files), *shape), np.uint8)
-    except MemoryError as error:
-        raise InputError(
-            f"{len(files)} images of {shape} do not fit in memory; give a `limit`, or "
-            "use stream_images"
-        ) from error
-    start = total = 0
-    options = {"desc": "reading", "disable": not progress, **bar_options("image")}
-    with tqdm(total=len(files), **options) as bar:
-        for part, resized in _read_ahead(files, decode, 32):
-            x[start : start + len(part)] = part
-            start, total = start + len(part), total + resized
-            bar.update(len(part))
-    return x, total
-
-
-def _read_ahead(
-    files: list[Path], decode: Decoder, size: int
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches, and how many of each were resized; THREADS + 1 are held at most.
-
-    Pillow decodes and resizes without Python's global lock. A task is a batch, not an
-    image, because handing over a small image costs as much as decoding it.
-    """
-
-    def read(start: int):
-        images, resized = zip(*map(decode, files[start : start + size]), strict=True)
-        return np.stack(images), sum(resized)
-
-    pool = ThreadPoolExecutor(THREADS)
-    waiting: deque[Future] = deque()
-    try:
-        for start in range(0, len(files), size):
-            waiting.append(pool.submit(read, start))
-            if len(waiting) > THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _decode(
     file: Path, size: tuple[int, int], channels: int, cover: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w c"], bool]:
@@ -316,7 +269,7 @@ def _fit(
 
 
 def _from_file(
-    path: Path, size: tuple[int, int], channels: int
+    path: Path, wanted: tuple[int, int, int]
 ) -> tuple[np.ndarray, Int32[np.ndarray, " n"], str]:
     """Images [n, h, w, c] uint8 or float32, labels, and what was taken for images."""
     try:
@@ -329,30 +282,27 @@ def _from_file(
             f"{path}: cannot be read ({type(error).__name__}: {error}): truncated, "
             "corrupt or pickled; write it with np.savez(path, x=..., y=...)"
         ) from error
-    labels = next((arrays.pop(key) for key in ("y", "labels") if key in arrays), None)
-    named = [key for key in ("x", "images") if key in arrays] or list(arrays)
-    if not named or (len(arrays) > 1 and named[0] not in ("x", "images")):
+    others = [key for key in arrays if key not in ("y", "labels")]
+    named = [key for key in ("x", "images") if key in arrays][:1] or others
+    if len(named) != 1:
         raise InputError(
             f"{path}: which array holds the images? Found {sorted(arrays)}; call it x"
         )
     x = arrays[named[0]]
-    wanted = (*size, channels)
-    shape = (*x.shape[1:], 1) if x.ndim == 3 else x.shape[1:]
-    if shape != wanted:
+    if (x.shape[1:] if x.ndim != 3 else (*x.shape[1:], 1)) != wanted:
         raise InputError(
             f"{path}: {named[0]} has shape {x.shape}, expected (n, *{wanted}); arrays "
             "are neither resized nor converted, so do that before"
         )
-    if x.dtype != np.uint8:
-        if not np.issubdtype(x.dtype, np.floating):
-            raise InputError(
-                f"{path}: {named[0]} is of {x.dtype}, expected uint8 or floats in "
-                "[0, 1]; convert it with astype(np.uint8)"
-            )
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        raise InputError(
+            f"{path}: {named[0]} is of {x.dtype}, expected uint8 or floats in [0, 1]; "
+            "convert it with astype(np.uint8)"
+        )
     checks.images(x, f"{path}, {named[0]}")
     what = f"{named[0]} as stored, {x.dtype}"
     x = (x if x.dtype == np.uint8 else x.astype(np.float32)).reshape(-1, *wanted)
-    y = np.zeros(len(x), np.int32) if labels is None else labels
+    y = arrays.get("y", arrays.get("labels", np.zeros(len(x), np.int32)))
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise InputError(
             f"{path}: labels are {y.dtype}{list(y.shape)}, expected one integer for "

@@ -1,5 +1,7 @@
 """Small files written by Pillow and NumPy, and two photographs of scikit-learn."""
 
+import threading
+import time
 from collections import OrderedDict
 from functools import partial
 
@@ -227,3 +229,24 @@ def test_arrays_that_are_not_images(tmp_path, arrays, words):
         read(path, resize=4)
     with pytest.raises(InputError, match="only folders are streamed"):
         stream(path)
+
+
+def test_a_stream_decodes_ahead_but_not_far_and_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "THREADS", 2)
+    save_all(tmp_path)
+    decoded, before = [], threading.active_count()
+
+    def count(file, decode=folders._decode, **options):
+        decoded.append(file)
+        return decode(file, **options)
+
+    monkeypatch.setattr(folders, "_decode", count)
+    batches = iter(stream(tmp_path, batch_size=1))
+    next(batches)
+    deadline = time.monotonic() + 5
+    while len(decoded) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(decoded) == 3  # of seven: one for each thread, and the one taken
+    del batches
+    assert threading.active_count() == before
