@@ -58,7 +58,7 @@ def with_batch_statistics(
     model's momentum m need not be known: running' = m · running + (1 − m) · batch, once
     from running = 0 and once from 1.
     """
-    key = jax.random.key(0)  # of dropout, which comes after the statistics or is absent
+    key = jax.random.key(0)  # of dropout, which may come before the last statistics
 
     @jax.jit
     def after(value, variables, x):

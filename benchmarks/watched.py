@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fssd_jax.checks import InputError
+
 OVER, LATE = "memory", "time"  # why a measurement was stopped
 
 
@@ -49,6 +51,8 @@ def watched(
 
 def resident(pid: int) -> float:
     """GiB of memory that a process holds now."""
+    if not Path("/proc/self/statm").exists():
+        raise InputError("memory is measured by /proc, which only Linux has")
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (FileNotFoundError, IndexError, ProcessLookupError):  # it has just ended

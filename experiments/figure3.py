@@ -93,6 +93,8 @@ def run(config: Config) -> dict[str, Any]:
             "--in and --ood belong to the networks for colour images, and these need "
             "them: a folder of images each, such as CIFAR-10's"
         )
+    if config.width is not None and not colour:
+        raise InputError("--width is for the ResNets")
     if colour:
         model = NETWORKS[config.network](width=config.width or 64)
         sets = own_sets(config)
@@ -129,19 +131,20 @@ def run(config: Config) -> dict[str, Any]:
         "benchmark": sets.pair,
         "network": repr(model),
         "seeds": config.seeds,
-        "images": config.images,
+        "images": {name: len(x) for name, x in sets.probes.items()},
         "data": sets.data,
         "layers": {layer: [of[layer] for of in found] for layer in found[0]},
         "versions": common.versions(),
         "device": common.device(),
     }
     own = ("fssd_jax/**/*.py", "analysis/concentration.py", "experiments/figure3.py")
-    digest = common.config_digest([dataclasses.asdict(config), common.code_digest(own)])
+    options = dataclasses.asdict(config)
+    digest = common.config_digest([options, sets.data, common.code_digest(own)])
     folder = common.writable(config.out / "figure3")
     path = folder / f"{sets.pair}-{config.network}-{digest}"
     sheet = to_sheet(facts)
     with common.results_folder(path) as target:
-        pages.leave(target, dataclasses.asdict(config), facts, sheet, figures)
+        pages.leave(target, options, facts, sheet, figures)
     tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
     print(f"results: {path}")
     return facts
@@ -255,7 +258,9 @@ def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
         ["layer", *names],
         rows,
         [
-            f"{len(facts['seeds'])} networks, {facts['images']:,} images of each set. "
+            f"{len(facts['seeds'])} networks; images: "
+            + ", ".join(f"{n:,} {name}" for name, n in facts["images"].items())
+            + ". "
             "Distance: root mean squared ‖F(x) − F*‖ / ‖F*‖, 0 in one point; cosine: "
             "mean, with F*, 1 in one direction. AUROC of FSSD before training: far "
             "from 0.5, the sets are told apart already. The layers see the normalised "

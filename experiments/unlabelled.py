@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import fssd_jax
 from analysis import pca, plots
+from analysis.concentration import with_batch_statistics
 from experiments.scores import Rows, Scored
 from fssd_jax import metrics
 from fssd_jax.data.pipeline import as_float, map_batches
@@ -26,6 +27,8 @@ from fssd_jax.fssd import distances
 LOGITS = "logits"
 SHOWN = 500  # images of each set in the scatter plot
 ACCEPTANCE = 0.95
+STATISTICS = 64  # images, for the BatchNorm of the untrained control
+CHUNK = 256  # images of which pixels are looked at together
 METHODS = {"msp": msp, "max logit": max_logit, "energy": energy, "odin": odin}
 
 
@@ -37,7 +40,10 @@ class Network(NamedTuple):
 
 
 class Images(NamedTuple):
-    validation: np.ndarray  # in-distribution, not tested
+    """In-distribution images of three purposes, OoD images, and noise."""
+
+    validation: np.ndarray  # by which layers are standardised
+    calibration: np.ndarray  # by which the threshold is chosen
     ind: np.ndarray
     ood: np.ndarray
     noise: np.ndarray
@@ -53,7 +59,7 @@ class Seen(NamedTuple):
 class Found(NamedTuple):
     rows: Rows
     fitted: fssd_jax.Fitted  # FSSD by protocol `clean`, and its threshold
-    seen: dict[str, Seen]  # "ind", "ood" and "validation"
+    seen: dict[str, Seen]  # "ind", "ood" and "calibration"
 
 
 def score(
@@ -64,14 +70,17 @@ def score(
     seed: int,
     batch_size: int,
 ) -> Found:
-    """FSSD and the other methods, then controls; one forward pass an image for all."""
+    """FSSD and the other methods, then controls.
+
+    FSSD and what needs only logits share one forward pass of an image.
+    """
     look = partial(_look, network.whole_fn, batch_size)
     fit = partial(fssd.fit, network.layers_fn, batch_size=batch_size)
     state = fit(network.variables, images.noise, images.validation)
     seen = {
         name: look(network.variables, state, x, name)
         for name, x in images._asdict().items()
-        if name != "noise"
+        if name not in ("noise", "validation")
     }
     ind, ood = seen["ind"], seen["ood"]
     of_ind = f"{len(images.validation)} in"
@@ -91,6 +100,9 @@ def score(
         rows |= _with_training_images(network, images, train, batch_size)
     key = jax.random.key(seed)
     initial = jax.jit(network.model.init)(key, as_float(images.ind[:1]))
+    if "batch_stats" in initial:
+        some = as_float(images.validation[:STATISTICS])
+        initial = with_batch_statistics(network.model, initial, some)
     start = fit(initial, images.noise, images.validation)
     before = [look(initial, start, x, "untrained") for x in (images.ind, images.ood)]
     for k, layer in enumerate(layers):
@@ -99,7 +111,7 @@ def score(
     clean = _combined(start, *before, fitted_on=of_ind)
     rows |= {"control: untrained, clean": clean, **_of_pixels(images)}
 
-    calibration = combine(state.ensemble, jnp.asarray(seen["validation"].distances))
+    calibration = combine(state.ensemble, jnp.asarray(seen["calibration"].distances))
     chosen = fssd_jax.threshold(np.asarray(calibration), acceptance=ACCEPTANCE)
     settings = {
         "layers": layers,
@@ -150,36 +162,56 @@ def _with_training_images(
     gaussians = mahalanobis.estimate_gaussians(
         *(*of, train.x, train.y, network.model.num_classes), batch_size=batch_size
     )
-    near = knn.fit(
-        *(*of, train.x, last_hidden(list(gaussians.factor))),
-        k=min(50, len(train.x)),
-        batch_size=batch_size,
-    )
     wide = mahalanobis.fit(*of, gaussians, images.validation, batch_size=batch_size)
-    rows = {}
-    for name, method, state in (("knn", knn, near), ("mahalanobis", mahalanobis, wide)):
-        apply = partial(map_batches, method.score, *of, state, batch_size=batch_size)
-        pair = (apply(x) for x in (images.ind, images.ood))
-        rows[name] = _row(pair, fitted_on=f"{len(train.x):,} training images")
+    layer, k = last_hidden(list(gaussians.factor)), min(50, len(train.x))
+    pooled = partial(_mean_pooled, network.layers_fn, layer), network.variables
+    near = knn.fit(*pooled, train.x, layer, k=k, batch_size=batch_size)
+    rows, of_train = {}, f"{len(train.x):,} training images"
+    for name, method, network_of, state, more in (
+        ("knn", knn, pooled, near, ""),
+        ("mahalanobis", mahalanobis, of, wide, f", {len(images.validation)} in"),
+    ):
+        apply = partial(map_batches, method.score, *network_of, state)
+        pair = (apply(x, batch_size=batch_size) for x in (images.ind, images.ood))
+        rows[name] = _row(pair, fitted_on=of_train + more)
+    rows["knn"] = rows["knn"]._replace(note=f"{layer}, k = {k}")
     return rows
+
+
+def _mean_pooled(feature_fn, layer, variables, x):
+    """As Sun et al. (2022) take it of a convolutional network."""
+    feature = OrderedDict([(layer, feature_fn(variables, x)[layer])])
+    return pool(feature, "mean")
 
 
 def _of_pixels(images: Images) -> Rows:
     """Controls without any network."""
-    held, *tested = (
-        as_float(x).reshape(len(x), -1)
-        for x in (images.validation, images.ind, images.ood)
-    )
-    nearest = NearestNeighbors(n_neighbors=1).fit(held)
-    near = (-nearest.kneighbors(x)[0][:, 0] for x in tested)
+    held = images.validation
+    nearest = NearestNeighbors(n_neighbors=1).fit(_flat(held))
+
+    def of_parts(measure, x):  # a few at a time, as floats
+        parts = (_flat(x[start : start + CHUNK]) for start in range(0, len(x), CHUNK))
+        return np.concatenate([measure(part) for part in parts])
+
+    def nearness(flat):
+        return -nearest.kneighbors(flat)[0][:, 0]
+
+    tested = images.ind, images.ood
+    near = (of_parts(nearness, x) for x in tested)
+    bright = (of_parts(partial(np.mean, axis=1), x) for x in tested)
     return {
         "control: nearest in pixels": _row(near, fitted_on=f"{len(held)} in"),
-        "control: brightness": _row(x.mean(axis=1) for x in tested),
+        "control: brightness": _row(bright),
     }
 
 
+def _flat(x) -> np.ndarray:
+    return as_float(x).reshape(len(x), -1)
+
+
 def last_hidden(layers: list[str]) -> str:
-    return [layer for layer in layers if layer != LOGITS][-1]
+    """The last layer before the logits; the logits, if there is no other."""
+    return ([layer for layer in layers if layer != LOGITS] or layers)[-1]
 
 
 def pictures(network: Network, images: Images, found: Found) -> dict[str, Figure]:

@@ -26,6 +26,8 @@ from fssd_jax.features import Variables
 
 # What training scripts call the state dict, when they save more than that.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+# And what wrappers put before all names: torch.compile, DataParallel, Lightning.
+WRAPPERS = ("_orig_mod.", "module.", "model.")
 SHOWN = 12  # names in an error, of each kind
 
 
@@ -111,13 +113,13 @@ def load(
 ) -> tuple[nn.Module, Variables]:
     """A Flax network with the weights of a PyTorch state dict.
 
-    The numbers of classes and of channels are those of the file.
+    The number of classes and the width are those of the file.
 
     Args:
       path: .safetensors, or .pt/.pth (read with `weights_only=True`, and only where
         PyTorch is installed). Checkpoints that hold the state dict under "state_dict",
-        "model_state_dict", "model" or "net" are looked into; a "module." that
-        DataParallel puts before all names is dropped.
+        "model_state_dict", "model" or "net" are looked into; "module.", "_orig_mod."
+        or "model." before all names is dropped.
       model: "lenet" (the released one), "cifar_resnet18", "cifar_resnet34",
         "cifar_resnet50" (github.com/kuangliu/pytorch-cifar and the released code),
         "resnet34", "resnext50" (torchvision), "face_resnext50" (the released one).
@@ -135,6 +137,11 @@ def load(
     """
     if model not in FORMATS:
         raise InputError(f"unknown model {model!r}; choose from {sorted(FORMATS)}")
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
+        raise InputError(
+            f"mean {mean} and std {std}: expected those of pixels in [0, 1]; constants "
+            "for 0 to 255 are to be divided by 255"
+        )
     format, state = FORMATS[model], read(path)
     last, axis = format.classes
     if last in state:
@@ -171,11 +178,16 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(found.get(name), Mapping):
             found = found[name]
             break
-    state = {k: v for k, v in flatten_dict(dict(found), sep=".").items()}
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): v for name, v in state.items()}
+    state = {".".join(map(str, key)): v for key, v in flatten_dict(dict(found)).items()}
+    for prefix in WRAPPERS:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): v for name, v in state.items()}
     # Beside weights there are counters, and in checkpoints settings.
-    arrays = {name: _array(value) for name, value in state.items()}
+    arrays = {
+        name: _array(value)
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     arrays = {name: value for name, value in arrays.items() if value is not None}
     if not arrays:
         raise InputError(f"{path}: holds no state dict, but {sorted(state)[:SHOWN]}")

@@ -57,10 +57,10 @@ def finetune_recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransfor
 
 
 def _stepped(rate: float, decay: float, drops: Sequence[float]):
-    """SGD with momentum 0.9; the rate falls tenfold after each share of the epochs."""
+    """SGD with momentum 0.9; the rate falls tenfold after each share of the steps."""
 
     def recipe(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-        after = {round(drop * epochs) * steps_per_epoch: 0.1 for drop in drops}
+        after = {round(drop * epochs * steps_per_epoch): 0.1 for drop in drops}
         return optax.chain(
             optax.add_decayed_weights(decay),
             optax.sgd(optax.piecewise_constant_schedule(rate, after), momentum=0.9),
@@ -165,6 +165,11 @@ def train(
 
     if outliers is not None:
         checks.images(outliers, "outliers")
+    if augment is not None and on_step is not None:
+        raise checks.InputError(
+            "on_step would see other images than the augmented ones whose gradient was "
+            "taken; leave out `augment`, or augment x beforehand"
+        )
     if not all(0 < epoch <= epochs for epoch in snapshots):
         raise checks.InputError(f"snapshots: 1 to {epochs}, got {list(snapshots)}")
     if initial is None:

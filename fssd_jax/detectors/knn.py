@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import norm
 
 CHUNK = 4096  # training features compared with at once
@@ -104,7 +104,7 @@ def _normalised(feature_fn, variables, layer, x) -> Float[Array, "batch dim"]:
     features = feature_fn(variables, x)
     if name not in features:
         raise InputError(f"unknown layer {name!r}; choose from {list(features)}")
-    f = features[name].reshape(len(x), -1)
+    f = pool(OrderedDict([(name, features[name])]), "flatten")[name]
     # A feature of zeros has no direction and stays zero.
     length = norm(f)[:, None]
     return f / jnp.where(length == 0, 1, length)

@@ -237,5 +237,6 @@ cifar_resnet50 = partial(_cifar, (3, 4, 6, 3), bottleneck=True)
 # As torchvision has them.
 resnet34 = partial(ResNet, (3, 4, 6, 3))
 resnext50 = partial(ResNet, (3, 4, 6, 3), bottleneck=True, groups=32, group_width=4)
-# As the released face networks: 112×112 images in [0, 1], and the stem of ImageNet.
-face_resnext50 = partial(resnext50, face=True, mean=(0.5,) * 3, std=(0.5,) * 3)
+# As the released face networks: 112×112 images, less 0.5 and not divided; the stem of
+# ImageNet. The released scoring takes the layer "embedding", too.
+face_resnext50 = partial(resnext50, face=True, mean=(0.5,) * 3, std=(1.0,) * 3)

@@ -28,7 +28,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     torch.save(randomised(build("lenet")).state_dict(), folder / "lenet.pth")
     digits = load("digits", "test")
-    x = np.rint(255 * as_float(digits.x[:120])).astype(np.uint8)
+    x = np.rint(255 * as_float(digits.x[:240])).astype(np.uint8)
     for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
         (folder / "digits" / str(y)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(folder / "digits" / str(y) / f"{i:03}.png")
@@ -46,7 +46,11 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     assert main(files, tmp_path, "--train", str(files / "digits")) == 0
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
-    assert facts["counts"] == {"validation": 24, "ind": 96, "ood": 60, "noise": 50}
+    assert facts["counts"] == {
+        "validation": 24,
+        "calibration": 24,
+        **{"ind": 192, "ood": 60, "noise": 50},
+    }
     rows = facts["rows"]
     assert list(rows) == [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
@@ -59,8 +63,8 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     scores = np.load(path / "scores.npz")
     for name, row in rows.items():
         ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
-        assert (len(ind), len(ood)) == (96, 60)
-        expected = roc_auc_score([1] * 96 + [0] * 60, np.concatenate([ind, ood]))
+        assert (len(ind), len(ood)) == (192, 60)
+        expected = roc_auc_score([1] * 192 + [0] * 60, np.concatenate([ind, ood]))
         assert row["auroc"] == pytest.approx(expected)
 
     # By the library's own road.
@@ -113,7 +117,7 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
     args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
     args += ["--in", str(files / "digits"), "--ood", str(files / "digits" / "3")]
-    args += ["--layers", "stage1", "stage4", "--limit", "100", "--dtype", "bfloat16"]
+    args += ["--layers", "stage1", "stage4", "--limit", "190", "--dtype", "bfloat16"]
     assert score.main([*args, "--out", str(tmp_path)]) == 0
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
@@ -131,11 +135,16 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
         (["--model", "resnet34"], "does not fit resnet34"),
         (["--in", "nowhere"], "no such folder"),
         (["--layers", "conv7"], "conv7"),
-        (["--limit", "94"], "95 images in all"),
+        (["--limit", "189"], "190 images in all"),
+        (["--size", "32"], "28×28 only"),
+        (["--dtype", "bfloat16"], "float32 only"),
+        (["--std", "90.5"], "divided by 255"),
         (["--mean", "0.5", "0.5", "0.5"], "expected"),
+        (["--train", "PHOTOS"], "images of 1 classes"),
     ],
 )
 def test_mistakes_are_one_line(files, tmp_path, capsys, args, message):
+    args = [str(files / "photos.npz") if a == "PHOTOS" else a for a in args]
     assert main(files, tmp_path, *args) == 1
     error = capsys.readouterr().err
     assert "error: " in error

@@ -40,6 +40,21 @@ def test_steps_are_those_of_torch_sgd(recipe, epochs, drops, decay):
                 schedule.step()
 
 
+def test_a_short_training_has_all_drops():
+    """In two epochs of 100 steps the rate falls after 86 and 143."""
+    optimiser = train.cifar_recipe(2, 100)
+    rates, params = [], jnp.zeros(1)
+    state = optimiser.init(params)
+    update = jax.jit(optimiser.update)
+    for _ in range(200):
+        # Of a constant gradient the momentum settles at ten times the rate.
+        updates, state = update(jnp.ones(1), state, params)
+        rates.append(-float(updates[0]))
+    settled = [rates[i] for i in (84, 141, 199)]
+    np.testing.assert_allclose(settled, [1.0, 0.1, 0.01], rtol=0.01)
+    assert rates[85] > 0.9 > 0.2 > rates[86]
+
+
 def test_lstm_recipe_clips():
     """A gradient of any length beyond 1 moves as that of length 1 does."""
     optimiser = train.lstm_recipe(3, 5)

@@ -101,13 +101,25 @@ def test_checkpoints_are_looked_into(tmp_path):
     _, unpacked = load(small(tmp_path, ".pt", packed))
     jax.tree.map(np.testing.assert_array_equal, plain, unpacked)
 
-    def halved(state):  # as a float16 file would be
-        return {k: a.half() if a.is_floating_point() else a for k, a in state.items()}
+    def halved(state):  # as a float16 file of a compiled network would be
+        return {f"_orig_mod.{k}": a.half() for k, a in state.items()}
 
     _, half = load(small(tmp_path, ".bin", halved))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(half), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
     assert all(a.dtype == np.float32 for a in jax.tree.leaves(half))
+
+
+def test_the_released_face_file_is_two_state_dicts_in_one(tmp_path):
+    network = randomised(build("face_resnext50", 32))
+    path = tmp_path / "face.pth"
+    parts = {"backbone": network.backbone, "head": network.head}
+    torch.save({name: part.state_dict() for name, part in parts.items()}, path)
+    normal = {"mean": (0.5,) * 3, "std": (1.0,) * 3}
+    model, variables = torch_weights.load(path, "face_resnext50", **normal)
+    assert (model.mean, model.std) == (normal["mean"], normal["std"])
+    kernel = variables["params"]["logits"]["kernel"]
+    np.testing.assert_array_equal(kernel, network.head.kernel.detach())
 
 
 def test_what_does_not_fit_is_listed(tmp_path):
@@ -126,6 +138,17 @@ def test_what_does_not_fit_is_listed(tmp_path):
     # Another network's weights: the error knows whose.
     with pytest.raises(InputError, match=r"those of cifar_resnet18\n.* and 1"):
         load(small(tmp_path), "cifar_resnet50")
+
+    # A checkpoint of another kind, with an optimiser's state, whose keys are numbers.
+    def other(state):
+        return {"weights": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+
+    with pytest.raises(InputError, match=r"surplus .*optimizer\.state\.0\.step"):
+        load(small(tmp_path, change=other))
+    with pytest.raises(InputError, match="divided by 255"):
+        torch_weights.load(
+            *(small(tmp_path), "cifar_resnet18"), mean=(125.3,) * 3, std=(63.0,) * 3
+        )
     with pytest.raises(InputError, match=r"conv1.weight \(8, 3, 3, 3\), expected"):
         torch_weights.load(small(tmp_path), "cifar_resnet18", mean=(0.5,), std=(0.2,))
 

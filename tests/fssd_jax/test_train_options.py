@@ -185,3 +185,17 @@ def test_finetuning_is_nesterov_with_weight_decay_along_a_cosine():
         np.testing.assert_allclose(updates, expected, rtol=1e-4, atol=1e-10)
         found, p = found + updates, p + expected
     np.testing.assert_allclose(updates, 0, atol=1e-10)  # the rate is 0 at the end
+
+
+def test_augmented_images_are_what_is_trained_on():
+    """As training on images that were changed beforehand; not beside `on_step`."""
+    x, y = data()
+
+    def run(x, **more):
+        settings = {"num_classes": 3, "seed": 1, "epochs": 2, "batch_size": 16}
+        return training.train(Smooth(), x, y, progress=False, **settings | more)
+
+    found = run(x, augment=lambda key, x: 0.5 * x)
+    assert_same(found.variables, run(0.5 * x).variables)
+    with pytest.raises(InputError, match="augment x beforehand"):
+        run(x, augment=lambda key, x: x, on_step=print)
