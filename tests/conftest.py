@@ -1,5 +1,6 @@
 """Shapes in signatures are checked in tests only, by jaxtyping's import hook."""
 
+import os
 import tempfile
 
 from jaxtyping import install_import_hook
@@ -16,9 +17,12 @@ import fssd_jax  # noqa: E402
 from fssd_jax.models import LeNet  # noqa: E402
 from fssd_jax.train import train  # noqa: E402
 
-# Many tests compile the same functions of the same networks.
-COMPILED = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+# Many tests compile the same functions of the same networks, and xdist's workers, which
+# inherit the variable, share what is compiled.
+if "FSSD_JAX_TESTS_COMPILED" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory()
+    os.environ["FSSD_JAX_TESTS_COMPILED"] = COMPILED.name
+jax.config.update("jax_compilation_cache_dir", os.environ["FSSD_JAX_TESTS_COMPILED"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # A silently broadcast operand is a wrong formula in waiting.
