@@ -79,6 +79,7 @@ def test_odins_rung_is_the_best_cell_of_the_validation_table():
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.slow  # three minutes, most of them compiling
 def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch):
     args = ["--tiny", "--benchmark", "digits", "--out", str(tmp_path)]
     assert leakage.main(args) == 0
