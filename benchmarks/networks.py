@@ -24,7 +24,7 @@ from rich.console import Console
 import fssd_jax
 from benchmarks.watched import LATE, OVER, watched
 from experiments import common, tables
-from fssd_jax import losses, models, train
+from fssd_jax import losses, models, recipes, train
 from fssd_jax.allocator import keep_memory
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.fssd import fssd
@@ -48,24 +48,22 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "LeNet": Case(models.LeNet, (28, 28, 1), 64, train.lenet_recipe, {}),
+    "LeNet": Case(models.LeNet, (28, 28, 1), 64, recipes.lenet, {}),
     "ResNet-34, CIFAR": Case(
         models.cifar_resnet34,
-        *((32, 32, 3), 128, train.cifar_recipe, {"width": 4}),
+        *((32, 32, 3), 128, recipes.cifar, {"width": 4}),
         augment=crop_and_flip,
     ),
     "ResNet-34, ImageNet": Case(
-        models.resnet34, (224, 224, 3), 32, train.imagenet_recipe, {"width": 4}
+        models.resnet34, (224, 224, 3), 32, recipes.imagenet, {"width": 4}
     ),
     "ResNeXt-50, faces": Case(
         partial(models.face_resnext50, num_classes=10_122),  # CelebA's in the paper
-        *((112, 112, 3), 32, train.face_recipe, {"width": 16, "num_classes": 3}),
+        *((112, 112, 3), 32, recipes.face, {"width": 16, "num_classes": 3}),
         loss=losses.cosface,
         augment=crop_and_flip,
     ),
-    "BiLSTM, genomes": Case(
-        models.BiLSTM, (250, 4), 32, train.lstm_recipe, {"hidden": 4}
-    ),
+    "BiLSTM, genomes": Case(models.BiLSTM, (250, 4), 32, recipes.lstm, {"hidden": 4}),
 }
 STEPS = ("training", "scoring", "step")
 

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import tyro
 
-from fssd_jax import checkpoint, losses
+from fssd_jax import checkpoint, losses, recipes
 from fssd_jax import train as training
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
@@ -86,7 +86,12 @@ def training_code(module: str) -> list[str]:
     used = {getattr(v, "__module__", None) for v in vars(sys.modules[module]).values()}
     package = module.rpartition(".")[0]
     names = {module, *(name for name in used if f"{name}".startswith(package + "."))}
-    modules = [*(sys.modules[name] for name in sorted(names)), training, losses]
+    modules = [
+        *(sys.modules[name] for name in sorted(names)),
+        training,
+        losses,
+        recipes,
+    ]
     return [bare_code(inspect.getsource(m)) for m in modules]
 
 
@@ -119,7 +124,7 @@ def trained(
     epochs: int,
     num_classes: int,
     batch_size: int = 64,
-    recipe=training.lenet_recipe,
+    recipe=recipes.lenet,
     initial: Variables | None = None,
     outliers: ArrayDataset | None = None,
     snapshots: Sequence[int] = (),

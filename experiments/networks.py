@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from experiments import common
+from fssd_jax import recipes
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.models import MLP, LeNet
-from fssd_jax.train import Trained, finetune_recipe
+from fssd_jax.train import Trained
 
 FINETUNE_EPOCHS = 1
 
@@ -114,5 +115,5 @@ def exposed(
         epochs=FINETUNE_EPOCHS,
         outliers=outliers,
         initial=plain(benchmark, schedule, seed).variables,
-        recipe=finetune_recipe,
+        recipe=recipes.finetune,
     )

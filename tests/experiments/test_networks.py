@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import common, networks
+from fssd_jax import recipes
 from fssd_jax import train as training
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset, digest
@@ -124,7 +125,7 @@ def test_all_that_decides_the_weights_decides_the_folder(calls):
         short,
         lambda: short(initial={"params": np.zeros(2)}),
         lambda: short(initial={"params": np.ones(2)}),
-        lambda: short(recipe=training.finetune_recipe),
+        lambda: short(recipe=recipes.finetune),
         lambda: short(batch_size=32),
         lambda: short(cores=cores + 1),
     ):
@@ -187,7 +188,7 @@ def test_finetuning_goes_on_from_the_plain_network(calls):
     plain(4)
     assert first.folder == calls[-1].folder
     np.testing.assert_array_equal(then.options["initial"]["params"], [4, 4])
-    assert then.options["recipe"] is training.finetune_recipe
+    assert then.options["recipe"] is recipes.finetune
     assert then.options["outliers"] is OUTLIERS.x
     exposed(seed=4)  # from scratch
     assert calls[-1].options["initial"] is None

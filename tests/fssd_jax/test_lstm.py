@@ -13,10 +13,11 @@ from fssd_jax import (
     fssd,
     make_feature_fn,
     make_logit_fn,
+    recipes,
     uniform_noise,
 )
 from fssd_jax.models import BiLSTM
-from fssd_jax.train import accuracy, lstm_recipe, train
+from fssd_jax.train import accuracy, train
 
 SMALL = BiLSTM(num_classes=3, hidden=8, positions=(0, 2, 5))
 LAYERS = ["embedding", "position0", "position2", "position5", "last"]
@@ -174,7 +175,7 @@ def test_it_learns_which_symbol_is_frequent(variables):
     x = np.eye(4, dtype=np.float32)[tokens]
     model = SMALL.clone(positions=(2,))
     how = {"num_classes": 3, "seed": 0, "initial": variables, "progress": False}
-    how |= {"recipe": lstm_recipe, "epochs": 20, "batch_size": 25}
+    how |= {"recipe": recipes.lstm, "epochs": 20, "batch_size": 25}
     trained = train(model, x[:500], y[:500], **how).variables
     found = [
         accuracy(make_logit_fn(model), v, x[500:], y[500:])

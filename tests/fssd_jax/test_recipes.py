@@ -6,16 +6,16 @@ import numpy as np
 import optax
 import pytest
 
-from fssd_jax import train
+from fssd_jax import recipes
 
 
 @pytest.mark.parametrize(
     ("recipe", "epochs", "drops", "decay"),
     [
-        (train.cifar_recipe, 350, [150, 250], 5e-4),
-        (train.cifar_recipe, 7, [3, 5], 5e-4),  # the same shares of fewer epochs
-        (train.imagenet_recipe, 90, [30, 60], 1e-4),
-        (train.face_recipe, 20, [10, 15, 18], 5e-4),
+        (recipes.cifar, 350, [150, 250], 5e-4),
+        (recipes.cifar, 7, [3, 5], 5e-4),  # the same shares of fewer epochs
+        (recipes.imagenet, 90, [30, 60], 1e-4),
+        (recipes.face, 20, [10, 15, 18], 5e-4),
     ],
 )
 def test_steps_are_those_of_torch_sgd(recipe, epochs, drops, decay):
@@ -42,7 +42,7 @@ def test_steps_are_those_of_torch_sgd(recipe, epochs, drops, decay):
 
 def test_a_short_training_has_all_drops():
     """In two epochs of 100 steps the rate falls after 86 and 143."""
-    optimiser = train.cifar_recipe(2, 100)
+    optimiser = recipes.cifar(2, 100)
     rates, params = [], jnp.zeros(1)
     state = optimiser.init(params)
     update = jax.jit(optimiser.update)
@@ -55,9 +55,9 @@ def test_a_short_training_has_all_drops():
     assert rates[85] > 0.9 > 0.2 > rates[86]
 
 
-def test_lstm_recipe_clips():
+def test_the_lstms_clips():
     """A gradient of any length beyond 1 moves as that of length 1 does."""
-    optimiser = train.lstm_recipe(3, 5)
+    optimiser = recipes.lstm(3, 5)
 
     def after(second):
         # Adam's first step is the sign of the gradient alone, whatever its length.

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import fssd_jax
-from fssd_jax import InputError, losses, make_feature_fn, torch_weights
+from fssd_jax import InputError, losses, make_feature_fn, recipes, torch_weights
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.fssd import fssd
 from fssd_jax.models import ResNet, cifar_resnet18, face_resnext50, resnext50
@@ -60,7 +60,7 @@ def test_a_training_step_is_pytorchs(rivals, tmp_path):
     network.load_state_dict(before)
     _, expected = torch_weights.load(path, "cifar_resnet18", **CIFAR10)
 
-    recipe = fssd_jax.train.cifar_recipe(350, 1)
+    recipe = recipes.cifar(350, 1)
     copied = jax.tree.map(jnp.copy, variables)
     state = TrainState(copied, recipe.init(copied["params"]))
     totals = jnp.zeros(2)

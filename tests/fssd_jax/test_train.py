@@ -11,9 +11,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from fssd_jax import InputError, checkpoint, make_logit_fn
+from fssd_jax import InputError, checkpoint, make_logit_fn, recipes
 from fssd_jax.checks import DivergedError
-from fssd_jax.train import TrainState, accuracy, lenet_recipe, train, train_step
+from fssd_jax.train import TrainState, accuracy, train, train_step
 from tests.conftest import Smooth
 
 
@@ -52,7 +52,7 @@ def test_a_step_is_adadelta_on_the_gradient_of_cross_entropy():
     x, y = data(8)
     model = Smooth()
     variables = model.init(jax.random.key(0), x)
-    optimiser = lenet_recipe(14, 1)
+    optimiser = recipes.lenet(14, 1)
     state = TrainState(variables, optimiser.init(variables["params"]))
 
     def loss(bias):
@@ -81,7 +81,7 @@ def test_a_step_is_adadelta_on_the_gradient_of_cross_entropy():
 
 def test_the_rate_falls_by_the_released_schedule():
     """×0.7 after each of 14 epochs; Adadelta's update is proportional to the rate."""
-    optimiser = lenet_recipe(14, 3)
+    optimiser = recipes.lenet(14, 3)
     parameter = jnp.ones(1)
 
     def update_at(step):

@@ -9,9 +9,9 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
-from fssd_jax import InputError, make_feature_fn, make_logit_fn
+from fssd_jax import InputError, make_feature_fn, make_logit_fn, recipes
 from fssd_jax import train as training
-from fssd_jax.train import TrainState, accuracy, finetune_recipe, train_step
+from fssd_jax.train import TrainState, accuracy, train_step
 from tests.conftest import Smooth
 from tests.fssd_jax.test_train import assert_same, data, fit
 
@@ -173,7 +173,7 @@ def test_finetuning_is_nesterov_with_weight_decay_along_a_cosine():
     rng = np.random.default_rng(0)
     epochs, steps = 2, 3
     p, v = rng.normal(size=(2, 5)) * [[1], [0]]
-    optimiser = finetune_recipe(epochs, steps)
+    optimiser = recipes.finetune(epochs, steps)
     found = jnp.asarray(p, jnp.float32)
     state = optimiser.init(found)
     for i in range(epochs * steps + 1):
