@@ -25,8 +25,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-from analysis import networks
-from analysis.networks import ConvNet, Perceptron
+from analysis import ntk_networks
+from analysis.ntk_networks import ConvNet, Perceptron
 from analysis.ntk import Images, assemble
 from fssd_jax import checks
 from fssd_jax.checks import InputError
@@ -50,8 +50,8 @@ def kernel_fn(network: Perceptron | ConvNet):
     if network.activation is not nn.relu:
         raise InputError("the infinite-width twin: expected activation=nn.relu")
     of_layer = {
-        "W_std": networks.WEIGHT_STD,
-        "b_std": networks.BIAS_STD,
+        "W_std": ntk_networks.WEIGHT_STD,
+        "b_std": ntk_networks.BIAS_STD,
         "parameterization": "ntk",
     }
     dense = partial(stax.Dense, 1, **of_layer)

@@ -22,13 +22,12 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from rich.console import Console
 
 import fssd_jax
 from analysis import ntk, plots
 from analysis.kernel_regression import pull, push
 from benchmarks.watched import LATE, OVER, watched
-from experiments import common, tables
+from experiments.harness import cli, files, provenance, sheets
 from fssd_jax.allocator import keep_memory
 from fssd_jax.models import LeNet
 
@@ -113,7 +112,7 @@ def measure(method: str, count: int, config: Config) -> dict[str, Any]:
 def run(config: Config) -> dict[str, Any]:
     if config.tiny:
         config = dataclasses.replace(config, sizes=(2, 4))
-    folder = common.writable(config.out / "benchmarks")
+    folder = files.writable(config.out / "benchmarks")
     runs: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in METHODS}
     for count in config.sizes:
         for method, of in runs.items():
@@ -125,17 +124,17 @@ def run(config: Config) -> dict[str, Any]:
         "layer": LAYER,
         "limits": {"gib": config.memory, "seconds": config.seconds},
         "runs": runs,
-        "versions": common.versions(),
-        "device": [common.device(), common.available_cores()],
+        "versions": provenance.versions(),
+        "device": [provenance.device(), provenance.available_cores()],
     }
-    common.write_json(folder / "kernel.json", found)
-    (folder / "kernel.md").write_text(tables.to_markdown(to_sheet(found)))
+    files.write_json(folder / "kernel.json", found)
+    (folder / "kernel.md").write_text(sheets.to_markdown(to_sheet(found)))
     plots.save(picture(found), folder / "kernel")
-    tables.print_sheet(Console(), to_sheet(found))
+    sheets.show([to_sheet(found)])
     return found
 
 
-def to_sheet(found: dict[str, Any]) -> tables.Sheet:
+def to_sheet(found: dict[str, Any]) -> sheets.Sheet:
     free, *others = found["runs"].values()
     limit = found["limits"]
     reason = {OVER: f"> {limit['gib']:g} GiB", LATE: f"> {limit['seconds']:g} s"}
@@ -155,7 +154,7 @@ def to_sheet(found: dict[str, Any]) -> tables.Sheet:
             for of in others
         ]
         rows.append([f"{count:,} + {count:,}", *cells, *ratios])
-    return tables.Sheet(
+    return sheets.Sheet(
         "Eq. (4) of LeNet's fc1, 128 features: seconds and peak memory",
         ["train + test", *METHODS, *(f"{m}: times slower" for m in METHODS[1:])],
         rows,
@@ -178,7 +177,7 @@ def picture(found: dict[str, Any]):
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

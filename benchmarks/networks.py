@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import fssd_jax
 from benchmarks.watched import LATE, OVER, watched
-from experiments import common, tables
+from experiments.harness import cli, files, provenance, sheets
 from fssd_jax import losses, models, recipes, train
 from fssd_jax.allocator import keep_memory
 from fssd_jax.data.augment import crop_and_flip
@@ -142,7 +141,7 @@ def work(name: str, which: str, tiny: bool) -> dict[str, float]:
 
 
 def run(config: Config) -> dict[str, Any]:
-    folder = common.writable(config.out / "benchmarks")
+    folder = files.writable(config.out / "benchmarks")
     runs: dict[str, dict[str, Any]] = {}
     for name in config.networks:
         runs[name] = {}
@@ -154,17 +153,17 @@ def run(config: Config) -> dict[str, Any]:
     found = {
         "limits": {"gib": config.memory, "seconds": config.seconds},
         "runs": runs,
-        "versions": common.versions(),
-        "device": [common.device(), common.available_cores()],
+        "versions": provenance.versions(),
+        "device": [provenance.device(), provenance.available_cores()],
     }
-    common.write_json(folder / "networks.json", found)
+    files.write_json(folder / "networks.json", found)
     sheet = to_sheet(found)
-    (folder / "networks.md").write_text(tables.to_markdown(sheet))
-    tables.print_sheet(Console(), sheet)
+    (folder / "networks.md").write_text(sheets.to_markdown(sheet))
+    sheets.show([sheet])
     return found
 
 
-def to_sheet(found: dict[str, Any]) -> tables.Sheet:
+def to_sheet(found: dict[str, Any]) -> sheets.Sheet:
     limits, rows = found["limits"], []
     reason = {OVER: f"> {limits['gib']:g} GiB", LATE: f"> {limits['seconds']:g} s"}
     for name, of in found["runs"].items():
@@ -178,7 +177,7 @@ def to_sheet(found: dict[str, Any]) -> tables.Sheet:
             for r in of.values()
         ]
         rows.append([name, *sizes, *cells])
-    return tables.Sheet(
+    return sheets.Sheet(
         "The paper's networks: milliseconds an image, and peak memory",
         ["network", "parameters", "batch", *STEPS],
         rows,
@@ -187,7 +186,7 @@ def to_sheet(found: dict[str, Any]) -> tables.Sheet:
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import fssd_jax
-from experiments import common, tables
+from experiments.harness import cli, files, provenance, sheets
 from fssd_jax import fssd, map_batches
 from fssd_jax.allocator import keep_memory
 from fssd_jax.detectors.fssd import EPSILONS
@@ -127,7 +126,7 @@ def _timed(function, warm_up: int, count: int) -> dict[str, float]:
 def run(config: Config) -> dict[str, Any]:
     if config.tiny:
         config = dataclasses.replace(config, plain=100, sweep=50, epoch=256, rounds=1)
-    folder = common.writable(config.out / "benchmarks")
+    folder = files.writable(config.out / "benchmarks")
     found: dict[str, Any] = {"batch_size": config.batch_size, "tasks": {}}
     for task in TASKS:
         runs: dict[str, list[dict[str, float]]] = {v: [] for v in VERSIONS}
@@ -152,10 +151,10 @@ def run(config: Config) -> dict[str, Any]:
         - n * 784 / 2**20
         for n in (config.plain // 4, config.plain, 4 * config.plain)
     }
-    found |= {"versions": common.versions(), "device": common.device()}
-    common.write_json(folder / "scoring.json", found)
-    tables.print_sheet(Console(), to_sheet(found))
-    (folder / "scoring.md").write_text(tables.to_markdown(to_sheet(found)))
+    found |= {"versions": provenance.versions(), "device": provenance.device()}
+    files.write_json(folder / "scoring.json", found)
+    sheets.show([to_sheet(found)])
+    (folder / "scoring.md").write_text(sheets.to_markdown(to_sheet(found)))
     return found
 
 
@@ -170,7 +169,7 @@ def _spawn(task: str, version: str, count: int, batch_size: int) -> dict[str, fl
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def to_sheet(found: dict[str, Any]) -> tables.Sheet:
+def to_sheet(found: dict[str, Any]) -> sheets.Sheet:
     rows = []
     for task, facts in found["tasks"].items():
         times = [np.median([r["seconds"] for r in facts["runs"][v]]) for v in VERSIONS]
@@ -183,7 +182,7 @@ def to_sheet(found: dict[str, Any]) -> tables.Sheet:
             ]
         )
     memory = ", ".join(f"{m:.0f} MiB at {int(n):,}" for n, m in found["memory"].items())
-    return tables.Sheet(
+    return sheets.Sheet(
         "Speed against a straightforward version",
         ["task", *VERSIONS, "times faster"],
         rows,
@@ -195,7 +194,7 @@ def to_sheet(found: dict[str, Any]) -> tables.Sheet:
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

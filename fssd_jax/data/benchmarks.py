@@ -215,3 +215,9 @@ def split_validation(
         )
     order = np.asarray(jax.random.permutation(key, len(data.x)))
     return data.select(order[:count]), data.select(np.sort(order[count:]))
+
+
+def draw(x: np.ndarray, count: int, key: PRNGKeyArray) -> np.ndarray:
+    """`count` images drawn by the key, in their order, as floats; all, if fewer."""
+    order = np.asarray(jax.random.permutation(key, len(x)))
+    return as_float(x[np.sort(order[:count])])

@@ -8,7 +8,7 @@ from analysis import ntk
 from analysis.contributions import Contributions, contributions
 from analysis.dynamics import descent, make_loss_fn, velocity
 from analysis.kernel_regression import PathForm
-from analysis.networks import ConvNet
+from analysis.ntk_networks import ConvNet
 from fssd_jax import InputError, make_feature_fn
 from fssd_jax.train import train
 from tests.analysis.following import PROBE, X, Y, momentum, run, start

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.displacement import decompose, displacement
-from analysis.networks import ConvNet
+from analysis.ntk_networks import ConvNet
 from fssd_jax import estimate_singularity, fssd, make_feature_fn
 from tests.analysis.test_kernel_regression import by_hand, relative_error
 from tests.conftest import Smooth

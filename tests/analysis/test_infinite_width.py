@@ -11,7 +11,7 @@ import scipy.linalg
 
 import fssd_jax
 from analysis import infinite_width, networks
-from analysis.networks import ConvNet, Perceptron
+from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks, metrics
 
 pytestmark = pytest.mark.skipif(

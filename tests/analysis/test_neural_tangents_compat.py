@@ -85,7 +85,7 @@ class Missing:
         if name.split(".")[0] == "{missing}":
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Missing())
-import analysis.networks, analysis.ntk, analysis.pca, analysis.plots
+import analysis.ntk_networks, analysis.ntk, analysis.pca, analysis.plots
 try:
     import analysis.neural_tangents_compat
 except ImportError as error:
@@ -101,7 +101,7 @@ assert not hasattr(jax.core, "Var") and "jax.util" not in sys.modules
 def test_the_rest_of_analysis_does_not_import_it():
     code = """
 import sys
-import analysis.networks, analysis.ntk, analysis.pca, analysis.plots
+import analysis.ntk_networks, analysis.ntk, analysis.pca, analysis.plots
 print("neural_tangents" in sys.modules)
 """
     assert run(code) == "False"

@@ -9,7 +9,7 @@ import scipy.spatial
 
 import fssd_jax
 from analysis import ntk
-from analysis.networks import ConvNet
+from analysis.ntk_networks import ConvNet
 from fssd_jax.checks import InputError
 
 needs_ntk = pytest.mark.skipif(

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis.networks import BIAS_STD, WEIGHT_STD, ConvNet, Perceptron
+from analysis.ntk_networks import BIAS_STD, WEIGHT_STD, ConvNet, Perceptron
 from fssd_jax import InputError, make_feature_fn
 
 X = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))

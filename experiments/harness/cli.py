@@ -1,0 +1,79 @@
+"""From a command line to a run: options, the process, errors of one line."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import tyro
+
+from experiments.harness.provenance import available_cores, config_digest
+from fssd_jax.allocator import keep_memory
+from fssd_jax.checks import DivergedError, InputError
+from fssd_jax.data.sources import fetched_dir
+
+C = TypeVar("C")
+
+
+def start() -> None:
+    """Set up the process, before JAX is used: for the entry points only.
+
+    Memory is kept (see `fssd_jax.allocator`), and arithmetic is made full float32 and
+    repeatable: by default a GPU may multiply in TF32 and a TPU in bfloat16, which is
+    coarser than differences between scores and can flip the sign of a gradient. What
+    XLA compiles is kept on disk, because the functions of another seed are the same.
+    """
+    keep_memory()
+    option = "jax_compilation_cache_dir"
+    if getattr(jax.config, option) is None:
+        jax.config.update(option, str(fetched_dir() / "compiled" / _processor()))
+    flag = "--xla_gpu_deterministic_ops=true"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    jax.config.update("jax_default_matmul_precision", "float32")
+
+
+def _processor() -> str:
+    """What compiled code may depend on, beside what JAX itself tells apart."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = [line for line in lines if line.startswith("flags")][:1]
+    return config_digest([platform.machine(), flags, available_cores()])
+
+
+def need_neural_tangents() -> None:
+    """Raise `InputError` at once, not after the training, if it cannot be imported."""
+    try:
+        import_module("analysis.neural_tangents_compat")
+    except ImportError as error:
+        raise InputError(str(error)) from error
+
+
+def run_main(
+    config_type: type[C],
+    run: Callable[[C], Any],
+    description: str | None,
+    args: list[str] | None,
+) -> int:
+    """Parse the command line, set up the process and run; return the exit status.
+
+    The user's own mistakes become one line, not a traceback.
+    """
+    config = tyro.cli(config_type, args=args, description=description)
+    start()
+    try:
+        run(config)
+    except (InputError, DivergedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 130
+    return 0

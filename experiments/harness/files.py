@@ -1,0 +1,104 @@
+"""Files and folders that are whole or not there at all."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fssd_jax.checks import InputError
+
+
+
+def writable(folder: Path) -> Path:
+    """Create the folder, or say at once that nothing could be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder.absolute()}: {error.strerror}; choose another "
+            "folder with --out"
+        ) from error
+    return folder
+
+
+@contextmanager
+def results_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block has ended well."""
+    writable(path.parent)
+    for left in path.parent.glob(f".{path.name}.*.unfinished"):
+        shutil.rmtree(left)  # by a run that was killed
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """All or nothing; a NaN is an error, because not every reader takes it."""
+    text = json.dumps(plain(value), indent=2, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    temporary.write_text(text + "\n")
+    temporary.rename(path)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An .npz, all or nothing: what a killed run finds again."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    temporary.rename(path)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Raises `InputError` for a damaged file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            return {key: content[key] for key in content.files}
+    except Exception as error:  # NumPy and zipfile each raise their own
+        raise InputError(
+            f"cannot read {path} ({type(error).__name__}): delete it, and what it "
+            "held is computed again"
+        ) from error
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold; an infinite option, such as a time, becomes text."""
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value in (float("inf"), -float("inf")):
+        return f"{value:g}"
+    return value
+
+
+class Stopwatch:
+    """Seconds spent under each name; they go into timing.json, not metrics.json."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str):
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start

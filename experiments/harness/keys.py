@@ -1,0 +1,51 @@
+"""What each random key is for: one registry, so that no two draws share a key unseen.
+
+A number is folded into the key of a seed, or, where a draw does not depend on the seed,
+is the key itself. Training starts from the same keys and folds in 0 to 3.
+"""
+
+from enum import IntEnum
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+
+class Use(IntEnum):
+    # Fixed draws. They share a number: two experiments that never meet.
+    TRAINING_SUBSET = 0
+    TANGENT_DIRECTIONS = 0
+    # comparison: a trained network on a pair of sets.
+    NOISE = 100
+    SPLIT_IND = 101
+    SPLIT_OOD = 102
+    MC_DROPOUT = 104
+    OTHER_CENTERS = 105
+    CORRUPTED = 106
+    # kernel_study: networks of NTK parametrisation.
+    KERNEL_NOISE = 200
+    KERNEL_DIRECTIONS = 201
+    KERNEL_TRAIN = 202
+    KERNEL_IND = 203
+    KERNEL_OOD = 204
+    # Figure 3: networks before training.
+    UNTRAINED_NOISE = 300
+    UNTRAINED_IND = 301
+    UNTRAINED_OOD = 302
+    # Figure 2: a network while it is trained.
+    PROBE_NOISE = 400
+    PROBE_IND = 401
+    PROBE_OOD = 402
+    PROBE_GRADIENT = 403
+    # score: a network that somebody brought.
+    BROUGHT_NOISE = 500
+    BROUGHT_SPLIT = 501
+
+
+def of_seed(seed: int, use: Use) -> PRNGKeyArray:
+    """The key of one seed for one use."""
+    return jax.random.fold_in(jax.random.key(seed), int(use))
+
+
+def fixed(use: Use) -> PRNGKeyArray:
+    """The key of a draw that is the same for every seed."""
+    return jax.random.key(int(use))

@@ -1,0 +1,143 @@
+"""Where a number came from: code, versions, device, data."""
+
+import ast
+import hashlib
+import json
+import os
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fssd_jax.data.sources import ArrayDataset, digest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("fssd_jax", "analysis", "experiments", "benchmarks")
+PACKAGES = (
+    *("fssd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn"),
+    "neural-tangents",  # an extra
+)
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of the code that decides what a module computes: its import closure.
+
+    Taken once: a file that is edited during a run is not the code that runs.
+    """
+    paths = import_closure(module)
+    return config_digest({name: bare_code(paths[name].read_text()) for name in paths})
+
+
+def import_closure(module: str) -> dict[str, Path]:
+    """This module and all of ours that it imports, directly or not: name → file.
+
+    Read from the code, imports inside functions included. A package counts with what
+    its `__init__.py` imports, because importing any module of it runs that file.
+    """
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _source(name)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        waiting += [name.rpartition(".")[0], *imported(path.read_text(), name)]
+    return dict(sorted(found.items()))
+
+
+def imported(source: str, module: str = "") -> list[str]:
+    """Names of the modules, and of what may be one, that a source imports."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{module}: relative imports are not followed")
+            names += [f"{node.module}", *(f"{node.module}.{a.name}" for a in node.names)]
+    return names
+
+
+def _source(name: str) -> Path | None:
+    """The file of a module of ours; None for a foreign one, or if it is no module."""
+    if name.split(".")[0] not in OURS:
+        return None
+    stem = ROOT.joinpath(*name.split("."))
+    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def bare_code(source: str) -> str:
+    """Python without what cannot change a number: comments, docstrings, annotations."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def config_digest(config: Any) -> str:
+    """Eight hexadecimal digits that tell one configuration from another."""
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def training_digest(data: ArrayDataset) -> str:
+    """Digest of the images really trained on, a part of the set perhaps."""
+    return digest(data.x, data.y)
+
+
+def tree_digest(tree: Any) -> str:
+    """Digest of a pytree's structure and of every array's bytes."""
+    leaves, structure = jax.tree.flatten(tree)
+    return digest(np.frombuffer(str(structure).encode(), np.uint8), *leaves)
+
+
+def sources(*sets: ArrayDataset) -> dict[str, dict[str, str]]:
+    """Where each set came from, and its digest."""
+    return {
+        f"{d.name}/{d.split}": {
+            "path" if Path(d.source).is_absolute() else "version": d.source,
+            "sha256": d.sha256,
+        }
+        for d in sets
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device() -> str:
+    devices = jax.devices()
+    return f"{len(devices)} × {devices[0].platform} ({devices[0].device_kind})"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def numerics() -> dict[str, Any]:
+    """What JAX is told that decides numbers."""
+    names = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision")
+    return {name: getattr(jax.config, name) for name in names}

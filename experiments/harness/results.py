@@ -1,0 +1,159 @@
+"""The one exit of every experiment: a results folder, whole or not there at all.
+
+`place` names it by all that decides its numbers; `leave` fills it.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis import plots
+from experiments.harness import provenance, sheets
+from experiments.harness.files import plain, results_folder, writable, write_json
+from experiments.harness.sheets import Sheet
+from fssd_jax.data.sources import ArrayDataset
+
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222;
+max-width: 70em; margin: 2em auto; padding: 0 1em } table { border-collapse: collapse }
+td, th { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left } img { max-width: 100% }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
+# Options that change no number.
+PLACES = ("out", "data_dir", "rerun")
+
+
+class Config(NamedTuple):
+    """A results folder's path, and what decides the numbers in it: config.json."""
+
+    path: Path
+    facts: dict[str, Any]
+
+
+def place(
+    out: Path,
+    experiment: str,
+    name: str,
+    options: Mapping[str, Any],
+    data: Sequence[ArrayDataset],
+    measured_by: ModuleType,
+) -> Config:
+    """Where the results of these options, data and code go: OUT/EXPERIMENT/NAME-DIGEST.
+
+    Args:
+      out: the folder of all results.
+      experiment: such as "table2".
+      name: for the reader, such as "digits_near-paper-0".
+      options: of the command line, and what they stand for: presets, grids.
+      data: every set that was read.
+      measured_by: the module whose import closure decides the numbers. The entry
+        script, which words the tables, is none.
+
+    Raises:
+      InputError: the folder could not be written.
+    """
+    facts = {
+        "experiment": experiment,
+        "name": name,
+        "options": {k: v for k, v in options.items() if k not in PLACES},
+        "data": provenance.sources(*data),
+        "code": provenance.code_digest(measured_by.__name__),
+        "versions": provenance.versions(),
+        "numerics": provenance.numerics(),
+        "device": provenance.device(),
+        # How many cores share a sum decides its last bits.
+        "cores": provenance.available_cores(),
+    }
+    # The same set from another place is the same set.
+    known = {k: v["sha256"] for k, v in facts["data"].items()}
+    digest = provenance.config_digest(plain(facts | {"data": known}))
+    return Config(writable(out / experiment) / f"{name}-{digest}", facts)
+
+
+def leave(
+    config: Config,
+    facts: Mapping[str, Any],
+    tables: Sequence[Sheet],
+    figures: Mapping[str, Figure],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    records: Sheet | None = None,
+    timing: Mapping[str, Any] | None = None,
+    extras: Mapping[str, Callable[[Path], Any]] | None = None,
+    show: bool = True,
+) -> Path:
+    """Write all files of a results folder, and print what a reader needs.
+
+    Args:
+      config: see `place`; config.json.
+      facts: metrics.json, with where the data came from, versions and device.
+      tables: metrics.md and .tex, report.html, and the screen.
+      figures: by name; PNG and PDF.
+      arrays: scores.npz, every number behind tables and figures.
+      records: metrics.csv, if not all of `tables`.
+      timing: timing.json. Seconds stand nowhere else, so that the same run leaves the
+        same metrics.json.
+      extras: further files, name → a function that writes it.
+      show: whether to print the tables; the folder's name is printed in any case.
+    """
+    origin = {k: config.facts[k] for k in ("data", "versions", "device")}
+    with results_folder(config.path) as folder:
+        write_json(folder / "config.json", config.facts)
+        write_json(folder / "metrics.json", {**facts, **origin})
+        write_tables(folder / "metrics", tables)
+        if records is not None:
+            (folder / "metrics.csv").write_text(sheets.to_csv(records))
+        np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)
+        if timing is not None:
+            write_json(folder / "timing.json", timing)
+        for name, figure in figures.items():
+            plots.save(figure, folder / name)
+        for name, write in (extras or {}).items():
+            write(folder / name)
+        write_page(folder, tables, list(figures), config.facts)
+    if show:
+        sheets.show(tables)
+    print(f"results: {config.path / 'report.html'}")
+    return config.path
+
+
+def write_tables(stem: Path, tables: Sequence[Sheet]) -> None:
+    """Sheets below each other, as Markdown, CSV and LaTeX."""
+    for ending, as_text in sheets.FORMATS.items():
+        text = "\n".join(as_text(sheet) for sheet in tables)
+        stem.with_name(f"{stem.name}.{ending}").write_text(text, encoding="utf-8")
+
+
+def write_page(
+    folder: Path,
+    tables: Sequence[Sheet],
+    pictures: Sequence[str],
+    facts: Mapping[str, Any],
+) -> None:
+    """report.html: tables, the folder's PNGs and `facts` in a file that needs no other.
+
+    Args:
+      pictures: names without ending.
+    """
+    title = html.escape(tables[0].title)
+    images = "\n".join(
+        f'<p><img alt="{name}" src="data:image/png;base64,'
+        f'{base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}"></p>'
+        for name in pictures
+    )
+    known = json.dumps(plain(facts), indent=2, ensure_ascii=False)
+    text = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f"<title>{title}</title><style>{STYLE}</style></head><body>\n"
+        f"<h1>{title}</h1>\n"
+        + "".join(sheets.to_html(sheet) for sheet in tables)
+        + f"{images}\n<h2>Provenance</h2>\n<pre>{html.escape(known)}</pre>\n"
+        "</body></html>\n"
+    )
+    (folder / "report.html").write_text(text, encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Trained networks, kept on disk under a name that tells all that decides them."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import flax.linen as nn
+
+from experiments.harness import provenance
+from experiments.harness.files import writable
+from fssd_jax import checkpoint, losses, recipes, train
+from fssd_jax.data.sources import ArrayDataset
+from fssd_jax.features import Variables
+
+
+def trained(
+    model: nn.Module,
+    data: ArrayDataset,
+    *,
+    cache: Path,
+    seed: int,
+    epochs: int,
+    num_classes: int,
+    batch_size: int = 64,
+    recipe=recipes.lenet,
+    initial: Variables | None = None,
+    outliers: ArrayDataset | None = None,
+    snapshots: Sequence[int] = (),
+    save_every: int = 1,
+    cores: int | None = None,
+    progress: bool = True,
+) -> train.Trained:
+    """Train, or take the weights of an equal earlier run, or go on with a killed one.
+
+    The folder's name is a digest of all that decides the weights: the arguments, the
+    data, and the source of the model and of the training loop. So it is never stale.
+    """
+    identity = {
+        "model": repr(model),
+        "data": provenance.training_digest(data),
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "recipe": recipe.__name__,
+        "initial": None if initial is None else provenance.tree_digest(initial),
+        "outliers": None if outliers is None else provenance.training_digest(outliers),
+        "snapshots": tuple(snapshots),
+        "sources": training_code(type(model).__module__),
+        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
+        "device": provenance.device(),
+        # How many cores share a sum decides its last bits.
+        "cores": cores or provenance.available_cores(),
+    }
+    digest = provenance.config_digest(identity)
+    folder = cache / f"{type(model).__name__.lower()}-{seed}-{digest}"
+    writable(folder)
+    return train.train(
+        model,
+        data.x,
+        data.y,
+        num_classes=num_classes,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        recipe=recipe,
+        initial=initial,
+        outliers=None if outliers is None else outliers.x,
+        snapshots=snapshots,
+        folder=folder,
+        save_every=save_every,
+        progress=progress and checkpoint.last_epoch(folder) < epochs,
+    )
+
+
+@cache
+def training_code(module: str) -> list[str]:
+    """Source of a model, of what it takes from other models, and of the training."""
+    used = {getattr(v, "__module__", None) for v in vars(sys.modules[module]).values()}
+    package = module.rpartition(".")[0]
+    names = {module, *(name for name in used if f"{name}".startswith(package + "."))}
+    modules = [*(sys.modules[name] for name in sorted(names)), train, losses, recipes]
+    return [provenance.bare_code(inspect.getsource(m)) for m in modules]
