@@ -26,8 +26,8 @@ import scipy.linalg
 from jaxtyping import Float, Int
 
 from analysis import ntk_networks
-from analysis.ntk_networks import ConvNet, Perceptron
 from analysis.ntk import Images, assemble
+from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 

@@ -14,7 +14,6 @@ import numpy as np
 from fssd_jax.checks import InputError
 
 
-
 def writable(folder: Path) -> Path:
     """Create the folder, or say at once that nothing could be written there."""
     try:

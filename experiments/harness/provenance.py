@@ -60,7 +60,10 @@ def imported(source: str, module: str = "") -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"{module}: relative imports are not followed")
-            names += [f"{node.module}", *(f"{node.module}.{a.name}" for a in node.names)]
+            names += [
+                f"{node.module}",
+                *(f"{node.module}.{a.name}" for a in node.names),
+            ]
     return names
 
 

@@ -34,9 +34,7 @@ def scaled_noise(noise, key: PRNGKeyArray) -> Float[np.ndarray, "n ..."]:
     return np.asarray(noise * jax.random.uniform(key, per_image))
 
 
-def corrupted(
-    images, key: PRNGKeyArray
-) -> Float[np.ndarray, "n height width channel"]:
+def corrupted(images, key: PRNGKeyArray) -> Float[np.ndarray, "n height width channel"]:
     """As many images, a quarter each: uniform noise instead of the image, Gaussian
     noise (σ = 0.3) upon it, its pixels shuffled, its 16 tiles shuffled.
     """
