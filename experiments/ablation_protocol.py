@@ -4,7 +4,8 @@
 
 Each row keeps the switches of the rows above it and changes one more; the last row is
 protocol `released`. Same network, same images. Leaves
-OUT/ablation_protocol/PAIR-SEED-DIGEST/ with metrics.json and the table as Markdown.
+OUT/ablation_protocol/PAIR-SEED-DIGEST/ with report.html,
+metrics.json and the table.
 """
 
 import dataclasses
@@ -12,25 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
-from experiments import common, methods, table2, tables
-from experiments.protocols import PROTOCOLS, Protocol
-from experiments.setting import Options, make_setting, prepare
-from fssd_jax import metrics
+from experiments.comparison import switches
+from experiments.comparison.setting import Options, prepare
+from experiments.harness import cli, files, results
+from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark
-
-# In the order of the procedure: F*, the weights, the choice of ε, the step, the test.
-ORDER = (
-    "noise",
-    "samples",
-    "ensemble",
-    "split",
-    "epsilon_choice",
-    "epsilons",
-    "perturbation",
-    "truncate",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,64 +34,29 @@ class Config:
     """A smoke test of seconds. Its numbers mean nothing."""
 
 
-def ladder() -> list[tuple[str, Protocol]]:
-    """(switch that changes, protocol) from `paper` to `released`."""
-    protocol, end = PROTOCOLS["paper"], PROTOCOLS["released"]
-    steps = [("paper", protocol)]
-    for switch in ORDER:
-        changed = {switch: getattr(end, switch)}
-        if switch == "perturbation":  # the batch is a part of that perturbation
-            changed["batch_size"] = end.batch_size
-        protocol = protocol._replace(**changed)
-        steps.append((switch, protocol))
-    return steps
-
-
 def run(config: Config) -> list[dict[str, Any]]:
-    folder = common.writable(config.out / "ablation_protocol")
+    files.writable(config.out / "ablation_protocol")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
-    like = Options(out=config.out, tiny=config.tiny)
-    prepared = prepare(benchmark, config.seed, like)
-    rows: list[dict[str, Any]] = []
-    for switch, protocol in ladder():
-        setting = make_setting(benchmark, prepared, pair, protocol, like)
-        scored = methods.run_fssd(setting)
-        found = metrics.evaluate(scored.ind, scored.ood)
-        before = rows[-1]["auroc"] if rows else None
-        assert scored.layers is not None
-        rows.append(
-            {
-                "switch": switch,
-                "value": "" if switch == "paper" else _shown(protocol, switch),
-                **found._asdict(),
-                "difference": None if before is None else found.auroc - before,
-                "epsilon": scored.layers.epsilon,
-                "alpha": scored.layers.alpha.tolist(),
-            }
-        )
-        print(f"{switch}: AUROC {found.auroc:.5f}", flush=True)
-    sheet = to_sheet(rows, pair, config.seed)
-    digest = common.config_digest([rows[0], rows[-1], config.tiny])
-    with common.results_folder(folder / f"{pair}-{config.seed}-{digest}") as target:
-        facts = {
-            "benchmark": pair,
-            "seed": config.seed,
-            "sources": table2.sources(
-                benchmark.train, benchmark.test, benchmark.ood[pair]
-            ),
-            "rows": rows,
-            "versions": common.versions(),
-            "device": common.device(),
-        }
-        common.write_json(target / "metrics.json", facts)
-        (target / "table.md").write_text(tables.to_markdown(sheet))
-    tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
-    print(f"results: {folder / f'{pair}-{config.seed}-{digest}'}")
-    return rows
+    there = results.place(
+        config.out,
+        "ablation_protocol",
+        f"{pair}-{config.seed}",
+        dataclasses.asdict(config),
+        [benchmark.train, benchmark.test, benchmark.ood[pair]],
+        measured_by=switches,
+    )
+    prepared = prepare(
+        benchmark, config.seed, Options(out=config.out, tiny=config.tiny)
+    )
+    found = switches.walk(prepared, pair, tiny=config.tiny)
+    facts = {"benchmark": pair, "seed": config.seed, "rows": found.rows}
+    sheet = to_sheet(found.rows, pair, config.seed)
+    results.leave(there, facts, [sheet], {}, found.arrays)
+    return found.rows
 
 
-def to_sheet(rows: list[dict[str, Any]], pair: str, seed: int) -> tables.Sheet:
+def to_sheet(rows: list[dict[str, Any]], pair: str, seed: int) -> Sheet:
     cells = []
     for row in rows:
         low, high = (100 * v for v in row["auroc_ci95"])
@@ -118,7 +70,7 @@ def to_sheet(rows: list[dict[str, Any]], pair: str, seed: int) -> tables.Sheet:
                 f"{row['epsilon']:g}",
             ]
         )
-    return tables.Sheet(
+    return Sheet(
         f"{pair}, seed {seed}: from paper to released, one switch at a time",
         ["switch", "AUROC", "difference", "FPR95", "ε"],
         cells,
@@ -126,13 +78,8 @@ def to_sheet(rows: list[dict[str, Any]], pair: str, seed: int) -> tables.Sheet:
     )
 
 
-def _shown(protocol: Protocol, switch: str) -> str:
-    value = getattr(protocol, switch)
-    return f"{len(value)} values" if isinstance(value, tuple) else str(value)
-
-
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

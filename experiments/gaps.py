@@ -7,27 +7,23 @@ each, what the paper leaves open or what cannot be had here is varied: the train
 the members of the deep ensemble; the rate of MC dropout, and mean or variance; the
 auxiliary set of Outlier Exposure. The networks are those of table2 if the options that
 concern training are the same: --short-epochs above all.
-Leaves OUT/gaps/PAIR-SEED-DIGEST/ with metrics.json and the table as Markdown.
+Leaves OUT/gaps/PAIR-SEED-DIGEST/ with report.html,
+metrics.json and the table.
 """
 
 import dataclasses
 import sys
-from functools import partial
 from typing import Any
 
-import jax
-from rich.console import Console
+import numpy as np
 
-from experiments import common, networks, retrained, table2, tables
-from experiments.protocols import PROTOCOLS
-from experiments.setting import Options, Setting, make_setting, prepare
-from fssd_jax import metrics
+from experiments.comparison import retrained, variations
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import Options, make_setting, prepare
+from experiments.harness import cli, files, results
+from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark, outliers
-from fssd_jax.data.pipeline import map_batches
-from fssd_jax.data.sources import ArrayDataset, load
-from fssd_jax.detectors import deep_ensemble, mc_dropout, msp
-
-Row = tuple[str, str, float]  # method, what was varied, AUROC
+from fssd_jax.data.sources import load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,111 +32,49 @@ class Config(Options):
     """Of the network, the split and the noise."""
 
 
-def members(s: Setting) -> list[Row]:
-    """MSP of each member of the deep ensemble alone, and ensembles of fewer."""
-    seeds = range(s.seed, s.seed + retrained.MEMBERS)
-    of_seed = {m: networks.plain(s.benchmark, s.schedule, m).variables for m in seeds}
-    epochs = {m: s.schedule.of_seed(m) for m in seeds}
-    rows = [
-        ("msp", f"seed {m}, {epochs[m]} epochs", _auroc(s, msp, of_seed[m]))
-        for m in seeds
-    ]
-    longest = max(epochs.values())
-    groups = {
-        tuple(seeds),
-        tuple(m for m in seeds if epochs[m] == longest),
-        tuple(m for m in seeds if epochs[m] < longest),
-    }
-    for group in sorted(groups, key=len):
-        if len(group) > 1:
-            stacked = deep_ensemble.stack([of_seed[m] for m in group])
-            what = f"seeds {', '.join(map(str, group))}"
-            rows.append(("deep ensemble", what, _auroc(s, deep_ensemble, stacked)))
-    return rows
-
-
-def rates(s: Setting) -> list[Row]:
-    """MC dropout by mean and by variance at every rate; fewer passes than in table2."""
-    key = jax.random.fold_in(jax.random.key(s.seed), 104)
-    state = mc_dropout.fit(key, retrained.CHOOSING_PASSES)
-    rows = []
-    for rate in retrained.RATES[:2] if s.tiny else retrained.RATES:
-        variables = networks.with_dropout(s.benchmark, s.schedule, 0, rate).variables
-        logit_fn = retrained.stochastic_lenet(s.benchmark, rate)
-        of = partial(map_batches, mc_dropout.scores, logit_fn, variables, state)
-        ind, ood = of(s.test_ind), of(s.test_ood)
-        rows += [
-            (
-                f"mc dropout, {name}",
-                f"rate {rate:g}",
-                metrics.auroc(ind[:, c], ood[:, c]),
-            )
-            for c, name in enumerate(("mean", "variance"))
-        ]
-    return rows
-
-
-def auxiliary_sets(s: Setting, sets: list[ArrayDataset]) -> list[Row]:
-    """Fine-tuning with each set beside."""
-    rows = []
-    for auxiliary in sets:
-        if s.tiny:
-            auxiliary = auxiliary.select(slice(64))
-        arguments = s.benchmark, s.schedule, s.seed, auxiliary
-        trained = networks.exposed(*arguments, finetune=True)
-        what = f"{len(auxiliary.x):,} {auxiliary.name}/{auxiliary.split}"
-        auroc = _auroc(s, msp, trained.variables)
-        rows.append(("outlier exposure, fine-tuned", what, auroc))
-    return rows
-
-
-def _auroc(s: Setting, detector, variables) -> float:
-    of = partial(map_batches, detector.score, s.logit_fn, variables, detector.fit())
-    return metrics.auroc(of(s.test_ind), of(s.test_ood))
-
-
 def run(config: Config) -> dict[str, Any]:
-    folder = common.writable(config.out / "gaps")
+    files.writable(config.out / "gaps")
     benchmark = load_benchmark("fmnist", config.data_dir)
     auxiliary = [
         outliers(config.outliers, config.data_dir),
         load("mnist", "train", config.data_dir),
     ]
+    there = results.place(
+        config.out,
+        "gaps",
+        f"fmnist-{config.seed}",
+        dataclasses.asdict(config),
+        [benchmark.train, benchmark.test, benchmark.ood["fmnist"], *auxiliary],
+        measured_by=variations,
+    )
     prepared = prepare(benchmark, config.seed, config)
-    s = make_setting(benchmark, prepared, "fmnist", PROTOCOLS["paper"], config)
-    rows = [*members(s), *rates(s), *auxiliary_sets(s, auxiliary)]
+    s = make_setting(prepared, "fmnist", PROTOCOLS["paper"], tiny=config.tiny)
+    rows = variations.vary(s, auxiliary)
     facts = {
         "benchmark": "fmnist",
         "seed": config.seed,
-        "epochs": prepared.schedule.epochs,
-        "short_epochs": prepared.schedule.short_epochs,
-        "rows": rows,
+        "epochs": prepared.training.epochs,
+        "short_epochs": prepared.training.short_epochs,
+        "rows": [
+            {"method": method, "varied": varied, "auroc": auroc}
+            for method, varied, auroc in rows
+        ],
         "published": benchmark.paper,
-        "sources": table2.sources(
-            benchmark.train, benchmark.test, benchmark.ood["fmnist"], *auxiliary
-        ),
-        "versions": common.versions(),
-        "device": common.device(),
     }
-    sheet = to_sheet(facts)
-    code = common.code_digest((*common.SCORING, "experiments/gaps.py"))
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k != "out"}
-    digest = common.config_digest([options, code, facts | {"rows": None}])
-    with common.results_folder(folder / f"fmnist-{config.seed}-{digest}") as target:
-        common.write_json(target / "metrics.json", facts)
-        (target / "table.md").write_text(tables.to_markdown(sheet))
-    tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
+    arrays = {"auroc": np.array([auroc for _, _, auroc in rows])}
+    results.leave(there, facts, [to_sheet(facts)], {}, arrays)
     return facts
 
 
-def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
+def to_sheet(facts: dict[str, Any]) -> Sheet:
     published = facts["published"]
     rows = []
-    for method, what, auroc in facts["rows"]:
-        of = [source.get(method.split(",")[0], {}) for source in published.values()]
+    for row in facts["rows"]:
+        name = row["method"].split(",")[0]
+        of = [source.get(name, {}) for source in published.values()]
         cells = [f"{100 * o['auroc']:.1f}" if o else "" for o in of]
-        rows.append([method, what, f"{100 * auroc:.1f}", *cells])
-    return tables.Sheet(
+        rows.append([row["method"], row["varied"], f"{100 * row['auroc']:.1f}", *cells])
+    return Sheet(
         f"{facts['benchmark']}, seed {facts['seed']}: what the gaps depend on",
         ["method", "varied", "AUROC here", *published],
         rows,
@@ -154,7 +88,7 @@ def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

@@ -6,43 +6,26 @@ A ladder for FSSD, Mahalanobis and ODIN, of what chooses ε, temperature and wei
 images of the tested OoD set; another OoD set (patches of photographs); noise and
 corrupted in-distribution images; no OoD at all. And AUROC against the number of
 labelled images of the tested set. Beside them two controls that never see a network,
-with the same labels. Leaves OUT/leakage/PAIR-SEED-DIGEST/ with metrics.json, the tables
-and a picture; swept scores are kept in OUT/scores, for a run that was killed.
+with the same labels. Leaves OUT/leakage/PAIR-SEED-DIGEST/ with
+report.html, metrics.json, the tables and a picture; swept scores are kept in
+OUT/scores, for a run that was killed.
 """
 
 import dataclasses
 import sys
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from analysis import plots
-from experiments import common, table2, tables
-from experiments.controls import CONTROLS
-from experiments.protocols import PROTOCOLS
-from experiments.scores import Scored
-from experiments.setting import Options, Setting, make_setting, prepare
-from fssd_jax import metrics
+from experiments.comparison import ladder
+from experiments.comparison.ladder import CONTROL_IMAGES, DRAWS, EPSILONS, RUNGS
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import Options, make_setting, prepare
+from experiments.harness import cli, files, results
+from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark
-from fssd_jax.data.pipeline import as_float, map_batches
-from fssd_jax.data.sources import digest as digest_of
 from fssd_jax.data.sources import load
-from fssd_jax.detectors import fssd, mahalanobis, odin
-from fssd_jax.ensemble import combine, fit_swept, standardise
-from fssd_jax.fssd import sweep as fssd_sweep
-
-# Coarser than the paper's: all test images are swept, so that every rung is free.
-EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2)
-COUNTS = (10, 100, 1000)  # labelled images of the tested set
-DRAWS = 10  # of so many images, if there are more
-CONTROL_IMAGES = 1000  # of each test set, about, for the controls
-RUNGS = ("target", "another OoD set", "corrupted and noise", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,219 +36,44 @@ class Config(Options):
     """Of the network, the split and the noise."""
 
 
-class Swept(NamedTuple):
-    """Scores [epsilon, image, column] of the six sets that a ladder needs."""
-
-    val_ind: np.ndarray
-    target: np.ndarray
-    other: np.ndarray
-    corrupted: np.ndarray
-    test_ind: np.ndarray
-    test_ood: np.ndarray
-
-
-def corrupted(images: np.ndarray, key) -> np.ndarray:
-    """As many images, a quarter each: uniform noise instead of the image, Gaussian
-    noise (σ = 0.3) upon it, its pixels shuffled, its 16 tiles shuffled.
-    """
-    images = as_float(images)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    n, h, w, c = images.shape
-    parts = np.array_split(rng.permutation(n), 4)
-    made = images.copy()
-    made[parts[0]] = rng.uniform(size=(len(parts[0]), h, w, c))
-    noisy = images[parts[1]] + rng.normal(0, 0.3, (len(parts[1]), h, w, c))
-    made[parts[1]] = noisy.clip(0, 1)
-    for i in parts[2]:
-        made[i] = rng.permutation(images[i].reshape(-1, c)).reshape(h, w, c)
-    for i in parts[3]:
-        tiles = images[i].reshape(4, h // 4, 4, w // 4, c).swapaxes(1, 2)
-        tiles = rng.permutation(tiles.reshape(16, h // 4, w // 4, c))
-        tiles = tiles.reshape(4, 4, h // 4, w // 4, c).swapaxes(1, 2)
-        made[i] = tiles.reshape(h, w, c)
-    return made.astype(np.float32)
-
-
-# ---- one network, swept once --------------------------------------------------------
-
-
-def sweeps(s: Setting, epsilons) -> dict[str, tuple[Callable, Any, Any]]:
-    """(sweep, network function, state) of each method."""
-    singularity = fssd.fit(s.feature_fn, s.variables, s.noise).singularity
-    train = s.schedule.train
-    gaussians = mahalanobis.estimate_gaussians(
-        s.feature_fn, s.variables, train.x, train.y, s.benchmark.num_classes
-    )
-    temperatures = jnp.asarray(odin.TEMPERATURES)
-    grid = (temperatures, jnp.asarray(epsilons, jnp.float32))
-    return {
-        "fssd": (fssd_sweep, s.feature_fn, singularity),
-        "mahalanobis": (mahalanobis.sweep, s.feature_fn, gaussians),
-        "odin": (odin.sweep, s.logit_fn, grid),
-    }
-
-
-def swept(s: Setting, sets: dict[str, np.ndarray], epsilons, folder: Path):
-    """All methods' scores of all sets, swept or taken from `folder`."""
-    found = {}
-    size = min(64, *(len(x) for x in sets.values()))  # one compilation for all sets
-    for name, (sweep, apply_fn, state) in sweeps(s, epsilons).items():
-        path = folder / f"{name}.npz"
-        if not path.exists():
-            options: dict[str, Any] = {"batch_axis": 1, "batch_size": size}
-            if name != "odin":
-                options["epsilons"] = jnp.asarray(epsilons, jnp.float32)
-            apply = partial(map_batches, sweep, apply_fn, s.variables, state, **options)
-            arrays = {
-                part: apply(x, progress=f"{name}, {part}") for part, x in sets.items()
-            }
-            temporary = path.with_suffix(".unfinished.npz")
-            np.savez_compressed(temporary, allow_pickle=False, **arrays)
-            temporary.rename(path)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            found[name] = Swept(**{part: content[part] for part in sets})
-    return found
-
-
-# ---- the ladder ---------------------------------------------------------------------
-
-
-def by_labels(
-    name: str, d: Swept, ind: np.ndarray, ood: np.ndarray, epsilons, seed: int
-) -> float:
-    """AUROC on the test sets; `ind`, `ood` [epsilon, image, column] choose all."""
-    if name == "odin":
-        e, t, _ = odin.choose(ind, ood)
-        return metrics.auroc(d.test_ind[e, :, t], d.test_ood[e, :, t])
-    layers = [str(k) for k in range(ood.shape[2])]
-    choice, weights = fit_swept(ind, ood, epsilons, layers, seed)
-    best = list(epsilons).index(choice.epsilon)
-    return _combined(weights, d, best)
-
-
-def without_labels(name: str, d: Swept, s: Setting) -> float:
-    """AUROC of what the method is where it may see no OoD image."""
-    if name == "odin":  # the largest temperature, no step
-        return metrics.auroc(d.test_ind[0, :, -1], d.test_ood[0, :, -1])
-    if name == "fssd":
-        weights = fssd.fit(s.feature_fn, s.variables, s.noise, s.val_ind).ensemble
-    else:
-        layers = [str(k) for k in range(d.val_ind.shape[2])]
-        weights = standardise(d.val_ind[0], layers)
-    return _combined(weights, d, 0)
-
-
-def _combined(weights, d: Swept, e: int) -> float:
-    scores = (combine(weights, jnp.asarray(x[e])) for x in (d.test_ind, d.test_ood))
-    return metrics.auroc(*map(np.asarray, scores))
-
-
-def control(name: str, s: Setting, ind: np.ndarray, ood: np.ndarray) -> float:
-    """AUROC of a control that is fitted on these images."""
-    scored = CONTROLS[name](s._replace(val_ind=ind, val_ood=ood))
-    assert isinstance(scored, Scored)
-    return metrics.auroc(scored.ind, scored.ood)
-
-
-def ladder(s: Setting, sets, found: dict[str, Swept], epsilons) -> dict[str, Any]:
-    """AUROC of every method: on each rung, and for each number of labels (a list of
-    draws, each of as many in-distribution as OoD images).
-    """
-    rng = np.random.default_rng(s.seed)
-    sizes = len(s.val_ind), len(sets["target"])
-    draws = {
-        count: [
-            tuple(np.sort(rng.choice(n, count, replace=False)) for n in sizes)
-            for _ in range(1 if count == min(sizes) else DRAWS)
-        ]
-        for count in COUNTS
-        if count <= min(sizes)
-    }
-    rungs, counts = {}, {}
-    calibration = ("target", "other", "corrupted")
-    for name, d in found.items():
-        of = partial(by_labels, name, d, epsilons=epsilons, seed=s.seed)
-        values = [of(d.val_ind, getattr(d, part)) for part in calibration]
-        values.append(without_labels(name, d, s))
-        rungs[name] = dict(zip(RUNGS, values, strict=True))
-        counts[name] = {0: [rungs[name]["none"]]} | {
-            n: [of(d.val_ind[:, i], d.target[:, j]) for i, j in of_n]
-            for n, of_n in draws.items()
-        }
-    # A support vector machine is slow to apply: every so many test images are enough.
-    thin = s._replace(
-        test_ind=s.test_ind[:: len(s.test_ind) // CONTROL_IMAGES or 1],
-        test_ood=s.test_ood[:: len(s.test_ood) // CONTROL_IMAGES or 1],
-    )
-    for name in ("control: pixel stats", "control: raw pixels"):
-        values = [control(name, thin, s.val_ind, sets[part]) for part in calibration]
-        rungs[name] = dict(zip(RUNGS, values, strict=False))
-        counts[name] = {
-            n: [control(name, thin, s.val_ind[i], sets["target"][j]) for i, j in of_n]
-            for n, of_n in draws.items()
-        }
-    return {"rungs": rungs, "counts": counts}
-
-
 def run(config: Config) -> dict[str, Any]:
-    folder = common.writable(config.out / "leakage")
+    files.writable(config.out / "leakage")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
     prepared = prepare(benchmark, config.seed, config)
-    s = make_setting(benchmark, prepared, pair, PROTOCOLS["paper"], config)
+    s = make_setting(prepared, pair, PROTOCOLS["paper"], tiny=config.tiny)
     epsilons = EPSILONS[::4] if config.tiny else EPSILONS
-    key = jax.random.fold_in(jax.random.key(config.seed), 106)
     others = load("photo_patches", "test")
-    sets = {
-        "val_ind": s.val_ind,
-        "target": s.val_ood,
-        "other": others.x[: len(s.val_ood)],
-        "corrupted": corrupted(s.val_ind, key),
-        "test_ind": s.test_ind,
-        "test_ood": s.test_ood,
-    }
-    identity = {
-        "network": common.tree_digest(s.variables),
-        "data": {name: digest_of(x) for name, x in sets.items()},
-        "noise": digest_of(np.asarray(s.noise)),
-        "train": common.training_digest(s.schedule.train),
-        "code": common.code_digest((*common.SCORING, "experiments/leakage.py")),
-        "epsilons": epsilons,
-        "versions": common.versions(),
-        "device": (common.device(), common.available_cores()),
-    }
-    digest = common.config_digest(identity)
-    kept = common.writable(config.out / "scores" / f"leakage-{pair}-{digest}")
-    found = ladder(s, sets, swept(s, sets, epsilons, kept), epsilons)
+    sets = ladder.sets_of(s, others)
+    data = [benchmark.train, benchmark.test, benchmark.ood[pair], others]
+    options = {**dataclasses.asdict(config), "epsilons": epsilons}
+    there, kept = (
+        results.place(
+            *(config.out, experiment, f"{name}{pair}-{config.seed}", options, data),
+            measured_by=ladder,
+        )
+        for experiment, name in (("leakage", ""), ("scores", "leakage-"))
+    )
+    swept = ladder.swept(s, sets, epsilons, files.writable(kept.path))
     facts = {
         "benchmark": pair,
         "seed": config.seed,
         "epsilons": epsilons,
-        "epochs": prepared.schedule.of_seed(config.seed),
+        "epochs": prepared.training.of_seed(config.seed),
         "counts_of_sets": {name: len(x) for name, x in sets.items()},
-        "sources": table2.sources(
-            benchmark.train, benchmark.test, benchmark.ood[pair], others
-        ),
-        **found,
-        "versions": common.versions(),
-        "device": common.device(),
+        **ladder.climb(s, sets, swept, epsilons),
     }
-    path = folder / f"{pair}-{config.seed}-{digest}"
-    sheets = to_sheets(facts)
-    with common.results_folder(path) as target:
-        common.write_json(target / "metrics.json", facts)
-        for ending, as_text in tables.FORMATS.items():
-            text = "\n".join(as_text(sheet) for sheet in sheets)
-            (target / f"table.{ending}").write_text(text)
-        figure = plots.leakage(found["rungs"], found["counts"], pair)
-        plots.save(figure, target / "leakage")
-    for sheet in sheets:
-        tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
-    print(f"results: {path}")
+    arrays = {
+        f"{method}/{part}": a
+        for method, of in swept.items()
+        for part, a in of._asdict().items()
+    }
+    figure = plots.leakage(facts["rungs"], facts["counts"], pair)
+    results.leave(there, facts, to_sheets(facts), {"leakage": figure}, arrays)
     return facts
 
 
-def to_sheets(facts: dict[str, Any]) -> list[tables.Sheet]:
+def to_sheets(facts: dict[str, Any]) -> list[Sheet]:
     title = f"{facts['benchmark']}, seed {facts['seed']}"
     rungs = [
         [name, *(f"{100 * of[r]:.1f}" if r in of else "" for r in RUNGS)]
@@ -278,7 +86,7 @@ def to_sheets(facts: dict[str, Any]) -> list[tables.Sheet]:
     ]
     sizes = facts["counts_of_sets"]
     return [
-        tables.Sheet(
+        Sheet(
             f"{title}: AUROC by what chose ε, temperature and weights",
             ["method", *RUNGS],
             rungs,
@@ -291,7 +99,7 @@ def to_sheets(facts: dict[str, Any]) -> list[tables.Sheet]:
                 f"few of the test images, about {CONTROL_IMAGES:,} of each set."
             ],
         ),
-        tables.Sheet(
+        Sheet(
             f"{title}: AUROC by the number of labelled images of the tested set",
             ["method", *map(str, numbers)],
             counts,
@@ -310,7 +118,7 @@ def _spread(values: list[float]) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

@@ -25,19 +25,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-from rich.console import Console
 
-from experiments import common, report, scores, tables
-from experiments.controls import CONTROLS
-from experiments.methods import METHODS
-from experiments.protocols import PROTOCOLS
-from experiments.scores import Rows, rows_of
-from experiments.setting import Options, Prepared, make_setting, prepare
-from experiments.variants import VARIANTS
+from experiments.comparison import answers, pictures, report, tables
+from experiments.comparison.methods import METHODS
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.report import Result
+from experiments.comparison.setting import (
+    Options,
+    Prepared,
+    Setting,
+    make_setting,
+    prepare,
+)
+from experiments.comparison.variants import VARIANTS
+from experiments.harness import cli, files, provenance, results, sheets
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark, outliers
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.train import accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,138 +62,164 @@ class Config(Options):
     """Compute again although the results folder is already there."""
 
 
-def run(config: Config) -> list[tables.Result]:
+def run(config: Config) -> list[Result]:
     """From data to report; returns the metrics of every seed and pair."""
     config = checked(config)
-    folder = common.writable(config.out / "table2")
+    folder = files.writable(config.out / "table2")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     auxiliary = None
     if "outlier_exposure" in config.methods:  # before hours of training, not after
         auxiliary = outliers(config.outliers, config.data_dir)
-    deciding = results_identity(config, benchmark, auxiliary)
-    digest = common.config_digest(deciding)
-    paths = {
-        (pair, seed): folder / f"{pair}-{config.protocol}-{seed}-{digest}"
+    places = {
+        (pair, seed): place(config, benchmark, pair, seed, auxiliary)
         for seed in config.seeds
         for pair in benchmark.ood
     }
-    results: dict[str, list[tables.Result]] = {pair: [] for pair in benchmark.ood}
+    found: dict[str, list[Result]] = {pair: [] for pair in benchmark.ood}
     for seed in config.seeds:
         prepared = None  # trained only if a pair of this seed is still to do
         for pair in benchmark.ood:
-            path = paths[pair, seed]
-            if path.exists() and not config.rerun:
-                print(f"already there (--rerun computes it again): {path}")
+            there = places[pair, seed]
+            if there.path.exists() and not config.rerun:
+                print(f"already there (--rerun computes it again): {there.path}")
             else:
                 prepared = prepared or prepare(benchmark, seed, config)
-                run_pair(config, benchmark, prepared, pair, auxiliary, path, deciding)
-            results[pair].append(report.read(path))
-    common.write_json(folder / "aggregate.json", report.aggregate(folder))
-    # In a file or a pipe there is no width to fit the tables to.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+                run_pair(config, prepared, pair, auxiliary, there)
+            found[pair].append(report.read(there.path))
+    files.write_json(folder / "aggregate.json", report.aggregate(folder))
     all_sheets = [
         sheet
-        for pair, of_pair in results.items()
+        for pair, of_pair in found.items()
         for sheet in tables.sheets(
-            of_pair, [report.seconds(paths[pair, seed]) for seed in config.seeds]
+            of_pair,
+            [report.read_seconds(places[pair, seed].path) for seed in config.seeds],
         )
     ]
-    for sheet in all_sheets:
-        tables.print_sheet(console, sheet)
-    run_digest = common.config_digest([deciding, config.seeds])
-    table = folder / f"{config.benchmark}-{config.protocol}-{run_digest}"
-    for ending, as_text in tables.FORMATS.items():
-        text = "\n".join(as_text(sheet) for sheet in all_sheets)
-        table.with_suffix(f".{ending}").write_text(text)
-    for path in paths.values():
-        print(f"results: {path / 'report.html'}")
-    print(f"all of them: {table}.md, .csv and .tex")
-    return [result for of_pair in results.values() for result in of_pair]
+    sheets.show(all_sheets)
+    digest = provenance.config_digest([str(p.path.name) for p in places.values()])
+    stem = folder / f"{config.benchmark}-{config.protocol}-{digest}"
+    results.write_tables(stem, all_sheets)
+    for there in places.values():
+        print(f"results: {there.path / 'report.html'}")
+    print(f"all of them: {stem}.md, .csv and .tex")
+    return [result for of_pair in found.values() for result in of_pair]
 
 
 def run_pair(
     config: Config,
-    benchmark: Benchmark,
     prepared: Prepared,
     pair: str,
     auxiliary: ArrayDataset | None,
-    path: Path,
-    deciding: dict[str, Any],
+    there: results.Config,
 ) -> None:
-    """Score one in-distribution set against one OoD set and write the folder."""
+    """Score one in-distribution set against one OoD set and leave the folder."""
     protocol = PROTOCOLS[config.protocol]
-    setting = make_setting(benchmark, prepared, pair, protocol, config, auxiliary)
-    clock = common.Stopwatch()
-    parts = common.writable(scores_path(config, benchmark, pair, prepared.seed))
-    groups: dict[str, Rows] = {}
-    chosen = {
-        group: {name: known[name] for name in known if name in config.methods}
-        for group, known in (("methods", METHODS), ("variants", VARIANTS))
-    }
-    for group, members in (chosen | {"controls": CONTROLS}).items():
-        groups[group] = {}
-        for name, method in members.items():
-            print(f"{path.name}: {name}", flush=True)
-            also = auxiliary.sha256 if auxiliary and name == "outlier_exposure" else ""
-            part = parts / f"{common.config_digest(name + also)}.npz"
-            if config.rerun or not part.exists():
-                with clock(name):
-                    scores.save(part, rows_of(name, method, setting))
-            groups[group] |= scores.load(part)
-    facts = {
-        "benchmark": pair,
-        "protocol": config.protocol,
-        "switches": setting.protocol._asdict(),
+    s = make_setting(prepared, pair, protocol, auxiliary, tiny=config.tiny)
+    clock = files.Stopwatch()
+    kept = files.writable(scores_path(config, prepared, pair))
+    found, result = report.measure(
+        s, config.methods, kept, again=config.rerun, clock=clock
+    )
+    facts = {**of_network(config, prepared), "benchmark": pair, "counts": counts(s)}
+    facts |= {"protocol": config.protocol, "switches": s.protocol._asdict()}
+    result = {**facts, **result}
+    results.leave(
+        there,
+        result,
+        tables.sheets([result]),
+        pictures.figures(found, pair, s.protocol.epsilon_choice),
+        report.score_arrays(found),
+        records=report.records(result),
+        timing={
+            "seconds": {**prepared.seconds, **clock.seconds},
+            "scoring_seconds_per_1000_images": report.seconds(found),
+        },
+        show=False,  # of all seeds together, at the end
+    )
+
+
+def of_network(config: Config, prepared: Prepared) -> dict[str, Any]:
+    training = prepared.training
+    return {
         "seed": prepared.seed,
-        "sources": sources(
-            *(benchmark.train, benchmark.test, benchmark.ood[pair]),
-            *([auxiliary] if auxiliary else []),
-        ),
         "model": {
             "name": repr(prepared.model),
-            "accuracy": accuracy(
-                setting.logit_fn, setting.variables, benchmark.test.x, benchmark.test.y
+            "accuracy": prepared.accuracy,
+            "epochs": training.of_seed(prepared.seed),
+            "short_epochs": training.short_epochs,
+            "parameters": sum(
+                a.size for a in jax.tree.leaves(prepared.network.variables)
             ),
-            "epochs": prepared.schedule.of_seed(prepared.seed),
-            "short_epochs": prepared.schedule.short_epochs,
-            "parameters": sum(a.size for a in jax.tree.leaves(setting.variables)),
-        },
-        "counts": {
-            "train": len(prepared.schedule.train.x),
-            "noise": len(setting.noise),
-            "val_ind": len(setting.val_ind),
-            "val_ood": len(setting.val_ood),
-            "test_ind": len(setting.test_ind),
-            "test_ood": len(setting.test_ood),
         },
         # The published networks saw the whole training set.
-        "paper": None if config.train_size else benchmark.paper,
-        "versions": common.versions(),
-        "device": common.device(),
+        "paper": None if config.train_size else training.benchmark.paper,
     }
-    with common.results_folder(path) as folder:
-        common.write_json(folder / "config.json", deciding)
-        report.write(folder, facts, setting, groups)
-        rates = {
-            name: row.seconds for rows in groups.values() for name, row in rows.items()
-        }
-        timing = {
-            "seconds": {**prepared.seconds, **clock.seconds},
-            "scoring_seconds_per_1000_images": rates,
-            "cores": common.available_cores(),
-        }
-        common.write_json(folder / "timing.json", timing)
 
 
-def sources(*sets: ArrayDataset) -> dict[str, dict[str, str]]:
-    """Where each set came from, and its digest."""
+def counts(s: Setting) -> dict[str, int]:
+    sets = {
+        "train": s.train.x if s.train else (),
+        "noise": s.noise,
+        "val_ind": s.val_ind,
+        "val_ood": () if s.val_ood is None else s.val_ood,
+        "test_ind": s.test_ind,
+        "test_ood": s.test_ood,
+    }
+    return {name: len(images) for name, images in sets.items()}
+
+
+# ---- what decides -------------------------------------------------------------------
+
+
+def place(
+    config: Config,
+    benchmark: Benchmark,
+    pair: str,
+    seed: int,
+    auxiliary: ArrayDataset | None,
+) -> results.Config:
+    """The folder of one seed and pair."""
+    options = {**options_of(config, benchmark), "methods": config.methods, "seed": seed}
+    return results.place(
+        config.out,
+        "table2",
+        f"{pair}-{config.protocol}-{seed}",
+        options,
+        [
+            *(benchmark.train, benchmark.test, benchmark.ood[pair]),
+            *([auxiliary] if auxiliary else []),
+        ],
+        measured_by=report,
+    )
+
+
+def options_of(config: Config, benchmark: Benchmark) -> dict[str, Any]:
+    """What decides the scores of any one method."""
     return {
-        f"{d.name}/{d.split}": {
-            "path" if Path(d.source).is_absolute() else "version": d.source,
-            "sha256": d.sha256,
-        }
-        for d in sets
+        "benchmark": config.benchmark,
+        "protocol": config.protocol,
+        "switches": PROTOCOLS[config.protocol]._asdict(),
+        "epochs": config.epochs or benchmark.epochs,
+        "short_epochs": config.short_epochs,
+        "full_seeds": config.full_seeds,
+        "train_size": config.train_size,
+        "validation": benchmark.validation,
+        "tiny": config.tiny,
     }
+
+
+def scores_path(config: Config, prepared: Prepared, pair: str) -> Path:
+    """Where each method's scores are kept, whatever the other methods of the run."""
+    benchmark = prepared.training.benchmark
+    there = results.place(
+        config.out,
+        "scores",
+        f"{pair}-{config.protocol}-{prepared.seed}",
+        options_of(config, benchmark),
+        [benchmark.train, benchmark.test, benchmark.ood[pair]],
+        measured_by=answers,
+    )
+    return there.path
 
 
 def checked(config: Config) -> Config:
@@ -220,53 +250,13 @@ def checked(config: Config) -> Config:
     )
 
 
-def scores_identity(config: Config, benchmark: Benchmark) -> dict[str, Any]:
-    """All that decides the scores of any one method but Outlier Exposure."""
-    sets = (benchmark.train, benchmark.test, *benchmark.ood.values())
-    return {
-        "benchmark": config.benchmark,
-        "protocol": config.protocol,
-        "switches": PROTOCOLS[config.protocol]._asdict(),
-        "epochs": config.epochs or benchmark.epochs,
-        "short_epochs": config.short_epochs,
-        "full_seeds": config.full_seeds,
-        "train_size": config.train_size,
-        "validation": benchmark.validation,
-        "tiny": config.tiny,
-        "data": [d.sha256 for d in sets],
-        "code": common.code_digest(),
-        "versions": common.versions(),
-        "device": common.device(),
-        "cores": common.available_cores(),
-    }
-
-
-def results_identity(
-    config: Config, benchmark: Benchmark, auxiliary: ArrayDataset | None
-) -> dict[str, Any]:
-    """All that decides what a results folder holds."""
-    return {
-        **scores_identity(config, benchmark),
-        "methods": config.methods,
-        "controls": tuple(CONTROLS),
-        "outliers": auxiliary and (auxiliary.name, auxiliary.sha256),
-        "report": common.code_digest(common.REPORTING),
-    }
-
-
-def scores_path(config: Config, benchmark: Benchmark, pair: str, seed: int) -> Path:
-    """Where each method's scores are kept, whatever the other methods of the run."""
-    digest = common.config_digest(scores_identity(config, benchmark))
-    return config.out / "scores" / f"{pair}-{config.protocol}-{seed}-{digest}"
-
-
 def main(args: list[str] | None = None) -> int:
     names = textwrap.fill(
         ", ".join((*METHODS, *VARIANTS)),
         initial_indent="  ",
         subsequent_indent="  ",
     )
-    return common.run_main(Config, run, (__doc__ or "").format(methods=names), args)
+    return cli.run_main(Config, run, (__doc__ or "").format(methods=names), args)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from fssd_jax.data.pipeline import map_batches
 from fssd_jax.features import layer_names, make_feature_fn, make_logit_fn
 from fssd_jax.fssd import estimate_singularity, uniform_noise
 from fssd_jax.metrics import evaluate
+from fssd_jax.questions import Question, look
 from fssd_jax.saving import Fitted, load, save
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Fitted",
     "InputError",
+    "Question",
     "checks",
     "ensemble",
     "estimate_singularity",
@@ -22,6 +24,7 @@ __all__ = [
     "fssd",
     "layer_names",
     "load",
+    "look",
     "make_feature_fn",
     "make_logit_fn",
     "map_batches",

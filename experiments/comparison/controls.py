@@ -1,46 +1,52 @@
 """Rivals that know nothing of the trained network."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from sklearn.svm import SVC
 
-from experiments.methods import run_fssd, run_layers
-from experiments.scores import Method, Rows, Scored
-from experiments.setting import Setting
-from fssd_jax.data.pipeline import as_float
+from analysis import pixels
+from experiments.comparison.methods import ask_fssd, ask_layers, run_fssd
+from experiments.comparison.rows import Ask, Method, Rows, Scored
+from experiments.comparison.setting import Setting
 from fssd_jax.ensemble import logistic_regression
 
 
-def control_untrained(s: Setting) -> Scored:
+def untrained(s: Setting) -> Rows:
     """The whole FSSD procedure on the network as it was before training."""
-    return run_fssd(s._replace(variables=s.initial))
+    return run_fssd("control: untrained", s.untrained())
 
 
-def control_untrained_layers(s: Setting) -> Rows:
+def untrained_clean(name: str, s: Setting) -> list[Ask]:
+    """The same where no OoD image may be seen."""
+    return ask_fssd(name, s.untrained().under_clean())
+
+
+def untrained_layers(s: Setting) -> list[Ask]:
     """Each layer alone of the network as it was before training."""
-    return {
-        f"control: untrained, {name.removeprefix('fssd ')}": row
-        for name, row in run_layers(s._replace(variables=s.initial)).items()
-    }
+    return ask_layers("control: untrained, ", s.untrained())
 
 
-def control_pixel_statistics(s: Setting) -> Scored:
+def pixel_statistics(s: Setting) -> Rows:
     """Logistic regression on two numbers an image: mean and deviation of its pixels."""
     view = lambda flat: np.stack([flat.mean(1), flat.std(1)], axis=1)  # noqa: E731
-    return _without_network(s, logistic_regression(), view)
+    row = _without_network(s, logistic_regression(), view)
+    return {"control: pixel stats": row}
 
 
-def control_raw_pixels(s: Setting) -> Scored:
+def raw_pixels(s: Setting) -> Rows:
     """A support vector machine on the pixels themselves."""
-    return _without_network(s, SVC(), lambda flat: flat)
+    row = _without_network(s, SVC(), lambda flat: flat)
+    return {"control: raw pixels": row}
 
 
 def _without_network(s: Setting, model, view: Callable) -> Scored:
     """Fit a classifier on a view of the flat validation images; score the test sets."""
+    assert s.val_ood is not None  # `needs`
 
     def seen(x):
-        return view(as_float(x).reshape(len(x), -1).astype(np.float64))
+        return view(pixels.flat(x).astype(np.float64))
 
     y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
     model.fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
@@ -49,10 +55,32 @@ def _without_network(s: Setting, model, view: Callable) -> Scored:
     return Scored(*tested, fitted_on=fitted_on, target_ood=True, passes="0")
 
 
+def nearest_in_pixels(s: Setting) -> Rows:
+    """Nearness to an in-distribution validation image."""
+    near = partial(pixels.nearest, s.val_ind)
+    tested = near(s.test_ind), near(s.test_ood)
+    row = Scored(*tested, fitted_on=f"{len(s.val_ind)} in", passes="0")
+    return {"control: nearest in pixels": row}
+
+
+def brightness(s: Setting) -> Rows:
+    tested = pixels.brightness(s.test_ind), pixels.brightness(s.test_ood)
+    return {"control: brightness": Scored(*tested, passes="0")}
+
+
 CONTROLS: dict[str, Method] = {
-    "control: untrained": control_untrained,
-    "control: untrained, clean": lambda s: control_untrained(s.under_clean()),
-    "control: untrained, layers": control_untrained_layers,
-    "control: pixel stats": control_pixel_statistics,
-    "control: raw pixels": control_raw_pixels,
+    "untrained": Method(
+        partial(untrained_clean, "control: untrained"),
+        untrained,
+        needs=("val_ood",),
+        network="initial",
+    ),
+    "untrained_clean": Method(
+        partial(untrained_clean, "control: untrained, clean"), network="initial"
+    ),
+    "untrained_layers": Method(untrained_layers, network="initial"),
+    "pixel_stats": Method(run=pixel_statistics, needs=("val_ood",)),
+    "raw_pixels": Method(run=raw_pixels, needs=("val_ood",)),
+    "nearest_in_pixels": Method(run=nearest_in_pixels),
+    "brightness": Method(run=brightness),
 }

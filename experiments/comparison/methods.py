@@ -1,30 +1,34 @@
-"""The compared methods and their controls: from a `Setting` to scores.
+"""The compared methods: from a `Setting` to what is asked of its images, or to rows.
 
-Each takes a trained network, noise, validation and test images, and returns one row or
-more; a new method is a function and an entry in a table at the end of its file.
+A new method is a function and a row in `METHODS`, at the end of this file.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from experiments import protocols, retrained
-from experiments.scores import (
+import fssd_jax
+from experiments.comparison import protocols, retrained
+from experiments.comparison.rows import (
+    Ask,
     LayerScores,
     Method,
     Rows,
     Scored,
-    chosen_by_labels,
-    scored,
-    timed,
+    one_row,
+    seconds_per_1000,
 )
-from experiments.setting import Setting
-from fssd_jax.data.pipeline import as_float
+from experiments.comparison.setting import Setting
+from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.detectors import (
     displacement,
     energy,
+    fssd,
     knn,
     mahalanobis,
     max_logit,
@@ -32,22 +36,73 @@ from fssd_jax.detectors import (
     odin,
 )
 from fssd_jax.ensemble import combine
+from fssd_jax.features import FeatureFn, pool
+from fssd_jax.questions import Question
+
+LOGITS = "logits"
+Pair = tuple[np.ndarray, np.ndarray]  # of the in-distribution and of the OoD images
 
 
-def run_fssd(s: Setting) -> Scored:
+# ---- FSSD ---------------------------------------------------------------------------
+
+
+def run_fssd(name: str, s: Setting) -> Rows:
     """FSSD-Ensem as the protocol says."""
     network = (s.feature_fn, s.variables)
+    assert s.val_ood is not None  # `needs`
     state = protocols.fit(s.protocol, *network, s.noise, s.val_ind, s.val_ood, s.seed)
     epsilon = chosen_epsilon(state)
-
-    def distances(e, x):
-        return protocols.sweep(s.protocol, *network, state.singularity, x, (e,))[0]
-
-    *stepped, seconds = timed(partial(distances, epsilon), s.test_ind, s.test_ood)
-    plain = (
-        [distances(0.0, x) for x in (s.test_ind, s.test_ood)] if epsilon else stepped
+    distances = partial(
+        protocols.plain_and_stepped, s.protocol, *network, state.singularity, epsilon
     )
-    centers = state.singularity.center
+    ind, ood = distances(s.test_ind), distances(s.test_ood)
+    stepped = partial(protocols.sweep, s.protocol, *network, state.singularity)
+    seconds = seconds_per_1000(partial(stepped, epsilons=(epsilon,)), s.test_ind)
+    row = fssd_row(s, state, (ind[0], ood[0]), (ind[1], ood[1]))
+    return {name: row._replace(seconds=seconds)}
+
+
+def ask_fssd(name: str, s: Setting) -> list[Ask]:
+    """FSSD-Ensem where no OoD image may be seen: a forward pass."""
+    state = fssd.fit(
+        *(s.feature_fn, s.variables, s.noise, s.val_ind), batch_size=s.batch_size
+    )
+    return [ask_combined(name, s, state)]
+
+
+def ask_combined(name: str, s: Setting, state: fssd.State) -> Ask:
+    """A fitted detector without input step."""
+    question = Question(fssd_jax.fssd.fssd, s.feature_fn, state.singularity)
+    return Ask(question, lambda *d: {name: fssd_row(s, state, plain=d, stepped=d)})
+
+
+def ask_noise(s: Setting) -> list[Ask]:
+    """FSSD of all layers by nothing but noise: their mean, in units of its spread."""
+    state = fssd.fit(s.feature_fn, s.variables, s.noise, batch_size=s.batch_size)
+    question = Question(fssd.score, s.feature_fn, state)
+    return [Ask(question, one_row("fssd noise", data="F*"))]
+
+
+def ask_layers(prefix: str, s: Setting) -> list[Ask]:
+    """FSSD of each layer alone, Eq. (1) as it stands: no labels, no input step."""
+    singularity = fssd_jax.estimate_singularity(
+        *(s.feature_fn, s.variables, s.noise),
+        batch_size=s.batch_size,
+        unit_range=False,  # released noise may leave [0, 1]
+    )
+    question = Question(fssd_jax.fssd.fssd, s.feature_fn, singularity)
+    names = [f"{prefix}{layer}" for layer in singularity.center]
+    return [Ask(question, partial(columns, names, data="F*"), timed=False)]
+
+
+def columns(names: list[str], ind: np.ndarray, ood: np.ndarray, **facts) -> Rows:
+    """A row for each column of the answers; `facts` are other fields of `Scored`."""
+    return {name: Scored(ind[:, k], ood[:, k], **facts) for k, name in enumerate(names)}
+
+
+def fssd_row(s: Setting, state: fssd.State, plain: Pair, stepped: Pair) -> Scored:
+    """The row of a fitted detector, from the distances of the test images."""
+    epsilon, centers = chosen_epsilon(state), state.singularity.center
     layers = LayerScores(
         names=list(centers),
         dims=[center.size for center in centers.values()],
@@ -68,105 +123,137 @@ def run_fssd(s: Setting) -> Scored:
         note=epsilon_note(state),
         passes=_passes(len(centers), epsilon),
         data="F*",
-        seconds=seconds,
         layers=layers,
         **s.labels,
     )
 
 
-def run_layers(s: Setting) -> Rows:
-    """FSSD of each layer alone, Eq. (1) as it stands: no labels, no input step."""
-    found = run_fssd(s.under_clean()).layers
-    assert found is not None
-    return {
-        f"fssd {name}": Scored(found.ind[:, k], found.ood[:, k], data="F*")
-        for k, name in enumerate(found.names)
-    }
+# ---- the rivals ---------------------------------------------------------------------
 
 
-def run_odin(s: Setting) -> Scored:
-    ood = None if s.clean else s.val_ood
+def ask_logits(name: str, detector: ModuleType, s: Setting) -> list[Ask]:
+    """A detector of which nothing is fitted."""
+    question = Question(detector.score, s.logit_fn, detector.fit())
+    return [Ask(question, one_row(name))]
+
+
+def ask_odin(s: Setting) -> list[Ask]:
+    """Where nothing may be chosen by OoD images: the largest temperature, no step."""
+    state = odin.fit()
+    note = f"T = {float(state.temperature):g}, {epsilon_note(state)}"
+    question = Question(odin.score, s.logit_fn, state)
+    return [Ask(question, one_row("odin", note=note))]
+
+
+def run_odin(s: Setting) -> Rows:
     epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
-    state = odin.fit(s.logit_fn, s.variables, s.val_ind, ood, epsilons=epsilons)
-    return scored(
-        s,
-        odin.score,
-        state,
-        note=f"T = {float(state.temperature):g}, {epsilon_note(state)}",
-        passes=_passes(1, chosen_epsilon(state)),
-        **chosen_by_labels(s),
-    )
+    state = odin.fit(s.logit_fn, s.variables, s.val_ind, s.val_ood, epsilons=epsilons)
+    score = partial(map_batches, odin.score, s.logit_fn, s.variables, state)
+    facts = {
+        "note": f"T = {float(state.temperature):g}, {epsilon_note(state)}",
+        "passes": _passes(1, chosen_epsilon(state)),
+        "seconds": seconds_per_1000(score, s.test_ind),
+        **s.labels_that_choose,
+    }
+    return {"odin": Scored(score(s.test_ind), score(s.test_ood), **facts)}
 
 
-def run_mahalanobis(s: Setting) -> Scored:
-    train = s.schedule.train
-    gaussians = mahalanobis.estimate_gaussians(
-        s.feature_fn, s.variables, train.x, train.y, s.benchmark.num_classes
+def ask_mahalanobis(name: str, s: Setting) -> list[Ask]:
+    """Layers standardised on in-distribution images; no step."""
+    state = mahalanobis.fit(
+        *(s.feature_fn, s.variables, _gaussians(s), s.val_ind), batch_size=s.batch_size
     )
-    ood = None if s.clean else s.val_ood
+    question = Question(mahalanobis.score, s.feature_fn, state)
+    facts = _of_mahalanobis(s.under_clean(), state)
+    return [Ask(question, one_row(name, **facts))]
+
+
+def run_mahalanobis(s: Setting) -> Rows:
+    gaussians = _gaussians(s)
     epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
     state = mahalanobis.fit(
-        s.feature_fn,
-        s.variables,
-        gaussians,
-        s.val_ind,
-        ood,
+        *(s.feature_fn, s.variables, gaussians, s.val_ind, s.val_ood),
         epsilons=epsilons,
         seed=s.seed,
     )
-    labels = s.labels
-    return scored(
-        s,
-        mahalanobis.score,
-        state,
-        feature_fn=s.feature_fn,
-        note=epsilon_note(state),
-        passes=_passes(len(gaussians.factor), chosen_epsilon(state)),
-        data="class means, covariances",
-        **labels | {"fitted_on": f"{labels['fitted_on']}, training set"},
+    score = partial(map_batches, mahalanobis.score, s.feature_fn, s.variables, state)
+    facts = _of_mahalanobis(s, state)
+    seconds = seconds_per_1000(score, s.test_ind)
+    row = Scored(score(s.test_ind), score(s.test_ood), seconds=seconds, **facts)
+    return {"mahalanobis": row}
+
+
+def _gaussians(s: Setting) -> mahalanobis.Gaussians:
+    assert s.train is not None  # `needs`
+    return mahalanobis.estimate_gaussians(
+        *(s.feature_fn, s.variables, s.train.x, s.train.y, s.num_classes),
+        batch_size=s.batch_size,
     )
 
 
-def run_knn(s: Setting) -> Scored:
-    """On the last layer before the logits."""
-    layer = list(s.feature_fn(s.variables, as_float(s.val_ind[:1])))[-2]
-    train = s.schedule.train.x
-    state = knn.fit(s.feature_fn, s.variables, train, layer, k=min(50, len(train)))
-    return scored(
-        s,
-        knn.score,
-        state,
-        feature_fn=s.feature_fn,
-        fitted_on="training set",
-        note=f"{layer}, k = {len(state.ranks)}",
-        data=f"{len(train):,} features",
-    )
-
-
-def run_displacement(s: Setting) -> Rows:
-    """Layers standardised on in-distribution images and summed."""
+def _of_mahalanobis(s: Setting, state: mahalanobis.State) -> dict:
     return {
-        kind: scored(
-            s,
-            displacement.score,
-            displacement.fit(
-                s.feature_fn,
-                s.variables,
-                s.initial,
-                s.val_ind,
-                relative=kind.startswith("relative"),
-            ),
-            feature_fn=s.feature_fn,
-            fitted_on=f"{len(s.val_ind)} in",
-            passes="2",
-            data="initial weights",
-        )
-        for kind in ("displacement", "relative displacement")
+        "note": epsilon_note(state),
+        "passes": _passes(len(state.gaussians.factor), chosen_epsilon(state)),
+        "data": "class means, covariances",
+        **s.labels | {"fitted_on": f"{s.labels['fitted_on']}, training set"},
     }
 
 
-def _without_fit(module) -> Callable[[Setting], Scored]:
-    return lambda s: scored(s, module.score, module.fit())
+def ask_knn(s: Setting) -> list[Ask]:
+    """On the last layer before the logits, averaged over space."""
+    assert s.train is not None  # `needs`
+    train = s.train.x
+    layer = last_hidden(list(s.feature_fn(s.variables, as_float(train[:1]))))
+    pooled = _pooled(s.feature_fn, layer)
+    state = knn.fit(
+        *(pooled, s.variables, train, layer),
+        k=min(50, len(train)),
+        batch_size=s.batch_size,
+    )
+    facts = {
+        "fitted_on": "training set",
+        "note": f"{layer}, k = {len(state.ranks)}",
+        "data": f"{len(train):,} features",
+    }
+    return [Ask(Question(knn.score, pooled, state), one_row("knn", **facts))]
+
+
+@cache
+def _pooled(feature_fn: FeatureFn, layer: str) -> FeatureFn:
+    """That layer as Sun et al. (2022) take it of a convolutional network.
+
+    One function for one network, because compilations are kept by its identity.
+    """
+
+    def pooled(variables, x) -> OrderedDict[str, Float[Array, "batch dim"]]:
+        return pool(OrderedDict([(layer, feature_fn(variables, x)[layer])]), "mean")
+
+    return pooled
+
+
+def last_hidden(layers: list[str]) -> str:
+    """The last layer before the logits; the logits, if there is no other."""
+    return ([layer for layer in layers if layer != LOGITS] or layers)[-1]
+
+
+def ask_displacement(s: Setting) -> list[Ask]:
+    """Layers standardised on in-distribution images and summed."""
+    asks = []
+    for kind in ("displacement", "relative displacement"):
+        state = displacement.fit(
+            *(s.feature_fn, s.variables, s.initial, s.val_ind),
+            relative=kind.startswith("relative"),
+            batch_size=s.batch_size,
+        )
+        facts = {
+            "fitted_on": f"{len(s.val_ind)} in",
+            "passes": "2",
+            "data": "initial weights",
+        }
+        question = Question(displacement.score, s.feature_fn, state)
+        asks.append(Ask(question, one_row(kind, **facts)))
+    return asks
 
 
 # ---- what they share ----------------------------------------------------------------
@@ -188,19 +275,35 @@ def epsilon_note(state) -> str:
     return f"ε = {epsilon:g}" + (", the largest tried" if at_end else "")
 
 
+def clean_fssd(s: Setting) -> list[Ask]:
+    return ask_fssd("fssd clean", s.under_clean())
+
+
+def _logits(name: str, detector: ModuleType) -> Callable[[Setting], list[Ask]]:
+    return partial(ask_logits, name, detector)
+
+
 # In the order of the table: first what needs no label of any OoD image.
 METHODS: dict[str, Method] = {
-    "layers": run_layers,
-    "fssd_clean": lambda s: run_fssd(s.under_clean()),
-    "displacement": run_displacement,
-    "msp": _without_fit(msp),
-    "max_logit": _without_fit(max_logit),
-    "energy": _without_fit(energy),
-    "knn": run_knn,
-    "deep_ensemble": retrained.run_deep_ensemble,
-    "mc_dropout": retrained.run_mc_dropout,
-    "outlier_exposure": retrained.run_outlier_exposure,
-    "odin": run_odin,
-    "mahalanobis": run_mahalanobis,
-    "fssd": run_fssd,
+    "layers": Method(partial(ask_layers, "fssd ")),
+    "fssd_noise": Method(ask_noise),
+    "fssd_clean": Method(clean_fssd),
+    "displacement": Method(ask_displacement, needs=("training",)),
+    "msp": Method(_logits("msp", msp)),
+    "max_logit": Method(_logits("max logit", max_logit)),
+    "energy": Method(_logits("energy", energy)),
+    "knn": Method(ask_knn, needs=("train",)),
+    "mahalanobis_clean": Method(
+        partial(ask_mahalanobis, "mahalanobis clean"), needs=("train",)
+    ),
+    "deep_ensemble": Method(run=retrained.run_deep_ensemble, needs=("training",)),
+    "mc_dropout": Method(run=retrained.run_mc_dropout, needs=("training", "val_ood")),
+    "outlier_exposure": Method(
+        run=retrained.run_outlier_exposure, needs=("training", "outliers")
+    ),
+    "odin": Method(ask_odin, run_odin),
+    "mahalanobis": Method(
+        partial(ask_mahalanobis, "mahalanobis"), run_mahalanobis, needs=("train",)
+    ),
+    "fssd": Method(partial(ask_fssd, "fssd"), partial(run_fssd, "fssd")),
 }

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import common
+from experiments.harness import weights
+from experiments.harness.keys import Use, fixed
 from fssd_jax import recipes
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset
@@ -17,10 +18,11 @@ from fssd_jax.train import Trained
 FINETUNE_EPOCHS = 1
 
 
-class Schedule(NamedTuple):
+class Training(NamedTuple):
     """What is trained on, for how long, and where the weights are kept."""
 
-    train: ArrayDataset
+    benchmark: Benchmark
+    images: ArrayDataset  # of the benchmark's training set, all or a part
     epochs: int  # of the networks of seeds below `full_seeds`
     short_epochs: int  # of every other network
     full_seeds: int
@@ -34,7 +36,7 @@ def subset(train: ArrayDataset, size: int | None) -> ArrayDataset:
     """The first `size` images in one fixed random order: smaller ones are in larger."""
     if size is None:
         return train
-    order = jax.random.permutation(jax.random.key(0), len(train.x))
+    order = jax.random.permutation(fixed(Use.TRAINING_SUBSET), len(train.x))
     return train.select(np.sort(np.asarray(order)[:size]))
 
 
@@ -51,12 +53,13 @@ def dropout_lenet(benchmark: Benchmark, rate: float) -> LeNet:
     return lenet(benchmark, conv_dropout=(rate, rate), dense_dropout=0.0)
 
 
-def fit(benchmark: Benchmark, schedule: Schedule, model, seed: int, **kwargs):
+def fit(training: Training, model, seed: int, **kwargs) -> Trained:
     """Train a network on the benchmark, or take it from the cache."""
-    return common.trained(
+    benchmark = training.benchmark
+    return weights.trained(
         model,
-        schedule.train,
-        cache=schedule.cache,
+        training.images,
+        cache=training.cache,
         seed=seed,
         num_classes=benchmark.num_classes,
         save_every=benchmark.save_every,
@@ -64,56 +67,38 @@ def fit(benchmark: Benchmark, schedule: Schedule, model, seed: int, **kwargs):
     )
 
 
-def plain(benchmark: Benchmark, schedule: Schedule, seed: int) -> Trained:
+def plain(training: Training, seed: int) -> Trained:
     """The LeNet that most methods share, with snapshots at quarters of its training."""
-    epochs = schedule.of_seed(seed)
+    epochs = training.of_seed(seed)
     quarters = sorted({math.ceil(epochs * k / 4) for k in range(1, 5)})
-    return fit(
-        benchmark,
-        schedule,
-        lenet(benchmark),
-        seed,
-        epochs=epochs,
-        snapshots=quarters,
-    )
+    model = lenet(training.benchmark)
+    return fit(training, model, seed, epochs=epochs, snapshots=quarters)
 
 
-def with_dropout(
-    benchmark: Benchmark, schedule: Schedule, seed: int, rate: float
-) -> Trained:
-    model = dropout_lenet(benchmark, rate)
-    return fit(benchmark, schedule, model, seed, epochs=schedule.short_epochs)
+def with_dropout(training: Training, seed: int, rate: float) -> Trained:
+    model = dropout_lenet(training.benchmark, rate)
+    return fit(training, model, seed, epochs=training.short_epochs)
 
 
-def other_architecture(benchmark: Benchmark, schedule: Schedule, seed: int) -> Trained:
-    model, epochs = perceptron(benchmark), schedule.of_seed(seed)
-    return fit(benchmark, schedule, model, seed, epochs=epochs)
+def other_architecture(training: Training, seed: int) -> Trained:
+    model, epochs = perceptron(training.benchmark), training.of_seed(seed)
+    return fit(training, model, seed, epochs=epochs)
 
 
 def exposed(
-    benchmark: Benchmark,
-    schedule: Schedule,
-    seed: int,
-    outliers: ArrayDataset,
-    finetune: bool,
+    training: Training, seed: int, outliers: ArrayDataset, finetune: bool
 ) -> Trained:
     """Outlier Exposure: the plain network trained further, or one from scratch."""
+    model = lenet(training.benchmark)
     if not finetune:
-        return fit(
-            benchmark,
-            schedule,
-            lenet(benchmark),
-            seed,
-            epochs=schedule.short_epochs,
-            outliers=outliers,
-        )
+        epochs = training.short_epochs
+        return fit(training, model, seed, epochs=epochs, outliers=outliers)
     return fit(
-        benchmark,
-        schedule,
-        lenet(benchmark),
+        training,
+        model,
         seed,
         epochs=FINETUNE_EPOCHS,
         outliers=outliers,
-        initial=plain(benchmark, schedule, seed).variables,
+        initial=plain(training, seed).variables,
         recipe=recipes.finetune,
     )

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import Pipeline, make_pipeline
 
+import fssd_jax
 from fssd_jax import metrics
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import fssd
@@ -36,8 +37,7 @@ from fssd_jax.fssd import (
     layer_distance,
     uniform_noise,
 )
-from fssd_jax.fssd import fssd as distances
-from fssd_jax.fssd import sweep as sign_sweep
+from fssd_jax.questions import Question, look
 
 RELEASED_EPSILONS = (
     *(0.2, 0.18, 0.16, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01),
@@ -204,11 +204,39 @@ def sweep(
         progress=progress,
     )
     if not any(epsilons):
-        return np.repeat(apply(distances)[None], len(epsilons), axis=0)
+        return np.repeat(apply(fssd_jax.fssd.fssd)[None], len(epsilons), axis=0)
     steps = jnp.asarray(epsilons, jnp.float32)
     if protocol.perturbation == "standardised":
         return apply(standardised_sweep, epsilons=steps, batch_axis=1, with_mask=True)
-    return apply(sign_sweep, epsilons=steps, batch_axis=1)
+    return apply(fssd_jax.fssd.sweep, epsilons=steps, batch_axis=1)
+
+
+def plain_and_stepped(
+    protocol: Protocol,
+    feature_fn: FeatureFn,
+    variables: Variables,
+    singularity: Singularity,
+    epsilon: float,
+    x,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances [n, layers] of a data set at ε = 0 and at the protocol's step."""
+    of = partial(sweep, protocol, feature_fn, variables, singularity, x)
+    if not epsilon or protocol.perturbation == "standardised":
+        plain = of((0.0,))[0]
+        return plain, of((epsilon,))[0] if epsilon else plain
+    # The gradient's forward pass is that of ε = 0.
+    step = singularity, jnp.float32(epsilon)
+    questions = {
+        "plain": Question(fssd_jax.fssd.fssd, feature_fn, singularity),
+        "stepped": Question(_stepped, feature_fn, step),
+    }
+    found = look(questions, variables, x, batch_size=protocol.batch_size)
+    return found["plain"], found["stepped"]
+
+
+def _stepped(feature_fn, variables, state, x) -> Float[Array, "batch layers"]:
+    singularity, epsilon = state
+    return fssd_jax.fssd.fssd(feature_fn, variables, singularity, x, epsilon)
 
 
 def raw_model() -> Pipeline:

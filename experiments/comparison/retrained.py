@@ -2,11 +2,10 @@
 
 from functools import partial
 
-import jax
-
-from experiments import networks
-from experiments.scores import Rows, Scored, chosen_by_labels, scored, timed
-from experiments.setting import Setting
+from experiments.comparison import networks
+from experiments.comparison.rows import Rows, Scored, seconds_per_1000
+from experiments.comparison.setting import Setting
+from experiments.harness.keys import Use, of_seed
 from fssd_jax import metrics
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.pipeline import map_batches
@@ -21,20 +20,29 @@ RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # Evaluation
 CLEAN_RATE = 0.1  # where nothing may be chosen by OoD images
 
 
-def run_deep_ensemble(s: Setting) -> Scored:
+def run_deep_ensemble(s: Setting) -> Rows:
     """Members are the networks of this seed and the next ones."""
+    assert s.training is not None  # `needs`
     seeds = range(s.seed, s.seed + MEMBERS)
-    members = [networks.plain(s.benchmark, s.schedule, m).variables for m in seeds]
-    epochs = [s.schedule.of_seed(m) for m in seeds]
-    return scored(
-        s,
-        deep_ensemble.score,
+    members = [networks.plain(s.training, m).variables for m in seeds]
+    epochs = [s.training.of_seed(m) for m in seeds]
+    score = partial(
+        map_batches,
+        *(deep_ensemble.score, s.logit_fn, deep_ensemble.stack(members)),
         deep_ensemble.fit(),
-        variables=deep_ensemble.stack(members),
+    )
+    row = Scored(
+        score(s.test_ind),
+        score(s.test_ood),
         note=f"epochs {', '.join(map(str, epochs))}",
         training=f"{MEMBERS - 1} networks",
         passes=str(MEMBERS),
+        seconds=seconds_per_1000(score, s.test_ind),
     )
+    return {"deep ensemble": row}
+
+
+COLUMNS = ("mean", "variance")  # of `mc_dropout.scores`
 
 
 def run_mc_dropout(s: Setting) -> Rows:
@@ -42,46 +50,48 @@ def run_mc_dropout(s: Setting) -> Rows:
 
     The rates are tried on networks of seed 0.
     """
-    key = jax.random.fold_in(jax.random.key(s.seed), 104)
-    state = mc_dropout.fit(key, 2 if s.tiny else PASSES)
-
-    def network(rate: float, seed: int):
-        logit_fn = stochastic_lenet(s.benchmark, rate)
-        trained = networks.with_dropout(s.benchmark, s.schedule, seed, rate)
-        return logit_fn, trained.variables
-
-    both = partial(map_batches, mc_dropout.scores)
-    columns = ("mean", "variance")
+    training = s.training
+    assert training is not None  # `needs`
+    state = mc_dropout.fit(of_seed(s.seed, Use.MC_DROPOUT), 2 if s.tiny else PASSES)
     rates = RATES[:2] if s.tiny else RATES
-    rate, better, few = CLEAN_RATE, 0, state._replace(keys=state.keys[:CHOOSING_PASSES])
-    if not s.clean:
-        quality = {}
-        for tried in rates:
-            of = partial(both, *network(tried, 0), few)
-            ind, ood = of(s.val_ind), of(s.val_ood)
-            for c in range(len(columns)):
-                quality[tried, c] = metrics.auroc(ind[:, c], ood[:, c])
-        rate, better = max(quality, key=quality.__getitem__)
-    logit_fn, variables = network(rate, s.seed)
-    ind, ood, seconds = timed(
-        partial(both, logit_fn, variables, state), s.test_ind, s.test_ood
-    )
-    test = s.benchmark.test  # without dropout the network is the benchmark's own
-    right = accuracy(s.logit_fn, variables, test.x, test.y)
-    note = f"rate {rate:g}, {s.schedule.short_epochs} epochs, accuracy {right:.1%}"
+    few = state._replace(keys=state.keys[:CHOOSING_PASSES])
+    rate, better = (CLEAN_RATE, 0) if s.clean else best_rate(s, few, rates)
+    trained = networks.with_dropout(training, s.seed, rate)
+    logit_fn = stochastic_lenet(training.benchmark, rate)
+    both = partial(map_batches, mc_dropout.scores, logit_fn, trained.variables, state)
+    ind, ood = both(s.test_ind), both(s.test_ood)
+    test = training.benchmark.test  # without dropout the network is an ordinary one
+    right = accuracy(s.logit_fn, trained.variables, test.x, test.y)
+    note = f"rate {rate:g}, {training.short_epochs} epochs, accuracy {right:.1%}"
     facts = {
         "training": "1 network" if s.clean else f"1 network, {len(rates)} to choose",
         "passes": str(len(state.keys)),
-        "seconds": seconds,
-        **chosen_by_labels(s),
+        "seconds": seconds_per_1000(both, s.test_ind),
+        **s.labels_that_choose,
     }
     rows = {
         f"mc dropout, {name}": Scored(ind[:, c], ood[:, c], note=note, **facts)
-        for c, name in enumerate(columns)
+        for c, name in enumerate(COLUMNS)
     }
-    chosen = rows[f"mc dropout, {columns[better]}"]
-    note = f"{columns[better]}, {note}"
+    chosen = rows[f"mc dropout, {COLUMNS[better]}"]
+    note = f"{COLUMNS[better]}, {note}"
     return {"mc dropout": chosen._replace(note=note), **rows}
+
+
+def best_rate(
+    s: Setting, state: mc_dropout.State, rates: tuple[float, ...]
+) -> tuple[float, int]:
+    """The rate and column with the best AUROC on the validation images."""
+    assert s.training is not None
+    quality = {}
+    for rate in rates:
+        variables = networks.with_dropout(s.training, 0, rate).variables
+        logit_fn = stochastic_lenet(s.training.benchmark, rate)
+        of = partial(map_batches, mc_dropout.scores, logit_fn, variables, state)
+        ind, ood = of(s.val_ind), of(s.val_ood)
+        for c in range(len(COLUMNS)):
+            quality[rate, c] = metrics.auroc(ind[:, c], ood[:, c])
+    return max(quality, key=quality.__getitem__)
 
 
 def stochastic_lenet(benchmark: Benchmark, rate: float) -> StochasticLogitFn:
@@ -98,24 +108,26 @@ _STOCHASTIC: dict[tuple, StochasticLogitFn] = {}
 
 def run_outlier_exposure(s: Setting) -> Rows:
     """Fine-tuned for every seed, and from scratch for seed 0."""
-    auxiliary = s.outliers
-    assert auxiliary is not None  # loaded where this method is asked for
+    auxiliary, training = s.outliers, s.training
+    assert auxiliary is not None  # `needs`
+    assert training is not None
     if s.tiny:
         auxiliary = auxiliary.select(slice(64))
     rows = {}
     for kind in ("fine-tuned", "from scratch") if s.seed == 0 else ("fine-tuned",):
         finetune = kind == "fine-tuned"
-        trained = networks.exposed(s.benchmark, s.schedule, s.seed, auxiliary, finetune)
-        epochs = networks.FINETUNE_EPOCHS if finetune else s.schedule.short_epochs
-        test = s.benchmark.test
+        trained = networks.exposed(training, s.seed, auxiliary, finetune)
+        epochs = networks.FINETUNE_EPOCHS if finetune else training.short_epochs
+        test = training.benchmark.test
         right = accuracy(s.logit_fn, trained.variables, test.x, test.y)
-        rows[f"outlier exposure, {kind}"] = scored(
-            s,
-            msp.score,
-            msp.fit(),
-            variables=trained.variables,
+        network = s.logit_fn, trained.variables
+        score = partial(map_batches, msp.score, *network, msp.fit())
+        rows[f"outlier exposure, {kind}"] = Scored(
+            score(s.test_ind),
+            score(s.test_ood),
             fitted_on=f"{len(auxiliary.x)} {auxiliary.name}",
             note=f"{epochs} epoch{'s' * (epochs > 1)}, accuracy {right:.1%}",
             training="fine-tuning" if finetune else "1 network",
+            seconds=seconds_per_1000(score, s.test_ind),
         )
     return rows

@@ -1,20 +1,19 @@
-"""The scores of a method on one pair of data sets, and how they are kept on disk."""
+"""What a method is, the rows that it gives of a pair of sets, and rows on disk."""
 
 import json
-import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.setting import Setting
+from experiments.comparison.setting import Setting
+from experiments.harness.files import load_arrays, save_arrays
 from fssd_jax.checks import InputError
-from fssd_jax.data.pipeline import map_batches
+from fssd_jax.questions import Question
 
-WARM_UP = 512  # images scored before the clock starts, so that it measures no compiling
+TIMED = 256  # images, of the small timing of each method
 
 
 class LayerScores(NamedTuple):
@@ -49,44 +48,47 @@ class Scored(NamedTuple):
 
 
 Rows = dict[str, Scored]
-Method = Callable[[Setting], Scored | Rows]
 
 
-def rows_of(name: str, method: Method, s: Setting) -> Rows:
-    """All rows of a method; a single one goes by the method's own name."""
-    found = method(s)
-    return {name.replace("_", " "): found} if isinstance(found, Scored) else found
+class Ask(NamedTuple):
+    """What a fitted method asks of every test image, and the rows it makes of it.
+
+    What is asked of one network is answered by one look at each image.
+    """
+
+    question: Question
+    # (answers [n, ...] of the in-distribution images, of the OoD images) -> rows
+    to_rows: Callable[[np.ndarray, np.ndarray], Rows]
+    timed: bool = True  # not where another method's look is the same
 
 
-def scored(
-    s: Setting, score: Callable, state, *, feature_fn=None, variables=None, **facts
-) -> Scored:
-    """A detector applied to the test images; `facts` are other fields of the result."""
-    apply = partial(
-        map_batches,
-        score,
-        feature_fn or s.logit_fn,
-        s.variables if variables is None else variables,
-        state,
-    )
-    ind, ood, seconds = timed(apply, s.test_ind, s.test_ood)
-    return Scored(ind, ood, seconds=seconds, **facts)
+class Method(NamedTuple):
+    """How rows come about: by questions that share a look, or by passes of their own.
+
+    One that has both asks where nothing but a forward pass is needed, under `clean`.
+    """
+
+    ask: Callable[[Setting], list[Ask]] | None = None
+    run: Callable[[Setting], Rows] | None = None
+    needs: tuple[str, ...] = ()  # fields of the setting that must be there
+    network: str = "variables"  # which field of the setting `ask` is asked of
+
+    def asks(self, s: Setting) -> bool:
+        return self.ask is not None and (self.run is None or s.clean)
 
 
-def chosen_by_labels(s: Setting) -> dict[str, Any]:
-    """Of a method that uses validation images to choose only: not in `clean`."""
-    return {} if s.clean else s.labels
+def one_row(name: str, **facts) -> Callable[[np.ndarray, np.ndarray], Rows]:
+    """The answers as they are; `facts` are other fields of `Scored`."""
+    return lambda ind, ood: {name: Scored(ind, ood, **facts)}
 
 
-def timed(
-    score: Callable[[np.ndarray], np.ndarray], ind: np.ndarray, ood: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores of both sets, and seconds per 1,000 images without compilation."""
-    score(ind[:WARM_UP])
+def seconds_per_1000(score: Callable[[np.ndarray], Any], images: np.ndarray) -> float:
+    """What a method costs on its own, without compilation: a small timing."""
+    few = images[:TIMED]
+    score(few)
     start = time.perf_counter()
-    both = score(ind), score(ood)
-    seconds = time.perf_counter() - start
-    return *both, 1000 * seconds / (len(ind) + len(ood))
+    score(few)
+    return 1000 * (time.perf_counter() - start) / len(few)
 
 
 def save(path: Path, rows: Rows) -> None:
@@ -100,17 +102,13 @@ def save(path: Path, rows: Rows) -> None:
                     arrays[f"{name}|{part}|{field}"] = value
                 else:
                     meta[name].setdefault(part, {})[field] = value
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, meta=json.dumps(meta), **arrays)
-    temporary.rename(path)
+    save_arrays(path, {"meta": np.array(json.dumps(meta)), **arrays})
 
 
 def load(path: Path) -> Rows:
     """Raises `InputError` for a damaged file."""
+    arrays = load_arrays(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
         meta = json.loads(str(arrays.pop("meta")))
         rows = {}
         for name, parts in meta.items():
@@ -122,10 +120,10 @@ def load(path: Path) -> Rows:
             layers = fields.pop("layers", None)
             found = LayerScores(**layers) if layers else None
             rows[name] = Scored(**fields["row"], layers=found)
-    except Exception as error:  # NumPy, zipfile and json each raise their own
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"cannot read {path} ({type(error).__name__}): delete it, and the method "
-            "is scored again"
+            f"{path} does not hold a method's rows: delete it, and the method is "
+            "scored again"
         ) from error
     return rows
 

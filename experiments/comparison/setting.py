@@ -1,4 +1,4 @@
-"""From options to a setting: the network, its training, noise and images."""
+"""From options to a setting: one network, one pair of sets, one protocol."""
 
 import dataclasses
 from pathlib import Path
@@ -8,18 +8,16 @@ import jax
 import numpy as np
 
 import fssd_jax
-from experiments import common, networks, protocols
-from experiments.networks import Schedule
-from experiments.protocols import Protocol
+from experiments.comparison import networks, protocols
+from experiments.comparison.networks import Training
+from experiments.comparison.protocols import Protocol
+from experiments.harness.files import Stopwatch
+from experiments.harness.keys import Use, of_seed
 from fssd_jax.data.benchmarks import Benchmark, split_validation
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.features import FeatureFn, LogitFn, Variables
 from fssd_jax.models import LeNet
-from fssd_jax.train import Trained
-
-# What a key is for; each use folds its own number into the seed's key. The numbers
-# differ from those of training, which starts from the same key.
-_NOISE, _SPLIT_IND, _SPLIT_OOD = range(100, 103)
+from fssd_jax.train import Trained, accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,24 +46,26 @@ class Options:
 
 
 class Setting(NamedTuple):
-    """One network, one pair of data sets, one protocol; and how to train others."""
+    """All that a method may take. A field that is None is something there is not."""
 
-    benchmark: Benchmark
-    schedule: Schedule
-    protocol: Protocol
     feature_fn: FeatureFn
     logit_fn: LogitFn
     variables: Variables
-    initial: Variables
-    snapshots: dict[int, Variables]
+    initial: Variables  # of the same network untrained
+    num_classes: int
+    protocol: Protocol
     noise: jax.Array  # [samples, ...]
     val_ind: np.ndarray  # images
-    val_ood: np.ndarray
+    val_ood: np.ndarray | None
     test_ind: np.ndarray
     test_ood: np.ndarray
+    train: ArrayDataset | None
     seed: int
-    outliers: ArrayDataset | None  # the auxiliary set, if a method needs it
-    tiny: bool
+    batch_size: int = 64
+    training: Training | None = None  # by which the network came about, and others may
+    snapshots: dict[int, Variables] | None = None
+    outliers: ArrayDataset | None = None  # the auxiliary set, if a method needs it
+    tiny: bool = False
 
     @property
     def clean(self) -> bool:
@@ -77,14 +77,27 @@ class Setting(NamedTuple):
         of_ind = f"{len(self.val_ind)} in"
         if self.clean:
             return {"fitted_on": of_ind}
+        assert self.val_ood is not None  # all protocols but `clean` choose by it
         with_ood = f"{of_ind}, {len(self.val_ood)} target OoD"
         return {"fitted_on": with_ood, "target_ood": True}
+
+    @property
+    def labels_that_choose(self) -> dict[str, Any]:
+        """Of a method that uses validation images to choose only: not in `clean`."""
+        return {} if self.clean else self.labels
 
     def under_clean(self) -> "Setting":
         """The same under protocol `clean`, with the noise that it has."""
         clean = protocols.PROTOCOLS["clean"]
         batch_size = self.protocol.batch_size
         return self._replace(protocol=clean._replace(batch_size=batch_size))
+
+    def untrained(self) -> "Setting":
+        """The same network as it was before training: a control."""
+        return self._replace(variables=self.initial)
+
+    def has(self, fields: tuple[str, ...]) -> bool:
+        return all(getattr(self, field) is not None for field in fields)
 
 
 class Prepared(NamedTuple):
@@ -95,14 +108,16 @@ class Prepared(NamedTuple):
     feature_fn: FeatureFn
     logit_fn: LogitFn
     network: Trained
-    schedule: Schedule
+    training: Training
+    accuracy: float  # on all in-distribution test images
     seconds: dict[str, float]
 
 
-def make_schedule(benchmark: Benchmark, options: Options) -> Schedule:
+def make_training(benchmark: Benchmark, options: Options) -> Training:
     epochs = options.epochs or (1 if options.tiny else benchmark.epochs)
     size = options.train_size or (128 if options.tiny else None)
-    return Schedule(
+    return Training(
+        benchmark,
         networks.subset(benchmark.train, size),
         epochs,
         options.short_epochs or epochs,
@@ -113,41 +128,43 @@ def make_schedule(benchmark: Benchmark, options: Options) -> Schedule:
 
 def prepare(benchmark: Benchmark, seed: int, options: Options) -> Prepared:
     """Train the seed's network, or take it from the weights folder."""
-    clock = common.Stopwatch()
-    schedule = make_schedule(benchmark, options)
+    clock = Stopwatch()
+    training = make_training(benchmark, options)
     model = networks.lenet(benchmark)
     with clock("training"):
-        network = networks.plain(benchmark, schedule, seed)
+        network = networks.plain(training, seed)
+    logit_fn, test = fssd_jax.make_logit_fn(model), benchmark.test
     return Prepared(
         seed,
         model,
         fssd_jax.make_feature_fn(model),
-        fssd_jax.make_logit_fn(model),
+        logit_fn,
         network,
-        schedule,
+        training,
+        accuracy(logit_fn, network.variables, test.x, test.y),
         clock.seconds,
     )
 
 
 def make_setting(
-    benchmark: Benchmark,
     prepared: Prepared,
     pair: str,
     protocol: Protocol,
-    options: Options,
     outliers: ArrayDataset | None = None,
+    *,
+    tiny: bool = False,
 ) -> Setting:
     """Draw noise and split validation from test, by the seed's keys."""
-    key, tiny = jax.random.key(prepared.seed), options.tiny
+    benchmark, seed = prepared.training.benchmark, prepared.seed
     count = 20 if tiny else benchmark.validation
     if tiny:
         few = protocol.epsilons[::10][:2]
         protocol = protocol._replace(samples=min(64, protocol.samples), epsilons=few)
     val_ind, test_ind = split_validation(
-        benchmark.test, count, jax.random.fold_in(key, _SPLIT_IND)
+        benchmark.test, count, of_seed(seed, Use.SPLIT_IND)
     )
     val_ood, test_ood = split_validation(
-        benchmark.ood[pair], count, jax.random.fold_in(key, _SPLIT_OOD)
+        benchmark.ood[pair], count, of_seed(seed, Use.SPLIT_OOD)
     )
     if tiny:
         test_ind = test_ind.select(slice(200))
@@ -155,26 +172,27 @@ def make_setting(
         test_ood = test_ood.select(slice(len(test_ind.x)))
     noise = protocols.draw_noise(
         protocol,
-        jax.random.fold_in(key, _NOISE),
+        of_seed(seed, Use.NOISE),
         benchmark.train.x.shape[1:],
         benchmark.mean,
         benchmark.std,
     )
     return Setting(
-        benchmark=benchmark,
-        schedule=prepared.schedule,
-        protocol=protocol,
         feature_fn=prepared.feature_fn,
         logit_fn=prepared.logit_fn,
         variables=prepared.network.variables,
         initial=prepared.network.initial,
-        snapshots=prepared.network.snapshots,
+        num_classes=benchmark.num_classes,
+        protocol=protocol,
         noise=noise,
         val_ind=val_ind.x,
         val_ood=val_ood.x,
         test_ind=test_ind.x,
         test_ood=test_ood.x,
-        seed=prepared.seed,
+        train=prepared.training.images,
+        seed=seed,
+        training=prepared.training,
+        snapshots=prepared.network.snapshots,
         outliers=outliers,
         tiny=tiny,
     )

@@ -1,38 +1,18 @@
-"""Results as sheets of text cells: for the terminal, HTML, Markdown, CSV and LaTeX."""
+"""The wording of a comparison: results as sheets of text cells."""
 
-import csv
-import html
-import io
-import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-METRICS = ("auroc", "auprc", "fpr80", "fpr95")
+from experiments.comparison.report import METRICS, Result, row_names
+from experiments.harness.sheets import Sheet, mean_cell
 
-KINDS = ("methods", "variants", "controls")
-
-Result = dict[str, Any]  # what metrics.json holds
+HEADINGS = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
+SCREEN = ("method", "AUROC", "FPR95", "fitted on", "chosen")
 
 
-class Sheet(NamedTuple):
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-
-
-def row_names(results: list[Result], kind: str) -> list[str]:
-    """Names of the rows in their order; some seeds may lack some rows."""
-    return list(dict.fromkeys(name for r in results for name in r[kind]))
-
-
-def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
-    """Rows of one pair, over one or several seeds."""
-    first = results[0]
+def metric_rows(results: list[Result], kinds: tuple[str, ...]) -> list[list[str]]:
+    """Cells under `HEADINGS`, over one or several seeds."""
     rows = []
     for kind in kinds:
         for name in row_names(results, kind):
@@ -46,6 +26,12 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
                     "; ".join(notes),
                 ]
             )
+    return rows
+
+
+def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
+    """Rows of one pair, over one or several seeds."""
+    first = results[0]
     accuracy = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
     epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
     title = f"{first['benchmark']}, protocol {first['protocol']}, seed " + ", ".join(
@@ -81,8 +67,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         notes += [_in_words(test, r) for r in results for test in r["paired"]]
     else:
         title += ": FSSD varied"
-    headings = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
-    return Sheet(title, headings, rows, notes)
+    return Sheet(title, HEADINGS, metric_rows(results, kinds), notes, SCREEN)
 
 
 def _missing(count: int, of: int) -> str:
@@ -123,7 +108,11 @@ def cost_sheet(results: list[Result], seconds: list[dict[str, float | None]]) ->
             *("fitted on", "s per 1,000 images"),
         ],
         rows,
-        ["Seconds of scoring, without compilation, in the run that gave the scores."],
+        [
+            "Seconds of the method on its own, without compilation, by a small timing: "
+            "methods that need a forward pass only were scored together by one."
+        ],
+        ("method", "extra training", "passes an image", "s per 1,000 images"),
     )
 
 
@@ -199,93 +188,6 @@ def sheets(results: list[Result], seconds=()) -> list[Sheet]:
         *([published_sheet(results)] if results[0]["paper"] else []),
         *(layer_sheet(result) for result in results if result["layers"]),
     ]
-
-
-def print_sheet(console: Console, sheet: Sheet) -> None:
-    table = Table(title=sheet.title, title_justify="left")
-    for i, heading in enumerate(sheet.headings):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
-    for row in sheet.rows:
-        style = "dim" if row[0].startswith("control") else None
-        table.add_row(*(cell.replace("[", "\\[") for cell in row), style=style)
-    console.print(table)
-    for note in sheet.notes:
-        style = "yellow" if note.startswith("warning") else None
-        console.print(note, style=style, markup=False, highlight=False)
-    console.print()
-
-
-def to_html(sheet: Sheet) -> str:
-    def row(cells, tag):
-        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-    body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in sheet.rows)
-    notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in sheet.notes)
-    return (
-        f"<h2>{html.escape(sheet.title)}</h2>\n<table>\n"
-        f"<tr>{row(sheet.headings, 'th')}</tr>\n{body}\n</table>\n{notes}\n"
-    )
-
-
-def to_markdown(sheet: Sheet) -> str:
-    def row(cells):
-        return "| " + " | ".join(cells) + " |"
-
-    rule = row(["---", *["---:"] * (len(sheet.headings) - 1)])
-    lines = [f"### {sheet.title}", "", row(sheet.headings), rule]
-    lines += [row(cells) for cells in sheet.rows]
-    lines += [line for note in sheet.notes for line in ("", note)]
-    return "\n".join(lines) + "\n"
-
-
-def to_csv(sheet: Sheet) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([[f"# {sheet.title}"], sheet.headings, *sheet.rows])
-    return text.getvalue()
-
-
-_LATEX = {
-    **{c: f"\\{c}" for c in "%&#_$"},
-    **{
-        "±": r"$\pm$",
-        "ε": r"$\epsilon$",
-        "α": r"$\alpha$",
-        "−": "$-$",
-        "×": r"$\times$",
-    },
-    "<": "$<$",
-}
-
-
-def to_latex(sheet: Sheet) -> str:
-    """A table for \\usepackage{booktabs}."""
-
-    def row(cells):
-        shown = (re.sub(".", lambda c: _LATEX.get(c[0], c[0]), cell) for cell in cells)
-        return " & ".join(shown) + r" \\"
-
-    columns = "l" + "r" * (len(sheet.headings) - 1)
-    lines = [
-        f"% {sheet.title}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        row(sheet.headings),
-        r"\midrule",
-        *(row(cells) for cells in sheet.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-FORMATS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
-
-
-def mean_cell(values: Sequence[float], form: str) -> str:
-    """Mean ± sample standard deviation over seeds; one value stands alone."""
-    mean = f"{np.mean(values):{form}}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):{form}}"
 
 
 def _cell(rows: list[dict[str, Any]], metric: str) -> str:

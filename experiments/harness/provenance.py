@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -107,14 +108,21 @@ def tree_digest(tree: Any) -> str:
     return digest(np.frombuffer(str(structure).encode(), np.uint8), *leaves)
 
 
-def sources(*sets: ArrayDataset) -> dict[str, dict[str, str]]:
-    """Where each set came from, and its digest."""
+def sources(
+    sets: Sequence[ArrayDataset] | Mapping[str, ArrayDataset],
+) -> dict[str, dict[str, str]]:
+    """Where each set came from, and its digest, by name and split.
+
+    Sets of one name, such as two folders called "test", need a mapping of other names.
+    """
+    if not isinstance(sets, Mapping):
+        sets = {f"{d.name}/{d.split}": d for d in sets}
     return {
-        f"{d.name}/{d.split}": {
+        name: {
             "path" if Path(d.source).is_absolute() else "version": d.source,
             "sha256": d.sha256,
         }
-        for d in sets
+        for name, d in sets.items()
     }
 
 

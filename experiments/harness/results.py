@@ -41,7 +41,7 @@ def place(
     experiment: str,
     name: str,
     options: Mapping[str, Any],
-    data: Sequence[ArrayDataset],
+    data: Sequence[ArrayDataset] | Mapping[str, ArrayDataset],
     measured_by: ModuleType,
 ) -> Config:
     """Where the results of these options, data and code go: OUT/EXPERIMENT/NAME-DIGEST.
@@ -51,7 +51,7 @@ def place(
       experiment: such as "table2".
       name: for the reader, such as "digits_near-paper-0".
       options: of the command line, and what they stand for: presets, grids.
-      data: every set that was read.
+      data: every set that was read; a mapping where names are not enough.
       measured_by: the module whose import closure decides the numbers. The entry
         script, which words the tables, is none.
 
@@ -62,7 +62,7 @@ def place(
         "experiment": experiment,
         "name": name,
         "options": {k: v for k, v in options.items() if k not in PLACES},
-        "data": provenance.sources(*data),
+        "data": provenance.sources(data),
         "code": provenance.code_digest(measured_by.__name__),
         "versions": provenance.versions(),
         "numerics": provenance.numerics(),

@@ -105,18 +105,44 @@ def map_batches(
     Raises:
       InputError: an empty set, NaN, infinite or out-of-range pixels.
     """
+    results = scored_batches(
+        *(score, apply_fn, variables, state, x),
+        batch_size=batch_size,
+        unit_range=unit_range,
+        with_mask=with_mask,
+        progress=progress,
+        **kwargs,
+    )
+    real = [
+        np.asarray(scores).take(np.flatnonzero(mask), axis=batch_axis)
+        for scores, mask in results
+    ]
+    return np.concatenate(real, axis=batch_axis)
+
+
+def scored_batches(
+    score: Callable,
+    apply_fn: Callable,
+    variables: Any,
+    state: Any,
+    x,
+    *,
+    batch_size: int = 64,
+    unit_range: bool = True,
+    with_mask: bool = False,
+    progress: str | None = None,
+    **kwargs,
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield (what `score` returns, mask [size] of the real rows), batch by batch.
+
+    Args: as in `map_batches`; `score` may return any pytree.
+    """
     checks.images(x, unit_range=unit_range)
     checks.at_least_one("batch_size", batch_size)
     size = min(batch_size, len(x))
     bar = tqdm(
         total=len(x), desc=progress, disable=progress is None, **bar_options("image")
     )
-    results: list[np.ndarray] = []
-
-    def collect(scores, mask):
-        results.append(np.asarray(scores).take(np.flatnonzero(mask), axis=batch_axis))
-        bar.update(int(mask.sum()))
-
     # One batch in flight while the next is prepared, so that the device never waits.
     waiting = None
     with bar:
@@ -126,11 +152,11 @@ def map_batches(
                 kwargs["mask"] = mask
             scores = _score_batch(score, apply_fn, variables, state, part, kwargs)
             if waiting:
-                collect(*waiting)
+                yield waiting
             waiting = scores, mask
+            bar.update(int(mask.sum()))
         if waiting:
-            collect(*waiting)
-    return np.concatenate(results, axis=batch_axis)
+            yield waiting
 
 
 def bar_options(unit: str) -> dict[str, Any]:

@@ -2,11 +2,12 @@ import itertools
 import json
 
 from experiments import ablation_protocol
-from experiments.protocols import PROTOCOLS
+from experiments.comparison import switches
+from experiments.comparison.protocols import PROTOCOLS
 
 
 def test_the_ladder_leads_from_paper_to_released_one_switch_at_a_time():
-    steps = ablation_protocol.ladder()
+    steps = switches.switch_by_switch()
     assert steps[0][1] == PROTOCOLS["paper"]
     assert steps[-1][1] == PROTOCOLS["released"]
     for (_, before), (switch, after) in itertools.pairwise(steps):
@@ -16,7 +17,7 @@ def test_the_ladder_leads_from_paper_to_released_one_switch_at_a_time():
 
 def test_main_prints_and_keeps_a_row_for_each_switch(tmp_path, monkeypatch, capsys):
     order = ("samples", "split", "perturbation")  # all eight take a minute
-    monkeypatch.setattr(ablation_protocol, "ORDER", order)
+    monkeypatch.setattr(switches, "ORDER", order)
     args = ["--benchmark", "digits", "--tiny", "--out", str(tmp_path)]
     assert ablation_protocol.main(args) == 0
     (path,) = tmp_path.glob("ablation_protocol/digits_near-0-*/metrics.json")
@@ -24,7 +25,7 @@ def test_main_prints_and_keeps_a_row_for_each_switch(tmp_path, monkeypatch, caps
     assert [row["switch"] for row in rows] == ["paper", *order]
     for before, row in itertools.pairwise(rows):
         assert row["difference"] == row["auroc"] - before["auroc"]
-    table = (path.parent / "table.md").read_text()
+    table = (path.parent / "metrics.md").read_text()
     printed = capsys.readouterr().out
     for row in rows:
         assert f"| {row['switch']}" in table

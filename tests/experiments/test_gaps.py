@@ -7,9 +7,10 @@ import pytest
 import scipy.special
 from sklearn.metrics import roc_auc_score
 
-from experiments import gaps, networks, retrained
-from experiments.protocols import PROTOCOLS
-from experiments.setting import make_setting, prepare
+from experiments import gaps
+from experiments.comparison import networks, retrained
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import make_setting, prepare
 from fssd_jax.data.benchmarks import PAPER_FMNIST, load_benchmark
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.data.sources import ArrayDataset
@@ -36,7 +37,7 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     assert gaps.main([*args, "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("gaps/fmnist-0-*/metrics.json")
     rows = json.loads(path.read_text())["rows"]
-    assert [tuple(row[:2]) for row in rows] == [
+    assert [(row["method"], row["varied"]) for row in rows] == [
         ("msp", "seed 0, 2 epochs"), ("msp", "seed 1, 1 epochs"),
         ("msp", "seed 2, 1 epochs"), ("deep ensemble", "seeds 1, 2"),
         ("deep ensemble", "seeds 0, 1, 2"),
@@ -52,18 +53,18 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     )
     benchmark = digits("fmnist")
     prepared = prepare(benchmark, 0, config)
-    s = make_setting(benchmark, prepared, "fmnist", PROTOCOLS["paper"], config)
+    s = make_setting(prepared, "fmnist", PROTOCOLS["paper"], tiny=True)
     x = as_float(np.concatenate([s.test_ind, s.test_ood]))
     y = np.r_[np.ones(len(s.test_ind)), np.zeros(len(s.test_ood))]
     softmax = []
     for seed in (1, 2):
-        network = networks.plain(s.benchmark, s.schedule, seed)
+        network = networks.plain(prepared.training, seed)
         # In float32, because such networks are so sure that many scores tie at 1.
         logits = np.asarray(s.logit_fn(network.variables, x))
         softmax.append(scipy.special.softmax(logits, axis=1))
     score = np.mean(softmax, axis=0).max(1)
-    assert rows[3][2] == pytest.approx(roc_auc_score(y, score), abs=1e-3)
+    assert rows[3]["auroc"] == pytest.approx(roc_auc_score(y, score), abs=1e-3)
 
-    table = path.with_name("table.md").read_text().splitlines()
+    table = path.with_name("metrics.md").read_text().splitlines()
     deep = next(line for line in table if "seeds 0, 1, 2" in line)
     assert deep.endswith("| 83.9 | 83.9 |")

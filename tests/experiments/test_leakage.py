@@ -8,14 +8,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from experiments import leakage, train_size
-from experiments.leakage import RUNGS, Swept
+from experiments.comparison import ladder
+from experiments.comparison.ladder import RUNGS, Swept
+from fssd_jax.data import corruptions
 from fssd_jax.detectors import odin
 
 
 def test_corrupted_images_are_of_four_kinds():
     images = np.random.default_rng(0).uniform(0.4, 0.6, (40, 8, 8, 1))
     images = images.astype(np.float32)
-    made = leakage.corrupted(images, jax.random.key(0))
+    made = corruptions.corrupted(images, jax.random.key(0))
     assert made.shape == images.shape
     assert made.min() >= 0
     assert made.max() <= 1
@@ -55,7 +57,7 @@ def made_up(columns):
 def test_labels_of_another_set_do_not_tell_the_tested_one(name, columns):
     d = made_up(columns)
     informed, misled = (
-        leakage.by_labels(name, d, d.val_ind, ood, (0.0, 0.1), seed=0)
+        ladder.by_labels(name, d, d.val_ind, ood, (0.0, 0.1), seed=0)
         for ood in (d.target, d.other)
     )
     assert informed > 0.95
@@ -75,7 +77,7 @@ def test_odins_rung_is_the_best_cell_of_the_validation_table():
     e, t = np.unravel_index(np.argmax(table), (2, 4))
     y = np.r_[np.ones(300), np.zeros(250)]
     expected = roc_auc_score(y, np.r_[d.test_ind[e, :, t], d.test_ood[e, :, t]])
-    found = leakage.by_labels("odin", d, d.val_ind, d.target, (0.0, 0.1), seed=0)
+    found = ladder.by_labels("odin", d, d.val_ind, d.target, (0.0, 0.1), seed=0)
     assert found == pytest.approx(expected)
 
 
@@ -85,18 +87,18 @@ def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch):
     assert leakage.main(args) == 0
     (path,) = (tmp_path / "leakage").iterdir()
     assert {p.name for p in path.iterdir()} == {
-        "metrics.json", "leakage.png", "leakage.pdf", "table.md", "table.csv",
-        "table.tex",
+        "config.json", "metrics.json", "metrics.md", "metrics.csv", "metrics.tex",
+        "scores.npz", "leakage.png", "leakage.pdf", "report.html",
     }  # fmt: skip
     m = json.loads((path / "metrics.json").read_text())
     for name in ("fssd", "mahalanobis", "odin"):
         assert list(m["rungs"][name]) == list(RUNGS)
         assert list(m["counts"][name]) == ["0", "10"]  # of 20 labelled images
-        assert len(m["counts"][name]["10"]) == leakage.DRAWS
+        assert len(m["counts"][name]["10"]) == ladder.DRAWS
         assert m["counts"][name]["0"] == [m["rungs"][name]["none"]]
     for name in ("control: pixel stats", "control: raw pixels"):
         assert list(m["rungs"][name]) == list(RUNGS[:3])
-    monkeypatch.setattr(leakage, "map_batches", None)  # would fail if called
+    monkeypatch.setattr(ladder, "map_batches", None)  # would fail if called
     assert leakage.main(args) == 0
     assert json.loads((path / "metrics.json").read_text()) == m
 

@@ -6,20 +6,30 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from experiments import controls, methods, report, scores, table2, variants
-from experiments.protocols import PROTOCOLS
-from experiments.scores import LayerScores, Scored
-from experiments.setting import Options, make_setting, prepare
-from experiments.tables import FORMATS, Sheet
+from experiments import table2
+from experiments.comparison import (
+    answers,
+    controls,
+    methods,
+    pictures,
+    report,
+    rows,
+    variants,
+)
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.rows import LayerScores, Method, Scored
+from experiments.comparison.setting import Options, make_setting, prepare
+from experiments.harness.sheets import FORMATS, Sheet
 from fssd_jax import InputError, metrics
-from fssd_jax.data import benchmarks
+from fssd_jax.data import benchmarks, corruptions
 from fssd_jax.data.sources import ArrayDataset
 
 ROWS = {
     "methods": [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
-        *("fssd clean", "displacement", "relative displacement", "msp", "max logit"),
-        *("energy", "knn", "deep ensemble", "mc dropout", "mc dropout, mean"),
+        *("fssd noise", "fssd clean", "displacement", "relative displacement", "msp"),
+        *("max logit", "energy", "knn", "mahalanobis clean", "deep ensemble"),
+        *("mc dropout", "mc dropout, mean"),
         *("mc dropout, variance", "outlier exposure, fine-tuned"),
         *("outlier exposure, from scratch", "odin", "mahalanobis", "fssd"),
     ],
@@ -28,6 +38,7 @@ ROWS = {
         *(f"control: untrained, {layer}" for layer in ("conv1", "conv2")),
         *("control: untrained, fc1", "control: untrained, logits"),
         *("control: pixel stats", "control: raw pixels"),
+        *("control: nearest in pixels", "control: brightness"),
     ],
 }
 
@@ -55,7 +66,7 @@ def everything(tmp_path_factory):
         patch.setattr(table2, "load_benchmark", near_only)
         patch.setattr(table2, "outliers", no_download)
         with patch.context() as broken:
-            broken.setitem(table2.METHODS, "odin", interrupted)
+            broken.setitem(table2.METHODS, "odin", Method(run=interrupted))
             assert table2.main(args) == 130
         before = {p: p.stat().st_mtime_ns for p in (out / "scores").rglob("*.npz")}
         assert table2.main(args) == 0
@@ -90,17 +101,21 @@ def test_it_has_every_row_and_what_each_was_fitted_on(everything):
 
 def test_an_interrupted_run_goes_on_at_the_method_it_was_in(everything):
     out, _, before = everything
-    names = list(methods.METHODS)
-    assert len(before) == names.index("odin")
     after = {p: p.stat().st_mtime_ns for p in (out / "scores").rglob("*.npz")}
     assert {p: after[p] for p in before} == before
-    assert len(after) == len(names) + len(variants.VARIANTS) + len(controls.CONTROLS)
+    # What the look gave, and the methods before ODIN with passes of their own.
+    known = (methods.METHODS, variants.VARIANTS, controls.CONTROLS)
+    every = [(name, m) for of in known for name, m in of.items()]
+    looked = [name for name, m in every if m.run is None]
+    own = ["deep_ensemble", "mc_dropout", "outlier_exposure"]
+    assert len(before) == len(looked) + len(own) + 1  # and what pictures are drawn from
+    assert len(after) == len(every) + 1
 
 
 def test_other_methods_are_taken_from_what_is_there(everything, monkeypatch):
     out, path, _ = everything
     monkeypatch.setattr(table2, "load_benchmark", near_only)
-    monkeypatch.setattr(table2, "rows_of", None)  # would fail if called
+    monkeypatch.setattr(answers, "look", None)  # would fail if called
     assert table2.main(["--tiny", "--methods", "energy", "--out", str(out)]) == 0
     (fewer,) = (
         p for p in (out / "table2").iterdir() if p.is_dir() and p.name != path.name
@@ -157,11 +172,9 @@ def test_the_test_images_decide_no_choice(name, tmp_path):
     benchmark = near_only("digits")
     prepared = prepare(benchmark, 0, options)
     protocol = PROTOCOLS["paper"]
-    s = make_setting(benchmark, prepared, "digits_near", protocol, options)
+    s = make_setting(prepared, "digits_near", protocol, tiny=True)
     swapped = s._replace(test_ind=s.test_ood[:50], test_ood=s.test_ind[:50])
-    found, expected = (
-        scores.rows_of(name, methods.METHODS[name], setting) for setting in (swapped, s)
-    )
+    found, expected = (methods.METHODS[name].run(setting) for setting in (swapped, s))
     assert {k: r.note for k, r in found.items()} == {
         k: r.note for k, r in expected.items()
     }
@@ -189,7 +202,7 @@ def test_the_roc_shows_whole_methods_only():
     names += ["control: untrained", "control: untrained, clean"]
     left_out = ["fssd fc1", "fssd, 3 networks, clean", "mc dropout, mean"]
     left_out += ["displacement, fc1", "control: untrained, fc1"]
-    shown = [n for n in [*names, "control: untrained, fc1"] if report.in_roc(n)]
+    shown = [n for n in [*names, "control: untrained, fc1"] if pictures.in_roc(n)]
     assert shown == [n for n in names if n not in left_out]
 
 
@@ -209,8 +222,8 @@ def example():
 
 
 def test_scores_survive_the_disk(tmp_path):
-    scores.save(tmp_path / "a.npz", example())
-    found = scores.load(tmp_path / "a.npz")
+    rows.save(tmp_path / "a.npz", example())
+    found = rows.load(tmp_path / "a.npz")
     assert list(found) == list(example())
     for name, row in example().items():
         for field, value in row._asdict().items():
@@ -225,12 +238,12 @@ def test_scores_survive_the_disk(tmp_path):
 
 
 def test_damaged_scores_are_an_error_that_says_what_to_do(tmp_path):
-    scores.save(tmp_path / "a.npz", example())
+    rows.save(tmp_path / "a.npz", example())
     whole = (tmp_path / "a.npz").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"no scores"):
         (tmp_path / "a.npz").write_bytes(damaged)
         with pytest.raises(InputError, match="delete it, and the method is scored"):
-            scores.load(tmp_path / "a.npz")
+            rows.load(tmp_path / "a.npz")
 
 
 # ---- noise for F* -------------------------------------------------------------------
@@ -240,7 +253,7 @@ def test_shuffled_pixels_keep_each_images_values():
     import jax
 
     train = np.random.default_rng(0).integers(0, 256, (30, 5, 4, 2), np.uint8)
-    found = variants.shuffled_pixels(train, 50, jax.random.key(0))
+    found = corruptions.shuffled_pixels(train, 50, jax.random.key(0))
     assert found.shape == (50, 5, 4, 2)
     pixels = np.sort((train / np.float32(255)).reshape(30, -1, 2), axis=1)
     own = np.sort(found.reshape(50, -1, 2), axis=1)
@@ -254,7 +267,7 @@ def test_scaled_noise_has_a_brightness_of_its_own():
     import jax
 
     noise = jax.random.uniform(jax.random.key(1), (400, 6, 6, 1))
-    found = variants.scaled_noise(noise, jax.random.key(2))
+    found = corruptions.scaled_noise(noise, jax.random.key(2))
     factor = found / np.asarray(noise)
     one = factor[:, :1, :1]
     np.testing.assert_allclose(factor, np.broadcast_to(one, factor.shape), rtol=1e-5)

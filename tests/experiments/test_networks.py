@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common, networks
-from fssd_jax import recipes
-from fssd_jax import train as training
+from experiments.comparison import networks
+from experiments.harness import provenance
+from fssd_jax import recipes, train
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset, digest
 from fssd_jax.train import Trained
@@ -39,8 +39,8 @@ BENCHMARK = Benchmark(
 )
 
 
-SCHEDULE = networks.Schedule(
-    IMAGES, epochs=1, short_epochs=1, full_seeds=1, cache=Path("weights")
+TRAINING = networks.Training(
+    *(BENCHMARK, IMAGES), epochs=1, short_epochs=1, full_seeds=1, cache=Path("weights")
 )
 
 
@@ -62,12 +62,12 @@ def calls(monkeypatch, tmp_path):
     """The calls of `train`, which does not train but returns weights of the seed."""
     made = []
 
-    def train(model, x, y, **options):
+    def remember(model, x, y, **options):
         made.append(Call(model, x, y, options))
         weights = {"params": np.full(2, options["seed"])}
         return Trained(weights, weights, np.zeros((1, 2)), {})
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(train, "train", remember)
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -86,39 +86,39 @@ def test_subsets_are_nested_and_fixed():
 
 
 def plain(seed=0, **changes):
-    networks.plain(BENCHMARK, SCHEDULE._replace(**changes), seed)
+    networks.plain(TRAINING._replace(**changes), seed)
 
 
 def short(**options):
     """`plain` without its snapshots, and with other options."""
     model = networks.lenet(BENCHMARK)
-    networks.fit(BENCHMARK, SCHEDULE, model, 0, **{"epochs": 1} | options)
+    networks.fit(TRAINING, model, 0, **{"epochs": 1} | options)
 
 
 def exposed(outliers=OUTLIERS, seed=0, finetune=False):
-    networks.exposed(BENCHMARK, SCHEDULE, seed, outliers, finetune)
+    networks.exposed(TRAINING, seed, outliers, finetune)
 
 
 def with_dropout(rate):
-    networks.with_dropout(BENCHMARK, SCHEDULE, 0, rate)
+    networks.with_dropout(TRAINING, 0, rate)
 
 
 def test_all_that_decides_the_weights_decides_the_folder(calls):
     half = networks.subset(IMAGES, 64)
     relabelled = IMAGES._replace(y=np.roll(IMAGES.y, 1))
-    cores = common.available_cores()
+    cores = provenance.available_cores()
     for different in (
         plain,
         lambda: plain(seed=1),
         lambda: plain(epochs=2),
-        lambda: plain(train=half),
-        lambda: plain(train=networks.subset(IMAGES, 65)),
-        lambda: plain(train=IMAGES.select(range(64))),
-        lambda: plain(train=relabelled),
-        lambda: plain(train=OUTLIERS),
+        lambda: plain(images=half),
+        lambda: plain(images=networks.subset(IMAGES, 65)),
+        lambda: plain(images=IMAGES.select(range(64))),
+        lambda: plain(images=relabelled),
+        lambda: plain(images=OUTLIERS),
         lambda: with_dropout(0.1),
         lambda: with_dropout(0.2),
-        lambda: networks.other_architecture(BENCHMARK, SCHEDULE, 0),
+        lambda: networks.other_architecture(TRAINING, 0),
         exposed,
         lambda: exposed(networks.subset(OUTLIERS, 64)),
         lambda: exposed(IMAGES),
@@ -135,24 +135,24 @@ def test_all_that_decides_the_weights_decides_the_folder(calls):
         assert calls[-1].folder not in before
         different()  # and the same again is the same
         assert calls.pop().folder == calls[-1].folder
-    assert all(call.folder.parent == SCHEDULE.cache for call in calls)
+    assert all(call.folder.parent == TRAINING.cache for call in calls)
 
 
 def test_nothing_else_decides_the_folder(calls, tmp_path):
     plain()
     plain(short_epochs=7)  # of other seeds
-    plain(train=networks.subset(IMAGES, 128))
-    plain(train=IMAGES._replace(source="elsewhere"))
+    plain(images=networks.subset(IMAGES, 128))
+    plain(images=IMAGES._replace(source="elsewhere"))
     plain(cache=tmp_path / "elsewhere")
     assert {call.folder.name for call in calls} == {calls[0].folder.name}
     assert calls[-1].folder.parent == tmp_path / "elsewhere"
 
 
 def test_the_number_of_cores_is_this_machines_or_as_asked(calls, monkeypatch):
-    monkeypatch.setattr(common, "available_cores", lambda: 2)
+    monkeypatch.setattr(provenance, "available_cores", lambda: 2)
     short()
     short(cores=2)
-    monkeypatch.setattr(common, "available_cores", lambda: 64)
+    monkeypatch.setattr(provenance, "available_cores", lambda: 64)
     short()
     short(cores=2)  # weights made on another machine
     two, asked_here, here, asked_there = (call.folder for call in calls)
@@ -163,8 +163,8 @@ def test_the_first_seeds_train_longest(calls):
     longer = {"epochs": 14, "short_epochs": 3, "full_seeds": 2}
     for seed in (0, 1, 2):
         plain(seed, **longer)
-    networks.other_architecture(BENCHMARK, SCHEDULE._replace(**longer), 0)
-    networks.with_dropout(BENCHMARK, SCHEDULE._replace(**longer), 0, 0.1)
+    networks.other_architecture(TRAINING._replace(**longer), 0)
+    networks.with_dropout(TRAINING._replace(**longer), 0, 0.1)
     assert [call.options["epochs"] for call in calls] == [14, 14, 3, 14, 3]
     assert calls[0].options["snapshots"] == [4, 7, 11, 14]
     assert calls[2].options["snapshots"] == [1, 2, 3]
@@ -173,7 +173,7 @@ def test_the_first_seeds_train_longest(calls):
 def test_networks_are_those_of_the_benchmark(calls):
     plain()
     with_dropout(0.2)
-    networks.other_architecture(BENCHMARK, SCHEDULE, 0)
+    networks.other_architecture(TRAINING, 0)
     for call in calls:
         assert call.x is IMAGES.x
         assert call.model.num_classes == call.options["num_classes"] == 3
@@ -198,7 +198,7 @@ def test_finetuning_goes_on_from_the_plain_network(calls):
 
 def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
     def both():
-        arguments = BENCHMARK, SCHEDULE._replace(cache=tmp_path), 0
+        arguments = TRAINING._replace(cache=tmp_path), 0
         return (
             networks.plain(*arguments),
             networks.exposed(*arguments, OUTLIERS, finetune=True),
@@ -208,5 +208,5 @@ def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, found[1].initial, found[0].variables)
     first, last = (v["params"]["logits"]["kernel"] for v in found[1][:2])
     assert np.any(first != last)
-    monkeypatch.setattr(training, "train_step", None)  # would fail if called
+    monkeypatch.setattr(train, "train_step", None)  # would fail if called
     jax.tree.map(np.testing.assert_array_equal, both(), found)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegressionCV
 
-from experiments import protocols
-from experiments.protocols import PROTOCOLS, Protocol
+from experiments.comparison import protocols
+from experiments.comparison.protocols import PROTOCOLS, Protocol
 from fssd_jax import map_batches
 from fssd_jax.detectors import fssd
 from fssd_jax.metrics import auroc

@@ -6,13 +6,15 @@ import re
 import numpy as np
 import pytest
 
-from experiments import common, report, table2
-from experiments.report import PICTURES
+from experiments import table2
+from experiments.comparison import report
+from experiments.harness import files, weights
 from fssd_jax.checks import DivergedError
 
+PICTURES = ("layers", "features", "roc", "epsilon")
 FILES = {
-    "config.json", "metrics.json", "metrics.csv", "scores.npz", "timing.json",
-    "report.html",
+    "config.json", "metrics.json", "metrics.csv", "metrics.md", "metrics.tex",
+    "scores.npz", "timing.json", "report.html",
     *(f"{p}.{e}" for p in PICTURES for e in ("png", "pdf")),
 }  # fmt: skip
 
@@ -48,7 +50,7 @@ def test_metrics_hold_what_they_should(out):
     for path in folders(out):
         m = read(path)
         assert set(m) >= {
-            "benchmark", "protocol", "seed", "sources", "model", "epsilon", "layers",
+            "benchmark", "protocol", "seed", "data", "model", "epsilon", "layers",
             "methods", "controls", "counts", "paper", "versions", "device", "warnings",
         }  # fmt: skip
         assert set(m["model"]) >= {"accuracy", "epochs", "parameters"}
@@ -61,10 +63,10 @@ def test_metrics_hold_what_they_should(out):
                 low, high = row[f"{metric}_ci95"]
                 assert 0 <= low <= high <= 1
             assert row["auroc_ci95"][0] <= row["auroc"] <= row["auroc_ci95"][1]
-        for source in m["sources"].values():
+        for source in m["data"].values():
             assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
             assert source["version"].startswith("scikit-learn ")
-        assert set(m["sources"]) >= {"digits/train", "digits/test"}
+        assert set(m["data"]) >= {"digits/train", "digits/test"}
 
 
 def test_warnings_name_inverted_layers_and_signs():
@@ -155,7 +157,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch, c
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table2.report, "write", interrupted)
+    monkeypatch.setattr(table2.report, "records", interrupted)
     assert table2.main(["--tiny", "--out", str(tmp_path)]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
     assert list((tmp_path / "table2").iterdir()) == []
@@ -165,7 +167,7 @@ def test_what_a_killed_run_left_is_swept_away(tmp_path):
     left = tmp_path / ".name.123.unfinished"
     left.mkdir()
     (left / "half").touch()
-    with common.results_folder(tmp_path / "name") as folder:
+    with files.results_folder(tmp_path / "name") as folder:
         (folder / "whole").touch()
     assert [p.name for p in tmp_path.rglob("*")] == ["name", "whole"]
 
@@ -227,6 +229,6 @@ def test_a_diverged_run_is_one_line(monkeypatch, tmp_path, capsys):
     def diverged(*args, **kwargs):
         raise DivergedError("the training loss was not finite")
 
-    monkeypatch.setattr(table2.common, "trained", diverged)
+    monkeypatch.setattr(weights, "trained", diverged)
     assert table2.main(["--tiny", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "error: the training loss was not finite\n"

@@ -1,0 +1,200 @@
+"""A network and images that somebody brought: a setting, and a detector to keep."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fssd_jax
+from analysis.concentration import with_batch_statistics
+from experiments.comparison import report
+from experiments.comparison.answers import Answers
+from experiments.comparison.methods import METHODS
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.report import Result
+from experiments.comparison.setting import Setting
+from experiments.harness.files import Stopwatch
+from experiments.harness.keys import Use, of_seed
+from fssd_jax import checks, torch_weights
+from fssd_jax.data.folders import load_images
+from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.sources import ArrayDataset
+from fssd_jax.detectors import fssd
+from fssd_jax.features import Variables
+
+FEWEST = 38  # images held out; with 19 in a half, 95 % are accepted with a guarantee
+FIXED = ("lenet", "face_resnext50")  # a dense layer sees the whole image
+ACCEPTANCE = 0.95
+STATISTICS = 64  # images, for the BatchNorm of the untrained control
+# Where no OoD image may be seen, these two are the rows "fssd clean" and "mahalanobis
+# clean" once more.
+REPEATED = ("fssd", "mahalanobis")
+
+
+class Network(NamedTuple):
+    model: Any
+    variables: Variables
+    layers: list[str]  # of FSSD
+
+
+class Images(NamedTuple):
+    """In-distribution images of three purposes, OoD images, and noise."""
+
+    validation: np.ndarray  # by which layers are standardised
+    calibration: np.ndarray  # by which the threshold is chosen
+    ind: np.ndarray
+    ood: np.ndarray
+    noise: np.ndarray
+
+
+def load_network(
+    weights: Path,
+    name: str,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    dtype: str,
+    layers: Sequence[str] | None,
+) -> Network:
+    """A PyTorch state dict; arguments as of `torch_weights.load`."""
+    if name == "lenet" and dtype != "float32":
+        raise checks.InputError("--dtype: LeNet computes in float32 only")
+    options = {} if name == "lenet" else {"dtype": jnp.dtype(dtype)}
+    model, variables = torch_weights.load(weights, name, mean=mean, std=std, **options)
+    return Network(model, variables, list(layers or model.feature_layers))
+
+
+def load_sets(
+    name: str,
+    model,
+    paths: Mapping[str, Path],
+    *,
+    size: int | None,
+    resize: int | None,
+    limit: int | None,
+    seed: int,
+) -> dict[str, ArrayDataset]:
+    """ "ind", "ood" and perhaps "train", from folders and files.
+
+    Raises:
+      InputError: a size that the network does not take, or training images of fewer or
+        more classes than the network has.
+    """
+    side = torch_weights.FORMATS[name].side
+    size = size or side
+    if name in FIXED and size != side:
+        raise checks.InputError(f"--size: {name} takes {side}×{side} only")
+    found = {
+        of: load_images(
+            path,
+            size=size,
+            channels=len(model.mean),
+            resize=resize if path.is_dir() else None,
+            limit=limit,
+            seed=seed,
+        )
+        for of, path in paths.items()
+    }
+    if "train" in found:
+        present = len(np.unique(found["train"].y))
+        if present != model.num_classes:
+            raise checks.InputError(
+                f"{paths['train']}: images of {present} classes were taken and the "
+                f"network has {model.num_classes}, all of which Mahalanobis needs; "
+                "give class folders, or raise --limit"
+            )
+    return found
+
+
+def split(
+    ind: ArrayDataset, ood: ArrayDataset, *, validation: int, noise: int, seed: int
+) -> tuple[Images, np.ndarray]:
+    """Images of each purpose, and the labels of the in-distribution ones tested.
+
+    Raises:
+      InputError: too few in-distribution images.
+    """
+    count = min(validation, len(ind.x) // 5)
+    if count < FEWEST:
+        raise checks.InputError(
+            f"{ind.name}: holds {len(ind.x)} images, and a fifth of them or "
+            f"--validation, {count} images, would standardise layers and choose the "
+            f"threshold; {FEWEST} are needed, {5 * FEWEST} images in all"
+        )
+    key = of_seed(seed, Use.BROUGHT_SPLIT)
+    order = np.asarray(jax.random.permutation(key, len(ind.x)))
+    half, held, tested = map(np.sort, np.split(order, [count // 2, count]))
+    key = of_seed(seed, Use.BROUGHT_NOISE)
+    images = Images(
+        validation=ind.x[half],
+        calibration=ind.x[held],
+        ind=ind.x[tested],
+        ood=ood.x,
+        noise=np.asarray(fssd_jax.uniform_noise(key, noise, ind.x.shape[1:])),
+    )
+    return images, ind.y[tested]
+
+
+def make_setting(
+    network: Network,
+    images: Images,
+    train: ArrayDataset | None,
+    *,
+    seed: int,
+    batch_size: int,
+) -> Setting:
+    """Without OoD images to fit on, and with nothing to train further networks by."""
+    model = network.model
+    initial = jax.jit(model.init)(jax.random.key(seed), as_float(images.ind[:1]))
+    if "batch_stats" in initial:
+        some = as_float(images.validation[:STATISTICS])
+        initial = with_batch_statistics(model, initial, some)
+    clean = PROTOCOLS["clean"]
+    return Setting(
+        feature_fn=fssd_jax.make_feature_fn(model, network.layers),
+        logit_fn=fssd_jax.make_logit_fn(model),
+        variables=network.variables,
+        initial=initial,
+        num_classes=model.num_classes,
+        protocol=clean._replace(batch_size=batch_size, samples=len(images.noise)),
+        noise=jnp.asarray(images.noise),
+        val_ind=images.validation,
+        val_ood=None,
+        test_ind=images.ind,
+        test_ood=images.ood,
+        train=train,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+class Found(NamedTuple):
+    answers: Answers
+    result: Result
+    fitted: fssd_jax.Fitted  # FSSD by protocol `clean`, and its threshold
+
+
+def measure(network: Network, s: Setting, calibration, folder: Path) -> Found:
+    """All methods that need no OoD image, controls, and a detector with its threshold.
+
+    Args:
+      network: for what the saved detector is checked by.
+      s: see `make_setting`.
+      calibration: in-distribution images that serve nothing else.
+      folder: see `answer`.
+    """
+    names = [name for name in METHODS if name not in REPEATED]
+    answers, result = report.measure(s, names, folder, again=False, clock=Stopwatch())
+    of = s.feature_fn, s.variables
+    state = fssd.fit(*of, s.noise, s.val_ind, batch_size=s.batch_size)
+    scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
+    settings = {
+        "layers": network.layers,
+        "mean": network.model.mean,
+        "std": network.model.std,
+        "threshold": fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value,
+    }
+    return Found(answers, result, fssd_jax.Fitted("fssd", settings, state))
