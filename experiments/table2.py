@@ -99,8 +99,6 @@ def run(config: Config) -> list[Result]:
     digest = provenance.config_digest([str(p.path.name) for p in places.values()])
     stem = folder / f"{config.benchmark}-{config.protocol}-{digest}"
     results.write_tables(stem, all_sheets)
-    for there in places.values():
-        print(f"results: {there.path / 'report.html'}")
     print(f"all of them: {stem}.md, .csv and .tex")
     return [result for of_pair in found.values() for result in of_pair]
 

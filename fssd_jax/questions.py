@@ -5,7 +5,7 @@ scores read it; so does a further network that several of them hold in their sta
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -60,7 +60,7 @@ def look(
     found: dict[str, list[np.ndarray]] = {name: [] for name in questions}
     for answers, mask in scored_batches(
         # The plan stands for the network, and the variables are among the arrays.
-        *(_answer, cast(Any, plan), None, arrays, x),
+        *(_answer, plan, None, arrays, x),
         batch_size=batch_size,
         unit_range=unit_range,
         progress=progress,

@@ -25,11 +25,11 @@ import numpy as np
 from fssd_jax.checks import InputError
 from fssd_jax.data import glyphs, idx
 from fssd_jax.data.sources import (
-    DEBIAN,
-    SPLITS,
+    TFDS,
     ArrayDataset,
     fetched_dir,
     from_tfds,
+    known_splits,
     load,
 )
 
@@ -83,7 +83,7 @@ def fetch(name: str) -> list[ArrayDataset]:
     for get in ways:
         problem = get(name)
         if problem is None:
-            return [verify(load(name, split)) for split in SPLITS[name]]
+            return [verify(load(name, split)) for split in known_splits()[name]]
         tried.append(f"  {problem}")
     raise InputError(
         f"{name} could not be had here. Tried:\n"
@@ -123,7 +123,8 @@ def unordered_digest(data: ArrayDataset) -> str:
 
 
 def _already_there(name: str) -> str | None:
-    for folder in (DEBIAN.get(name, ("",))[0], fetched_dir() / name):
+    debian = TFDS[name].debian
+    for folder in (debian[0] if debian else "", fetched_dir() / name):
         if folder and all(idx.find(Path(folder), s) for s in ("train", "test")):
             return None
     return f"already there: neither in {fetched_dir() / name} nor as a Debian package"
@@ -135,9 +136,10 @@ def _by_tfds(name: str) -> str | None:
 
 
 def _by_apt(name: str) -> str | None:
-    if name not in DEBIAN or shutil.which("apt-get") is None:
+    debian = TFDS[name].debian
+    if debian is None or shutil.which("apt-get") is None:
         return "apt-get: no package of it, or no apt-get on this machine"
-    package = DEBIAN[name][1]
+    package = debian[1]
     # `update` may fail for one of many lists and the package still be had.
     _run("apt-get", "update")
     failed = _run("apt-get", "install", "-y", "--no-install-recommends", package)

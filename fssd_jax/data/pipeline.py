@@ -122,7 +122,7 @@ def map_batches(
 
 def scored_batches(
     score: Callable,
-    apply_fn: Callable,
+    apply_fn: Any,
     variables: Any,
     state: Any,
     x,
@@ -135,7 +135,8 @@ def scored_batches(
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield (what `score` returns, mask [size] of the real rows), batch by batch.
 
-    Args: as in `map_batches`; `score` may return any pytree.
+    Args: as in `map_batches`, but that `score` may return any pytree, and `apply_fn`
+      may be anything hashable that it takes first.
     """
     checks.images(x, unit_range=unit_range)
     checks.at_least_one("batch_size", batch_size)

@@ -56,10 +56,11 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
       InputError: an unknown name or split (the error lists the right ones), nothing
         found (it lists what was tried and what mends it), a damaged file.
     """
-    if name not in SPLITS:
-        raise InputError(f"unknown data set {name!r}; choose from {sorted(SPLITS)}")
-    if split not in SPLITS[name]:
-        raise InputError(f"{name} has no split {split!r}; choose from {SPLITS[name]}")
+    splits = known_splits()
+    if name not in splits:
+        raise InputError(f"unknown data set {name!r}; choose from {sorted(splits)}")
+    if split not in splits[name]:
+        raise InputError(f"{name} has no split {split!r}; choose from {splits[name]}")
     if name in EMBEDDED:
         if data_dir is not None:
             raise InputError(
@@ -90,23 +91,37 @@ def fetched_dir() -> Path:
 
 # ---- sets that are looked for -------------------------------------------------------
 
-# Where the Debian package of a set puts its IDX files, and its name.
-DEBIAN = {
-    "fashion_mnist": ("/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"),
-}
-# Hosts that TFDS would download from; asked for first, because without a network TFDS
-# takes minutes to give up.
-_TFDS_HOSTS = {
-    "fashion_mnist": "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-    "mnist": "storage.googleapis.com",
-    "kmnist": "codh.rois.ac.jp",
+
+class Published(NamedTuple):
+    """A set of TensorFlow Datasets with features `image` and `label`."""
+
+    # That TFDS downloads from; asked first, because without a network TFDS takes
+    # minutes to give up.
+    host: str
+    splits: tuple[str, ...] = ("train", "test")
+    # Where a Debian package puts its IDX files, and the package's name.
+    debian: tuple[str, str] | None = None
+    # Whether files in `data_dir` itself, not in its subfolder of the set's name, may be
+    # the set: those without its name are of the set to which others are the outliers.
+    unnamed: bool = False
+
+
+# By the name that TFDS has for it. A new set is a row here.
+TFDS = {
+    "fashion_mnist": Published(
+        "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        debian=("/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"),
+        unnamed=True,
+    ),
+    "mnist": Published("storage.googleapis.com", unnamed=True),
+    "kmnist": Published("codh.rois.ac.jp"),
 }
 
 
 def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
     if data_dir is not None:
         folders = [Path(data_dir) / name]
-        if name != "kmnist":  # files without its name are those it is an outlier to
+        if TFDS[name].unnamed:
             folders.append(Path(data_dir))
         found = [_from_idx(folder, split) for folder in folders]
         for arrays in found:
@@ -140,9 +155,10 @@ def _from_idx(folder: str | Path, split: str) -> Arrays | str:
 
 
 def _from_debian(name: str, split: str) -> Arrays | str:
-    if name not in DEBIAN:
+    debian = TFDS[name].debian
+    if debian is None:
         return f"there is none for {name}"
-    folder, package = DEBIAN[name]
+    folder, package = debian
     found = _from_idx(folder, split)
     return f"{found} (apt-get install {package})" if isinstance(found, str) else found
 
@@ -161,9 +177,10 @@ def from_tfds(name: str, split: str, download: bool = True) -> Arrays | str:
         if not builder.is_prepared():
             if not download:
                 return f"not prepared in {builder.data_dir}"
-            if not _reachable(_TFDS_HOSTS[name]):
+            host = TFDS[name].host
+            if not _reachable(host):
                 return (
-                    f"not prepared in {builder.data_dir}, and {_TFDS_HOSTS[name]} "
+                    f"not prepared in {builder.data_dir}, and {host} "
                     "cannot be reached; set TFDS_DATA_DIR, or get online"
                 )
             builder.download_and_prepare()
@@ -243,11 +260,13 @@ EMBEDDED: dict[str, Callable[[str], Arrays]] = {
     "digits": _digits,
     "photo_patches": _photo_patches,
 }
-SPLITS = {
+OWN_SPLITS = {
     "digits": ("train", "test"),
     "photo_patches": ("test",),
-    "fashion_mnist": ("train", "test"),
-    "mnist": ("train", "test"),
-    "kmnist": ("train", "test"),
     "cns_glyphs": ("train",),
 }
+
+
+def known_splits() -> dict[str, tuple[str, ...]]:
+    """The splits of every set that `load` knows."""
+    return OWN_SPLITS | {name: of.splits for name, of in TFDS.items()}

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from analysis.kernel_regression import FrozenForm, make_gradient_fn
-from analysis.ntk_networks import ConvNet, Perceptron
 from analysis.ntk import drift, sketched_kernel, trace_directions
+from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import make_feature_fn
 from fssd_jax.losses import squared
 from fssd_jax.train import train

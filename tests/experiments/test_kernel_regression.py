@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from experiments.kernel_forms import compare, relative_error
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from experiments import kernel_forms, kernel_regression
-from experiments.kernel_forms import compare, relative_error
 from fssd_jax.data import load
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.pipeline import as_float

@@ -35,7 +35,8 @@ def write(folder, split="train", x=X, y=Y, end="", dash="-"):
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
     """A machine without any of the sets."""
-    monkeypatch.setattr(sources, "DEBIAN", {"fashion_mnist": (tmp_path / "d", "pkg")})
+    elsewhere = sources.TFDS["fashion_mnist"]._replace(debian=(tmp_path / "d", "pkg"))
+    monkeypatch.setitem(sources.TFDS, "fashion_mnist", elsewhere)
     monkeypatch.setattr(sources, "_reachable", lambda host: False)
     monkeypatch.setenv("FSSD_JAX_DATA", str(tmp_path / "fetched"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
@@ -140,10 +141,28 @@ def test_files_without_the_name_are_not_taken_for_kmnist(tmp_path):
     np.testing.assert_array_equal(load("kmnist", "train", tmp_path).x[..., 0], 255 - X)
 
 
-@pytest.mark.parametrize("name", sources._TFDS_HOSTS)
+@pytest.mark.parametrize("name", sources.TFDS)
 def test_the_hosts_asked_for_are_those_that_tfds_downloads_from(name):
     urls = tfds.builder_cls(name).url_infos
-    assert {urlparse(url).hostname for url in urls} == {sources._TFDS_HOSTS[name]}
+    assert {urlparse(url).hostname for url in urls} == {sources.TFDS[name].host}
+
+
+def test_a_further_set_of_tfds_is_one_row(nowhere, monkeypatch):
+    with pytest.raises(InputError, match="unknown data set 'cifar10'"):
+        load("cifar10", "test")
+    row = sources.Published("www.cs.toronto.edu")
+    monkeypatch.setitem(sources.TFDS, "cifar10", row)
+    with pytest.raises(InputError, match=r"www\.cs\.toronto\.edu cannot be reached"):
+        load("cifar10", "test")
+    # Files without its name are those of another set.
+    write(nowhere, "test")
+    with pytest.raises(InputError, match="no IDX files"):
+        load("cifar10", "test", nowhere)
+    monkeypatch.setattr(sources, "_reachable", lambda host: True)
+    with tfds.testing.mock_data(num_examples=9):
+        data = load("cifar10", "test")
+    assert data.source.startswith("tensorflow_datasets cifar10/")
+    assert (data.x.shape, data.x.dtype) == ((9, 32, 32, 3), np.uint8)
 
 
 def test_outliers_are_the_first_that_can_be_had(nowhere, monkeypatch):
@@ -260,7 +279,6 @@ def test_the_unordered_digest_sees_images_and_labels_but_not_order(tmp_path):
 
 
 def test_fetch_says_what_it_tried(nowhere, monkeypatch, capsys):
-    monkeypatch.setattr(fetch, "DEBIAN", sources.DEBIAN)
     monkeypatch.setattr(fetch, "_run", lambda *command, cwd=None: "E: no network")
     monkeypatch.setattr(fetch.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert fetch.main() == 1

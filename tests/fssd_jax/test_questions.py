@@ -1,0 +1,125 @@
+"""One look: the same scores as each method alone, by one forward pass."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fssd_jax
+from fssd_jax import InputError, Question, look, map_batches
+from fssd_jax.data import pipeline
+from fssd_jax.data.pipeline import as_float
+from fssd_jax.detectors import displacement, energy, fssd, knn, max_logit, msp
+from fssd_jax.models import LeNet
+
+
+@pytest.fixture(scope="module")
+def everything(lenet):
+    """(questions, variables, images): what a LeNet can be asked."""
+    feature_fn, variables, singularity, images = lenet
+    model = LeNet(mean=(0.3,), std=(0.4,))
+    logit_fn = fssd_jax.make_logit_fn(model)
+    initial = model.init(jax.random.key(7), as_float(images[:1]))
+    state = fssd.fit(feature_fn, variables, as_float(images[:10]), images)
+    moved = displacement.fit(feature_fn, variables, initial, images)
+    start = initial, jnp.asarray(False)
+    questions = {
+        "distances": Question(fssd_jax.fssd.fssd, feature_fn, singularity),
+        "fssd": Question(fssd.score, feature_fn, state),
+        "msp": Question(msp.score, logit_fn, msp.fit()),
+        "max logit": Question(max_logit.score, logit_fn, max_logit.fit()),
+        "energy": Question(energy.score, logit_fn, energy.fit()),
+        "knn": Question(
+            knn.score, feature_fn, knn.fit(feature_fn, variables, images, "fc1", k=3)
+        ),
+        "displacement": Question(displacement.score, feature_fn, moved),
+        "moved": Question(displacement.displacements, feature_fn, start),
+    }
+    return questions, variables, images
+
+
+def test_the_answers_are_each_methods_own(everything):
+    questions, variables, images = everything
+    found = look(questions, variables, images, batch_size=8)  # 23: the last is padded
+    assert list(found) == list(questions)
+    for name, q in questions.items():
+        alone = map_batches(q.score, q.apply_fn, variables, q.state, images)
+        assert found[name].shape == alone.shape
+        np.testing.assert_allclose(found[name], alone, rtol=2e-5, atol=2e-5)
+
+
+def compiled(questions, variables, images):
+    """The text of the one program that a look compiles."""
+    texts, run = [], pipeline._score_batch
+
+    def watched(*args):
+        texts.append(run.lower(*args).compile().as_text())
+        return run(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_score_batch", watched)
+        look(questions, variables, images, batch_size=len(images))
+    (text,) = texts
+    return text
+
+
+def convolutions(text):
+    """Shapes of the results of all convolutions of a compiled program."""
+    found = re.findall(r"= f32\[([\d,]+)\]\S* convolution\(", text)
+    return sorted(tuple(map(int, shape.split(","))) for shape in found)
+
+
+def test_the_compiled_look_runs_each_network_once(everything):
+    """Eight scores, two networks: the trained one, and the one before training."""
+    questions, variables, images = everything
+    text = compiled(questions, variables, images)
+    once = [(23, 24, 24, 64), (23, 26, 26, 32)]
+    assert convolutions(text) == sorted(2 * once)
+    of_two = ("displacement", "moved")
+    of_one = {name: q for name, q in questions.items() if name not in of_two}
+    assert convolutions(compiled(of_one, variables, images)) == once
+
+
+def test_a_network_in_two_states_is_passed_once(everything):
+    """As copies, XLA cannot know that they are one."""
+    questions, variables, images = everything
+    feature_fn = questions["fssd"].apply_fn
+    start = questions["moved"].state
+    copied = jax.tree.map(jnp.array, start)
+    twice = {"first": start, "second": copied}
+    asked = {
+        name: Question(displacement.displacements, feature_fn, state)
+        for name, state in twice.items()
+    }
+    assert len(convolutions(compiled(asked, variables, images))) == 6
+    asked["second"] = asked["first"]
+    assert len(convolutions(compiled(asked, variables, images))) == 4
+
+
+def test_only_the_first_answers_are_kept(everything):
+    questions, variables, images = everything
+    whole = questions["distances"]
+    asked = {"all": whole, "some": whole._replace(first=11)}
+    found = look(asked, variables, images, batch_size=4)
+    assert len(found["all"]) == 23
+    np.testing.assert_array_equal(found["some"], found["all"][:11])
+    assert (
+        len(look({"more": whole._replace(first=99)}, variables, images)["more"]) == 23
+    )
+
+
+def test_a_second_look_compiles_nothing(everything):
+    questions, variables, images = everything
+    look(questions, variables, images, batch_size=8)
+    size = pipeline._score_batch._cache_size()
+    other = jax.tree.map(lambda a: a + 0.01, variables)
+    look(questions, other, images, batch_size=8)
+    assert pipeline._score_batch._cache_size() == size
+
+
+def test_unusable_images_are_refused(everything):
+    questions, variables, images = everything
+    with pytest.raises(InputError, match="unit_range"):
+        look(questions, variables, as_float(images) * 2)
