@@ -52,19 +52,23 @@ def forms(sizes: Mapping[str, np.ndarray], layers: Sequence[str], title: str) ->
 
 
 def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """Errors and kernel drift, a panel each; a line of slope −1/2 is drawn in."""
+    """Errors and kernel drift, a panel each; a line of slope −1/2 is drawn in.
+
+    Args:
+      facts: width → layer → what metrics.json tells of it.
+    """
     panels = {
-        "error of the path form": "relative_error_path",
-        "error of the frozen form": "relative_error_frozen",
-        "kernel drift ‖Θ_T − Θ_0‖/‖Θ_0‖": "kernel_drift",
+        "error of the path form": lambda of: of["forms"]["path"]["relative_error"],
+        "error of the frozen form": lambda of: of["forms"]["frozen"]["relative_error"],
+        "kernel drift ‖Θ_T − Θ_0‖/‖Θ_0‖": lambda of: of["kernel_drift"],
     }
     widths = sorted(facts)
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
-    for ax, (title, fact) in zip(axes, panels.items(), strict=True):
+    for ax, (title, number) in zip(axes, panels.items(), strict=True):
         for layer in facts[widths[0]]:
-            values = [facts[w][layer][fact] for w in widths]
+            values = [number(facts[w][layer]) for w in widths]
             ax.plot(widths, values, "o-", markersize=4, label=layer)
-        top = max(facts[widths[0]][layer][fact] for layer in facts[widths[0]])
+        top = max(number(of) for of in facts[widths[0]].values())
         guide = top * np.sqrt(widths[0] / np.array(widths))
         ax.plot(widths, guide, ":", color="black", label="∝ 1/√width")
         ax.set(title=title, xlabel="width", xscale="log", yscale="log")
@@ -75,14 +79,18 @@ def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figur
 
 
 def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """AUROC of FSSD, of its forms and terms, and the terms' shares, by width."""
+    """AUROC of FSSD, of its forms and terms, and the terms' shares, by width.
+
+    Args:
+      facts: as in `against_width`.
+    """
     shown = {
-        "FSSD": ("auroc_fssd", "-", "black"),
-        "displacement ‖Δ‖": ("auroc_displacement", "-", "#0072B2"),
-        "frozen form": ("auroc_frozen", "-", "#D55E00"),
-        "infinite width": ("auroc_infinite", "-", "#009E73"),
-        "offset ‖o‖ alone": ("auroc_offset", "--", "#CC79A7"),
-        "FSSD, untrained": ("auroc_untrained", "--", "#999999"),
+        "FSSD": ("fssd", "-", "black"),
+        "displacement ‖Δ‖": ("displacement", "-", "#0072B2"),
+        "frozen form": ("frozen", "-", "#D55E00"),
+        "infinite width": ("infinite", "-", "#009E73"),
+        "offset ‖o‖ alone": ("offset", "--", "#CC79A7"),
+        "FSSD, untrained": ("untrained", "--", "#999999"),
     }
     terms = {"moved": "#0072B2", "cross": "#E69F00", "offset": "#CC79A7"}
     widths = sorted(facts)
@@ -95,16 +103,18 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
         squeeze=False,
     )
     for layer, (top, bottom) in zip(layers, axes.T, strict=True):
-        for name, (fact, style, color) in shown.items():
-            values = [facts[w][layer].get(fact, np.nan) for w in widths]
-            if not np.isnan(values).all():
+        for name, (form, style, color) in shown.items():
+            found = [facts[w][layer]["forms"] for w in widths]
+            # The infinitely wide network is known by its logits alone.
+            if form in found[0]:
+                values = [of[form]["auroc"] for of in found]
                 top.plot(
                     widths, values, style, color=color, label=name, marker="o", ms=3
                 )
         top.axhline(0.5, color="black", linewidth=0.5)
         top.set(title=layer, ylim=(0, 1), xscale="log")
         for name, color in terms.items():
-            values = [facts[w][layer][f"{name}_share"] for w in widths]
+            values = [facts[w][layer]["shares"][name]["all"] for w in widths]
             bottom.plot(widths, values, color=color, label=name, marker="o", ms=3)
         bottom.axhline(0, color="black", linewidth=0.5)
         bottom.set(xlabel="width", xscale="log")
