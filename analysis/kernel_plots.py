@@ -143,26 +143,38 @@ def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def against_distance(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The normalised kernel against ‖x − x_m‖, before and after, with its RBF."""
+def against_distance(
+    layers: Mapping[str, Mapping[str, Any]],
+    distances: np.ndarray,
+    cosines: Mapping[str, Mapping[str, np.ndarray]],
+) -> Figure:
+    """The normalised kernel against ‖x − x_m‖, before and after, with its RBF.
+
+    Args:
+      layers: layer → "before" and "after" → "rbf", the fit.
+      distances: [n, m] of test images, of which the first half is in-distribution, and
+        training images.
+      cosines: layer → "before" and "after" → [n, m], the normalised kernel.
+    """
+    d = distances[::5, ::10]  # a part of the pairs is enough for a picture
+    half = len(d) // 2
+    halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
     figure, axes = plt.subplots(
         2, len(layers), figsize=(2.9 * len(layers), 5.2), layout="constrained",
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
     for column, (layer, of) in zip(axes.T, layers.items(), strict=True):
         for ax, when in zip(column, ("before", "after"), strict=True):
-            distances, cosine = map(np.asarray, of[when]["shown"])
-            half = len(distances) // 2
-            halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
+            cosine = cosines[layer][when][::5, ::10]
             for name, part in halves.items():
                 ax.scatter(
-                    *(distances[part], cosine[part]),
+                    *(d[part], cosine[part]),
                     s=6, alpha=0.5, lw=0, color=COLORS[name], label=name,
                 )  # fmt: skip
             fit = of[when]["rbf"]
-            d = np.linspace(distances.min(), distances.max(), 100)
-            curve = np.exp(-(d**2) / (2 * fit["length"] ** 2))
-            ax.plot(d, fit["amplitude"] * curve + fit["offset"], color="black")
+            along = np.linspace(d.min(), d.max(), 100)
+            curve = np.exp(-(along**2) / (2 * fit["length"] ** 2))
+            ax.plot(along, fit["amplitude"] * curve + fit["offset"], color="black")
             ax.set_title(f"{layer}, {when}: R² = {fit['r2']:.2f}", fontsize="medium")
         column[-1].set_xlabel("‖x − x_m‖, pixels")
     for ax in axes[:, 0]:
@@ -171,14 +183,17 @@ def against_distance(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def moved_by(examples: Mapping[str, Any]) -> Figure:
+def moved_by(
+    tested: np.ndarray, top: np.ndarray, classes: np.ndarray, shares: np.ndarray
+) -> Figure:
     """Test images, and beside each the training images that moved it most.
 
     Args:
-      examples: "tested" [n, ...] of which the first half is in-distribution, "top"
-        [n, k, ...], "classes" [n, k], and "shares" [n, k] of what pushed it.
+      tested: [n, ...], of which the first half is in-distribution.
+      top: [n, k, ...] training images.
+      classes: [n, k], theirs.
+      shares: [n, k] of what pushed the test image.
     """
-    tested, top = examples["tested"], examples["top"]
     figure, axes = plt.subplots(
         len(tested), top.shape[1] + 1, layout="constrained",
         figsize=(1.15 * (top.shape[1] + 1), 1.35 * len(tested)),
@@ -189,8 +204,8 @@ def moved_by(examples: Mapping[str, Any]) -> Figure:
         row[0].set_title(kind, fontsize="x-small", color=COLORS[kind])
         for j, ax in enumerate(row[1:]):
             ax.imshow(top[i, j].squeeze(), cmap="gray", vmin=0, vmax=1)
-            label, share = examples["classes"][i, j], examples["shares"][i, j]
-            ax.set_title(f"class {label}: {share:.1%}", fontsize="x-small")
+            told = f"class {classes[i, j]}: {shares[i, j]:.1%}"
+            ax.set_title(told, fontsize="x-small")
     for ax in axes.ravel():
         ax.axis("off")
     return figure

@@ -109,13 +109,15 @@ def tree_digest(tree: Any) -> str:
 
 def sources(*sets: ArrayDataset) -> dict[str, dict[str, str]]:
     """Where each set came from, and its digest."""
-    return {
-        f"{d.name}/{d.split}": {
-            "path" if Path(d.source).is_absolute() else "version": d.source,
-            "sha256": d.sha256,
-        }
-        for d in sets
-    }
+    found: dict[str, dict[str, str]] = {}
+    for d in sets:
+        where = "path" if Path(d.source).is_absolute() else "version"
+        origin = {where: d.source, "sha256": d.sha256}
+        name = f"{d.name}/{d.split}"
+        if found.setdefault(name, origin) != origin:
+            # Folders of one name, such as cifar10/test and svhn/test.
+            found[f"{name}, {d.sha256[:8]}"] = origin
+    return found
 
 
 def versions() -> dict[str, str]:
