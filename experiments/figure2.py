@@ -117,7 +117,7 @@ def to_sheets(facts: dict[str, Any], shown: Sequence[int]) -> list[Sheet]:
     images = f"{facts['probes']} images of each set"
     return [
         Sheet(
-            f"{whole}: are the sets told apart by who moves, and how fast (Eq. 3)",
+            f"{whole}: who moves (Eq. 3), as a detector",
             ["layer", "quantity", *steps],
             aurocs,
             [f"AUROC in %, in-distribution first; {images}."],

@@ -29,7 +29,10 @@ from experiments.harness.sheets import Sheet, mean_cell
 from experiments.kernel_study import untrained
 from experiments.kernel_study.untrained import (
     DRAWN,
+    IND,
+    NOISE,
     NORMALISED,
+    OOD,
     PIXELS,
     UNTRAINED_NETWORKS,
     WITH_STATISTICS,
@@ -40,6 +43,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 
 COLOUR = ("cifar_resnet18", "cifar_resnet34")
+SHORT = {IND: "in", OOD: "OoD", NOISE: "noise"}  # in headings
 # Of the picture.
 NAMES = {DRAWN: "figure3", WITH_STATISTICS: "figure3-statistics"}
 
@@ -177,7 +181,7 @@ def to_sheet(heading: str, layers: Mapping[str, Any], note: str) -> Sheet:
         ]
         cells.append(mean_cell([of["auroc"] for of in of_seeds], ".2f"))
         rows.append([layer, *cells])
-    headings = ["layer", *(f"{what}, {s}" for what, s in columns), "AUROC"]
+    headings = ["layer", *(f"{what}, {SHORT[s]}" for what, s in columns), "AUROC"]
     return Sheet(heading, headings, rows, [note])
 
 

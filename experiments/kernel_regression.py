@@ -227,11 +227,21 @@ COLUMNS = {
     "error, infinite": ("forms", "infinite", "relative_error"),
     "r infinite, ‖Δ‖": ("forms", "infinite", "with_displacement", "pearson", "all"),
 }
-SCREEN = (
-    *("width", "layer", "error, path", "error, frozen", "kernel drift"),
-    *("AUROC FSSD", "AUROC ‖Δ‖", "AUROC frozen"),
-)
-INFINITE = "AUROC infinite"  # on the screen, too, where it is known
+INFINITE = "AUROC infinite"
+
+
+def screen(several: bool, infinite: bool) -> tuple[str, ...]:
+    """Headings of the columns that the screen has room for.
+
+    Args:
+      several: seeds, of which mean and deviation are shown.
+      infinite: whether the infinitely wide network is known.
+    """
+    shown = {"error, path", "error, frozen", "AUROC FSSD", "AUROC frozen"}
+    shown |= {INFINITE} if infinite else {"kernel drift"}
+    if not several:
+        shown |= {"kernel drift", "AUROC ‖Δ‖"}
+    return ("width", "layer", *(name for name in COLUMNS if name in shown))
 
 
 def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
@@ -263,9 +273,7 @@ def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
             "AUROC of the nearest training image in pixels, no network: "
             f"{sheets.mean_cell(near, '.3g')}.",
         ],
-        (*SCREEN, INFINITE)
-        if any(row[headings.index(INFINITE)] for row in rows)
-        else SCREEN,
+        screen(len(of_seeds) > 1, any(row[headings.index(INFINITE)] for row in rows)),
     )
 
 

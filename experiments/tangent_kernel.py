@@ -100,7 +100,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 # What the columns are called before "before" and "after".
-ALIGNMENT, FIT, COSINE = "alignment", "R² of a·RBF + b", "AUROC, cosine"
+ALIGNMENT, FIT, COSINE = "alignment", "R² of a·RBF+b", "AUROC, cosine"
 PAIRS = (ALIGNMENT, "R² of RBF", FIT, "Spearman", COSINE, "AUROC, kernel")
 SHOWN = (ALIGNMENT, FIT, COSINE)  # on the screen
 
