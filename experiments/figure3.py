@@ -162,10 +162,9 @@ def to_sheets(facts: Mapping[str, Any]) -> list[Sheet]:
     whole = f"{facts['benchmark']}, before training: how concentrated features are"
     sheets = [to_sheet(whole, facts["layers"], note)]
     if "layers_with_statistics" in facts:
-        also = "BatchNorm with the statistics of in-distribution images"
-        sheets.append(
-            to_sheet(f"{whole}; {also}", facts["layers_with_statistics"], f"{also}.")
-        )
+        told = facts["layers_with_statistics"]
+        also = "BatchNorm with the statistics of in-distribution images."
+        sheets.append(to_sheet(f"{whole}, with statistics", told, also))
     return sheets
 
 

@@ -30,7 +30,7 @@ TITLES = {
     "labels": "‖AY‖², the labels' part",
     "relative": "E‖Δ‖²/E‖f_0‖²",
 }
-TIMES_SHOWN = 6  # columns on the screen, at most
+TIMES_SHOWN = 5  # columns on the screen, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,8 @@ def run(config: Config) -> dict[str, Any]:
         raise InputError(
             "--train and --points: 2 or more; --seeds and --times: one or more"
         )
+    if not all(time >= 0 for time in config.times):
+        raise InputError("--times: 0 or more each")
     cli.need_neural_tangents()
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     place = results.place(

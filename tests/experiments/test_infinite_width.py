@@ -63,4 +63,4 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert infinite_width.main([*args, "--points", "1"]) == 1
     assert "--points" in capsys.readouterr().err
     assert infinite_width.main([*args, "--times", "-1"]) == 1
-    assert "times" in capsys.readouterr().err
+    assert "--times" in capsys.readouterr().err
