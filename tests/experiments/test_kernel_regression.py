@@ -8,7 +8,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from experiments import kernel_regression
-from experiments.kernel_study import forms
+from experiments.kernel_study import forms, kept
 from experiments.kernel_study.forms import compare, relative_error
 from experiments.kernel_study.setting import draw
 from fssd_jax.data import load
@@ -131,7 +131,17 @@ def test_infinite_width_is_told_of_the_logits(tmp_path, network, capsys):
     assert_it_fits(capsys.readouterr().out, shown)
 
 
-def test_several_seeds_are_one_table(tmp_path, capsys):
+def test_several_seeds_are_one_table(tmp_path, capsys, monkeypatch):
+    measured, calls = [], []
+
+    def measure_once(setup, data, seed, width):
+        """What is told of one network stands for all: it takes seconds each."""
+        calls.append((seed, setup.rate, data.x.sum()))
+        if not measured:
+            measured.append(forms.measure(setup, data, seed, width))
+        return measured[0]
+
+    monkeypatch.setattr(kept, "measure", measure_once)
     args = ["--widths", "4", "--nodes", "0", "--seeds", "0", "1", "--steps", "2"]
     assert main(tmp_path, *args) == 0
     files = list((tmp_path / "kernel_regression").iterdir())
@@ -152,6 +162,9 @@ def test_several_seeds_are_one_table(tmp_path, capsys):
     args = ["--widths", "4", "--nodes", "0", "--steps", "2", "--rate", "0.5"]
     assert main(tmp_path, *args) == 0
     assert len(set((tmp_path / "scores").iterdir()) - parts) == 1
+    assert [call[:2] for call in calls] == [(0, 0.1), (1, 0.1), (0, 0.5)]
+    images = [call[2] for call in calls]
+    assert images[0] == images[2] != images[1]
 
 
 def test_both_sets_are_of_one_size():

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+import fssd_jax
 from experiments.harness.keys import Use
 from experiments.harness.provenance import import_closure
 from experiments.kernel_study.setting import draw
@@ -34,7 +35,7 @@ def test_draws_are_those_of_their_keys():
     order = jax.random.permutation(jax.random.fold_in(key, 202), count)
     expected = benchmark.train.y[np.sort(np.asarray(order)[:10])]
     np.testing.assert_array_equal(data.y, expected)
-    noise = jax.random.uniform(jax.random.fold_in(key, 200), data.noise.shape)
+    noise = fssd_jax.uniform_noise(jax.random.fold_in(key, 200), 4, data.x.shape[1:])
     np.testing.assert_array_equal(data.noise, noise)
     assert len(data.points) == 14
     kernel = [use for use in Use if use.name.startswith("KERNEL")]
