@@ -9,7 +9,11 @@ from sklearn.metrics import roc_auc_score
 
 pytest.importorskip("analysis.neural_tangents_compat")
 
+from analysis.infinite_width import centred_one_hot, kernels
+from analysis.ntk_networks import Perceptron
 from experiments import infinite_width
+from experiments.kernel_study.setting import draw
+from fssd_jax.data.benchmarks import load_benchmark
 from tests.experiments.screen import assert_it_fits
 
 
@@ -36,6 +40,16 @@ def test_it_runs(tmp_path, capsys):
                 scores[f"{twin}/movement/inf"],
                 rtol=1e-6,
             )
+        # At the end, the labels' part is kernel regression without a ridge.
+        benchmark = load_benchmark("digits")
+        data = draw(benchmark, 1, train=30, points=20, noise=1)
+        network = Perceptron(1, 5, benchmark.mean, benchmark.std)
+        targets = centred_one_hot(data.y, 5)
+        weights = np.linalg.solve(kernels(network, data.x).ntk, targets)
+        moved = kernels(network, data.points, data.x).ntk @ weights
+        np.testing.assert_allclose(
+            scores["perceptron/labels/inf"][1], np.square(moved).sum(axis=1), rtol=1e-5
+        )
     assert np.ptp(found["nearest"]) > 0  # other images, other numbers
     table = (path / "metrics.md").read_text()
     assert "ηt = inf" in table

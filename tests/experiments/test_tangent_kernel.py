@@ -9,6 +9,8 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from analysis import ntk
 from experiments import tangent_kernel
+from experiments.kernel_study import tangent
+from fssd_jax.data.benchmarks import load_benchmark
 from tests.experiments.screen import assert_it_fits
 
 
@@ -87,6 +89,29 @@ def test_similarity_is_of_the_kernels_stored(left):
             assert fit.spearman == pytest.approx(r)
             # More to choose from can only fit better.
             assert fit.r2 >= told["plain_rbf"]["r2"] - 1e-6
+
+
+def test_before_is_the_network_as_it_is_drawn(left):
+    """The kernel of the logits has few enough rows to be exact."""
+    _, _, arrays = left
+    one = tangent.begin(
+        load_benchmark("digits"),
+        0,
+        network="perceptron",
+        width=16,
+        train=150,
+        points=20,
+        steps=3,
+        rate=0.1,
+    )
+    exact = ntk.tangent_kernel(
+        *(one.feature_fn, one.initial, "logits", one.data.points, one.data.x[:20]),
+        axes="trace",
+        direct=True,
+    )
+    before, after = (arrays[f"logits/{when}/kernel"] for when in ("before", "after"))
+    np.testing.assert_allclose(before, exact, rtol=1e-4, atol=1e-4 * exact.max())
+    assert ntk.drift(exact, after) > 0.01
 
 
 def test_the_movement_adds_up(left):
