@@ -209,3 +209,29 @@ def moved_by(
     for ax in axes.ravel():
         ax.axis("off")
     return figure
+
+
+def infinite_width(
+    lines: Mapping[str, Mapping[str, Sequence[float]]],
+    controls: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Mean AUROC of what moves at infinite width, over time; controls have no time.
+
+    Args:
+      lines: name → time, as text → AUROC of each seed.
+      controls: name → AUROC of each seed.
+    """
+    figure, ax = plt.subplots(figsize=(7.6, 4.0), layout="constrained")
+    for name, of_times in lines.items():
+        means = [np.mean(of_seeds) for of_seeds in of_times.values()]
+        # Places in a row, because the last time may be infinite.
+        ax.plot(list(of_times), means, "o-", markersize=4, label=name)
+    for i, (name, of_seeds) in enumerate(controls.items()):
+        grey = f"{0.1 + 0.6 * i / max(len(controls) - 1, 1):.2f}"
+        ax.axhline(
+            float(np.mean(of_seeds)), color=grey, linestyle="--", lw=1, label=name
+        )
+    ax.axhline(0.5, color="black", linewidth=0.5)
+    ax.set(xlabel="ηt", ylabel="AUROC", ylim=(0, 1))
+    ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -7,7 +7,7 @@ in expectation, squared), its share that is owed to the labels, and the whole re
 to E‖f_0(x)‖²; at several times ηt, all of them shown. Beside them what needs no kernel
 of a network: the nearest training image in pixels, RBF kernel regression, brightness.
 No method sees an OoD image. Leaves OUT/infinite_width/BENCHMARK-DIGEST/ with
-metrics.json, the table, and every image's scores in scores.npz.
+metrics.json, the table, a picture, and every image's scores in scores.npz.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from analysis import kernel_plots
 from experiments.harness import cli, results
 from experiments.harness.sheets import Sheet, mean_cell
 from experiments.kernel_study import infinite
@@ -80,8 +81,32 @@ def run(config: Config) -> dict[str, Any]:
         "auroc": infinite.aurocs(scores),
     }
     sheet = to_sheet(facts, config.times)
-    results.leave(place, facts, [sheet], {}, scores)
+    picture = kernel_plots.infinite_width(*named(facts["auroc"]))
+    results.leave(place, facts, [sheet], {"times": picture}, scores)
     return facts
+
+
+def named(auroc: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What metrics.json tells, by what a reader calls it.
+
+    Returns:
+      Of the twins: name → time → AUROC of each seed; of what has no time: name → that.
+    """
+    over_time = {
+        f"{twin}, {TITLES[measure]}": auroc[twin][measure]
+        for twin in TWINS
+        for measure in MEASURES
+    }
+    timeless = {
+        "nearest training image": auroc["nearest"],
+        "brightness": auroc["brightness"],
+        **{f"{twin}, E‖f_0‖²": auroc[twin]["initial"] for twin in TWINS},
+        **{
+            f"RBF regression, ℓ = {length} medians": of_seeds
+            for length, of_seeds in auroc["rbf_regression"].items()
+        },
+    }
+    return over_time, timeless
 
 
 def to_sheet(facts: dict[str, Any], times: Sequence[float]) -> Sheet:
@@ -90,24 +115,11 @@ def to_sheet(facts: dict[str, Any], times: Sequence[float]) -> Sheet:
     def cell(of_seeds: Sequence[float]) -> str:
         return mean_cell([100 * auroc for auroc in of_seeds], ".1f")
 
-    found = facts["auroc"]
+    over_time, timeless = named(facts["auroc"])
     rows = [
-        [
-            f"{twin}, {TITLES[measure]}",
-            *(cell(found[twin][measure][f"{time:g}"]) for time in times),
-        ]
-        for twin in TWINS
-        for measure in MEASURES
+        [name, *(cell(of_times[f"{time:g}"]) for time in times)]
+        for name, of_times in over_time.items()
     ]
-    timeless = {
-        "nearest training image": found["nearest"],
-        "brightness": found["brightness"],
-        **{f"{twin}, E‖f_0‖²": found[twin]["initial"] for twin in TWINS},
-        **{
-            f"RBF regression, ℓ = {length} medians": of_seeds
-            for length, of_seeds in found["rbf_regression"].items()
-        },
-    }
     empty = [""] * (len(times) - 1)
     rows += [[f"control: {n}", cell(of), *empty] for n, of in timeless.items()]
     headings = ["score", *(f"ηt = {time:g}" for time in times)]

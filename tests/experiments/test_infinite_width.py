@@ -53,6 +53,7 @@ def test_it_runs(tmp_path, capsys):
     assert np.ptp(found["nearest"]) > 0  # other images, other numbers
     table = (path / "metrics.md").read_text()
     assert "ηt = inf" in table
+    assert (path / "times.png").stat().st_size > 1000
     assert "control: nearest training image" in table
     assert_it_fits(capsys.readouterr().out, ["score", "ηt = 1", "strided, E‖Δ‖²"])
 
