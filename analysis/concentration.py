@@ -41,12 +41,31 @@ def concentration(
       x: images [n, ...].
       batch_size: images per compiled call.
     """
+    return of_images(*each(feature_fn, variables, singularity, x, batch_size))
+
+
+def each(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    singularity: Singularity,
+    x,
+    batch_size: int = 64,
+) -> Float[np.ndarray, "2 image layers"]:
+    """‖F(x) − F*‖² / ‖F*‖² and the cosine of F(x) and F* of each image and layer."""
     found = map_batches(
         _measures, feature_fn, variables, singularity, x,
         batch_size=batch_size, batch_axis=1,
     )  # fmt: skip
-    squares, cosine = np.asarray(found, np.float64)
-    return Concentration(np.sqrt(squares.mean(0)), cosine.mean(0))
+    return np.asarray(found)
+
+
+def of_images(
+    squares: Float[np.ndarray, "image layers"],
+    cosines: Float[np.ndarray, "image layers"],
+) -> Concentration:
+    """The set's numbers, of those of each image."""
+    squares, cosines = np.asarray(squares, np.float64), np.asarray(cosines, np.float64)
+    return Concentration(np.sqrt(squares.mean(0)), cosines.mean(0))
 
 
 def with_batch_statistics(

@@ -52,19 +52,23 @@ def forms(sizes: Mapping[str, np.ndarray], layers: Sequence[str], title: str) ->
 
 
 def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """Errors and kernel drift, a panel each; a line of slope −1/2 is drawn in."""
+    """Errors and kernel drift, a panel each; a line of slope −1/2 is drawn in.
+
+    Args:
+      facts: width → layer → what metrics.json tells of it.
+    """
     panels = {
-        "error of the path form": "relative_error_path",
-        "error of the frozen form": "relative_error_frozen",
-        "kernel drift ‖Θ_T − Θ_0‖/‖Θ_0‖": "kernel_drift",
+        "error of the path form": lambda of: of["forms"]["path"]["relative_error"],
+        "error of the frozen form": lambda of: of["forms"]["frozen"]["relative_error"],
+        "kernel drift ‖Θ_T − Θ_0‖/‖Θ_0‖": lambda of: of["kernel_drift"],
     }
     widths = sorted(facts)
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
-    for ax, (title, fact) in zip(axes, panels.items(), strict=True):
+    for ax, (title, number) in zip(axes, panels.items(), strict=True):
         for layer in facts[widths[0]]:
-            values = [facts[w][layer][fact] for w in widths]
+            values = [number(facts[w][layer]) for w in widths]
             ax.plot(widths, values, "o-", markersize=4, label=layer)
-        top = max(facts[widths[0]][layer][fact] for layer in facts[widths[0]])
+        top = max(number(of) for of in facts[widths[0]].values())
         guide = top * np.sqrt(widths[0] / np.array(widths))
         ax.plot(widths, guide, ":", color="black", label="∝ 1/√width")
         ax.set(title=title, xlabel="width", xscale="log", yscale="log")
@@ -75,14 +79,18 @@ def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figur
 
 
 def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """AUROC of FSSD, of its forms and terms, and the terms' shares, by width."""
+    """AUROC of FSSD, of its forms and terms, and the terms' shares, by width.
+
+    Args:
+      facts: as in `against_width`.
+    """
     shown = {
-        "FSSD": ("auroc_fssd", "-", "black"),
-        "displacement ‖Δ‖": ("auroc_displacement", "-", "#0072B2"),
-        "frozen form": ("auroc_frozen", "-", "#D55E00"),
-        "infinite width": ("auroc_infinite", "-", "#009E73"),
-        "offset ‖o‖ alone": ("auroc_offset", "--", "#CC79A7"),
-        "FSSD, untrained": ("auroc_untrained", "--", "#999999"),
+        "FSSD": ("fssd", "-", "black"),
+        "displacement ‖Δ‖": ("displacement", "-", "#0072B2"),
+        "frozen form": ("frozen", "-", "#D55E00"),
+        "infinite width": ("infinite", "-", "#009E73"),
+        "offset ‖o‖ alone": ("offset", "--", "#CC79A7"),
+        "FSSD, untrained": ("untrained", "--", "#999999"),
     }
     terms = {"moved": "#0072B2", "cross": "#E69F00", "offset": "#CC79A7"}
     widths = sorted(facts)
@@ -95,16 +103,18 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
         squeeze=False,
     )
     for layer, (top, bottom) in zip(layers, axes.T, strict=True):
-        for name, (fact, style, color) in shown.items():
-            values = [facts[w][layer].get(fact, np.nan) for w in widths]
-            if not np.isnan(values).all():
+        for name, (form, style, color) in shown.items():
+            found = [facts[w][layer]["forms"] for w in widths]
+            # The infinitely wide network is known by its logits alone.
+            if form in found[0]:
+                values = [of[form]["auroc"] for of in found]
                 top.plot(
                     widths, values, style, color=color, label=name, marker="o", ms=3
                 )
         top.axhline(0.5, color="black", linewidth=0.5)
         top.set(title=layer, ylim=(0, 1), xscale="log")
         for name, color in terms.items():
-            values = [facts[w][layer][f"{name}_share"] for w in widths]
+            values = [facts[w][layer]["shares"][name]["all"] for w in widths]
             bottom.plot(widths, values, color=color, label=name, marker="o", ms=3)
         bottom.axhline(0, color="black", linewidth=0.5)
         bottom.set(xlabel="width", xscale="log")
@@ -133,26 +143,38 @@ def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def against_distance(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The normalised kernel against ‖x − x_m‖, before and after, with its RBF."""
+def against_distance(
+    layers: Mapping[str, Mapping[str, Any]],
+    distances: np.ndarray,
+    cosines: Mapping[str, Mapping[str, np.ndarray]],
+) -> Figure:
+    """The normalised kernel against ‖x − x_m‖, before and after, with its RBF.
+
+    Args:
+      layers: layer → "before" and "after" → "rbf", the fit.
+      distances: [n, m] of test images, of which the first half is in-distribution, and
+        training images.
+      cosines: layer → "before" and "after" → [n, m], the normalised kernel.
+    """
+    d = distances[::5, ::10]  # a part of the pairs is enough for a picture
+    half = len(d) // 2
+    halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
     figure, axes = plt.subplots(
         2, len(layers), figsize=(2.9 * len(layers), 5.2), layout="constrained",
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
     for column, (layer, of) in zip(axes.T, layers.items(), strict=True):
         for ax, when in zip(column, ("before", "after"), strict=True):
-            distances, cosine = map(np.asarray, of[when]["shown"])
-            half = len(distances) // 2
-            halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
+            cosine = cosines[layer][when][::5, ::10]
             for name, part in halves.items():
                 ax.scatter(
-                    *(distances[part], cosine[part]),
+                    *(d[part], cosine[part]),
                     s=6, alpha=0.5, lw=0, color=COLORS[name], label=name,
                 )  # fmt: skip
             fit = of[when]["rbf"]
-            d = np.linspace(distances.min(), distances.max(), 100)
-            curve = np.exp(-(d**2) / (2 * fit["length"] ** 2))
-            ax.plot(d, fit["amplitude"] * curve + fit["offset"], color="black")
+            along = np.linspace(d.min(), d.max(), 100)
+            curve = np.exp(-(along**2) / (2 * fit["length"] ** 2))
+            ax.plot(along, fit["amplitude"] * curve + fit["offset"], color="black")
             ax.set_title(f"{layer}, {when}: R² = {fit['r2']:.2f}", fontsize="medium")
         column[-1].set_xlabel("‖x − x_m‖, pixels")
     for ax in axes[:, 0]:
@@ -161,14 +183,17 @@ def against_distance(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def moved_by(examples: Mapping[str, Any]) -> Figure:
+def moved_by(
+    tested: np.ndarray, top: np.ndarray, classes: np.ndarray, shares: np.ndarray
+) -> Figure:
     """Test images, and beside each the training images that moved it most.
 
     Args:
-      examples: "tested" [n, ...] of which the first half is in-distribution, "top"
-        [n, k, ...], "classes" [n, k], and "shares" [n, k] of what pushed it.
+      tested: [n, ...], of which the first half is in-distribution.
+      top: [n, k, ...] training images.
+      classes: [n, k], theirs.
+      shares: [n, k] of what pushed the test image.
     """
-    tested, top = examples["tested"], examples["top"]
     figure, axes = plt.subplots(
         len(tested), top.shape[1] + 1, layout="constrained",
         figsize=(1.15 * (top.shape[1] + 1), 1.35 * len(tested)),
@@ -179,8 +204,34 @@ def moved_by(examples: Mapping[str, Any]) -> Figure:
         row[0].set_title(kind, fontsize="x-small", color=COLORS[kind])
         for j, ax in enumerate(row[1:]):
             ax.imshow(top[i, j].squeeze(), cmap="gray", vmin=0, vmax=1)
-            label, share = examples["classes"][i, j], examples["shares"][i, j]
-            ax.set_title(f"class {label}: {share:.1%}", fontsize="x-small")
+            told = f"class {classes[i, j]}: {shares[i, j]:.1%}"
+            ax.set_title(told, fontsize="x-small")
     for ax in axes.ravel():
         ax.axis("off")
+    return figure
+
+
+def infinite_width(
+    lines: Mapping[str, Mapping[str, Sequence[float]]],
+    controls: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Mean AUROC of what moves at infinite width, over time; controls have no time.
+
+    Args:
+      lines: name → time, as text → AUROC of each seed.
+      controls: name → AUROC of each seed.
+    """
+    figure, ax = plt.subplots(figsize=(7.6, 4.0), layout="constrained")
+    for name, of_times in lines.items():
+        means = [np.mean(of_seeds) for of_seeds in of_times.values()]
+        # Places in a row, because the last time may be infinite.
+        ax.plot(list(of_times), means, "o-", markersize=4, label=name)
+    for i, (name, of_seeds) in enumerate(controls.items()):
+        grey = f"{0.1 + 0.6 * i / max(len(controls) - 1, 1):.2f}"
+        ax.axhline(
+            float(np.mean(of_seeds)), color=grey, linestyle="--", lw=1, label=name
+        )
+    ax.axhline(0.5, color="black", linewidth=0.5)
+    ax.set(xlabel="ηt", ylabel="AUROC", ylim=(0, 1))
+    ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -9,54 +9,43 @@ and the mean cosine with F*, for in-distribution images, OoD images and noise, b
 the same of the pixels themselves, and the AUROC of FSSD before training. A network with
 BatchNorm is looked at twice: as it is drawn, when BatchNorm does nothing, and with the
 statistics of in-distribution images, as training sees it at its first step. Leaves
-OUT/figure3/BENCHMARK-NETWORK-DIGEST/ with metrics.json, the table and, for the first
-seed, the picture. For a network of yours: analysis.concentration.
+OUT/figure3/BENCHMARK-NETWORK-DIGEST/ with metrics.json, the table, the numbers of every
+image in scores.npz and, for the first seed, the picture. For a network of yours:
+analysis.concentration.
 """
 
 import dataclasses
 import sys
-from collections import OrderedDict
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
-import fssd_jax
-from analysis import pca, plots
-from analysis.concentration import concentration, with_batch_statistics
-from experiments import common, pages, tables
-from fssd_jax import metrics, models
+from analysis import plots
+from experiments.harness import cli, results
+from experiments.harness.sheets import Sheet, mean_cell
+from experiments.kernel_study import untrained
+from experiments.kernel_study.untrained import (
+    DRAWN,
+    IND,
+    NOISE,
+    NORMALISED,
+    OOD,
+    PIXELS,
+    UNTRAINED_NETWORKS,
+    WITH_STATISTICS,
+    Found,
+    Sets,
+)
 from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import Benchmark, load_benchmark
-from fssd_jax.data.folders import load_images
-from fssd_jax.data.pipeline import as_float, map_batches
-from fssd_jax.data.sources import SPLITS, load
-from fssd_jax.features import Variables, pool
-from fssd_jax.fssd import distances
-from fssd_jax.models import MLP, LeNet
+from fssd_jax.data.benchmarks import load_benchmark
 
-NETWORKS = {
-    "lenet": LeNet,
-    "mlp": MLP,
-    "cifar_resnet18": models.cifar_resnet18,
-    "cifar_resnet34": models.cifar_resnet34,
-}
 COLOUR = ("cifar_resnet18", "cifar_resnet34")
-STATISTICS = 256  # in-distribution images, none of them a probe, for BatchNorm
-SHOWN = 200  # images of each set in the picture
-PIXELS, NORMALISED = "pixels", "normalised pixels"
-_NOISE, _IND, _OOD = range(300, 303)  # what a key is for
-
-
-class Sets(NamedTuple):
-    pair: str
-    probes: dict[str, np.ndarray]  # "in-distribution", "OoD", "noise"
-    others: np.ndarray  # in-distribution, for the statistics of BatchNorm
-    data: list[str]  # digests
+SHORT = {IND: "in", OOD: "OoD", NOISE: "noise"}  # in headings
+# Of the picture.
+NAMES = {DRAWN: "figure3", WITH_STATISTICS: "figure3-statistics"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,215 +74,118 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    if config.images < 2 or not config.seeds:
-        raise InputError("--images: 2 or more; --seeds: one or more")
-    colour = config.network in COLOUR
-    if colour != (config.ind is not None) or colour != (config.ood is not None):
-        raise InputError(
-            "--in and --ood belong to the networks for colour images, and these need "
-            "them: a folder of images each, such as CIFAR-10's"
-        )
-    if config.width is not None and not colour:
-        raise InputError("--width is for the ResNets")
-    if colour:
-        model = NETWORKS[config.network](width=config.width or 64)
-        sets = own_sets(config)
-    else:
-        benchmark = load_benchmark(config.benchmark, config.data_dir)
-        model = NETWORKS[config.network](
-            benchmark.num_classes, benchmark.mean, benchmark.std
-        )
-        sets = benchmark_sets(config, benchmark)
-    layers_fn = fssd_jax.make_feature_fn(model)
-
-    mean, std = (
-        np.asarray(a, np.float32)[None, None, None] for a in (model.mean, model.std)
+    model, sets = chosen(config)
+    place = results.place(
+        config.out,
+        "figure3",
+        f"{sets.pair}-{config.network}",
+        {**dataclasses.asdict(config), "model": repr(model)},
+        sets.data,
+        untrained,
     )
-
-    def feature_fn(variables, x):
-        pixels = ((PIXELS, x), (NORMALISED, (x - mean) / std))
-        return OrderedDict([*pixels, *layers_fn(variables, x).items()])
-
-    found, figures = [], {}
-    for seed in config.seeds:
-        found.append({})
-        for kind, variables in drawn(model, sets, seed).items():
-            found[-1] |= {
-                f"{layer}{kind}": of
-                for layer, of in measure(feature_fn, variables, sets.probes).items()
-                if not kind or layer not in (PIXELS, NORMALISED)
-            }
-            if seed == config.seeds[0]:
-                name = "figure3-statistics" if kind else "figure3"
-                title = f"{sets.pair}, before training{kind}"
-                figures[name] = picture(feature_fn, variables, sets.probes, title)
+    found = untrained.look(model, sets, config.seeds)
     facts = {
         "benchmark": sets.pair,
         "network": repr(model),
         "seeds": config.seeds,
         "images": {name: len(x) for name, x in sets.probes.items()},
-        "data": sets.data,
-        "layers": {layer: [of[layer] for of in found] for layer in found[0]},
-        "versions": common.versions(),
-        "device": common.device(),
+        "layers": untrained.summary(found.measured[DRAWN], found.layers),
     }
-    own = ("fssd_jax/**/*.py", "analysis/concentration.py", "experiments/figure3.py")
-    options = dataclasses.asdict(config)
-    digest = common.config_digest([options, sets.data, common.code_digest(own)])
-    folder = common.writable(config.out / "figure3")
-    path = folder / f"{sets.pair}-{config.network}-{digest}"
-    sheet = to_sheet(facts)
-    with common.results_folder(path) as target:
-        pages.leave(target, options, facts, sheet, figures)
-    tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
-    print(f"results: {path}")
+    if WITH_STATISTICS in found.measured:
+        told = untrained.summary(found.measured[WITH_STATISTICS], found.layers)
+        # The pixels know nothing of the statistics.
+        facts["layers_with_statistics"] = {
+            layer: of for layer, of in told.items() if layer not in (PIXELS, NORMALISED)
+        }
+    figures = {
+        NAMES[kind]: plots.concentration(panels, title(sets.pair, kind))
+        for kind, panels in found.panels.items()
+    }
+    results.leave(place, facts, to_sheets(facts), figures, to_arrays(found))
     return facts
 
 
-def benchmark_sets(config: Config, benchmark: Benchmark) -> Sets:
-    pair, ood = next(iter(benchmark.ood.items()))
-    probes = {
-        "in-distribution": draw(benchmark.test.x, config.images, _IND),
-        "OoD": draw(ood.x, config.images, _OOD),
-    }
-    return _with_noise(
-        pair, probes, benchmark.train.x[:STATISTICS], [benchmark.test, ood]
-    )
-
-
-def own_sets(config: Config) -> Sets:
-    """Of folders and files, 32×32 and in colour."""
-    assert config.ind is not None  # run has looked
-    assert config.ood is not None
-    images = partial(load_images, size=32, channels=3)
-    count = config.images + STATISTICS
-    ind = images(config.ind, limit=count)
-    if len(ind.x) < count:
-        raise InputError(f"{config.ind}: {count} images are needed, {len(ind.x)} found")
-    # `limit` keeps them in the order of the files, class by class.
-    order = np.asarray(jax.random.permutation(jax.random.key(_IND), count))
-    if config.ood in SPLITS:
-        ood = load(config.ood, "test", config.data_dir)
-        ood = ood._replace(x=coloured(draw(ood.x, config.images, _OOD)))
-    else:
-        ood = images(config.ood, limit=config.images)
-    probes = {
-        "in-distribution": as_float(ind.x[order[: config.images]]),
-        "OoD": as_float(ood.x),
-    }
-    others = as_float(ind.x[order[config.images :]])
-    return _with_noise(f"{ind.name}-{ood.name}", probes, others, [ind, ood])
-
-
-def coloured(x: np.ndarray, size: int = 32) -> np.ndarray:
-    """Grey images in the middle of black ones of `size`, in three equal colours."""
-    around = [(size - side) // 2 for side in x.shape[1:3]]
-    ends = [size - side - a for side, a in zip(x.shape[1:3], around, strict=True)]
-    wide = list(zip(around, ends, strict=True))
-    return np.repeat(np.pad(x, [(0, 0), *wide, (0, 0)]), 3, axis=-1)
-
-
-def _with_noise(pair: str, probes, others, data) -> Sets:
-    images = probes["OoD"]
-    key = jax.random.key(_NOISE)
-    noise = fssd_jax.uniform_noise(key, len(images), images.shape[1:])
-    return Sets(
-        pair,
-        {**probes, "noise": np.asarray(noise)},
-        as_float(others),
-        [d.sha256 for d in data],
-    )
-
-
-def drawn(model, sets: Sets, seed: int) -> dict[str, Variables]:
-    """The untrained network as it is, and with statistics if it keeps any."""
-    variables = jax.jit(model.init)(jax.random.key(seed), sets.others[:1])
-    found = {"": variables}
-    if "batch_stats" in variables:
-        name = ", with statistics"
-        found[name] = with_batch_statistics(model, variables, sets.others)
-    return found
-
-
-def draw(x: np.ndarray, count: int, purpose: int) -> np.ndarray:
-    order = jax.random.permutation(jax.random.key(purpose), len(x))
-    return as_float(x[np.sort(np.asarray(order)[:count])])
-
-
-def measure(feature_fn, variables, sets) -> dict[str, dict[str, float]]:
-    """layer → "distance, SET", "cosine, SET" and "auroc" of one untrained network."""
-    star = fssd_jax.estimate_singularity(feature_fn, variables, sets["noise"])
-    found = {
-        name: concentration(feature_fn, variables, star, x) for name, x in sets.items()
-    }
-    fssd = [
-        map_batches(_distances, feature_fn, variables, star, sets[name])
-        for name in ("in-distribution", "OoD")
-    ]
-    layers = {}
-    for k, layer in enumerate(star.center):
-        layers[layer] = {
-            f"{field}, {name}": float(getattr(of, field)[k])
-            for field in ("distance", "cosine")
-            for name, of in found.items()
-        }
-        layers[layer]["auroc"] = metrics.auroc(*(s[:, k] for s in fssd))
-    return layers
-
-
-def _distances(feature_fn, variables, singularity, x):
-    return distances(singularity, feature_fn(variables, x))
-
-
-def to_sheet(facts: dict[str, Any]) -> tables.Sheet:
-    names = list(facts["layers"][PIXELS][0])
-    rows = []
-    for layer, of_seeds in facts["layers"].items():
-        cells = []
-        for name in names:
-            cells.append(tables.mean_cell([of[name] for of in of_seeds], ".2f"))
-        rows.append([layer, *cells])
-    return tables.Sheet(
-        f"{facts['benchmark']}, before training: how concentrated features are",
-        ["layer", *names],
-        rows,
-        [
-            f"{len(facts['seeds'])} networks; images: "
-            + ", ".join(f"{n:,} {name}" for name, n in facts["images"].items())
-            + ". "
-            "Distance: root mean squared ‖F(x) − F*‖ / ‖F*‖, 0 in one point; cosine: "
-            "mean, with F*, 1 in one direction. AUROC of FSSD before training: far "
-            "from 0.5, the sets are told apart already. The layers see the normalised "
-            "pixels.",
-        ],
-    )
-
-
-def picture(feature_fn, variables, sets, title: str):
-    """Each layer in its own first two principal components, F* as a star."""
-    star = fssd_jax.estimate_singularity(feature_fn, variables, sets["noise"])
-    panels = {}
-    for layer, center in star.center.items():
-        of_layer = partial(_feature, layer)
-        features = {
-            name: map_batches(of_layer, feature_fn, variables, None, x[:SHOWN])
-            for name, x in sets.items()
-        }
-        basis = pca.fit(np.concatenate(list(features.values())))
-        panels[layer] = (
-            {name: pca.project(basis, f) for name, f in features.items()},
-            pca.project(basis, np.asarray(center)[None])[0],
-            pca.project(basis, np.zeros_like(center)[None])[0],
+def chosen(config: Config) -> tuple[Any, Sets]:
+    """The network and the images; `InputError` if they do not fit each other."""
+    if config.images < 2 or not config.seeds:
+        raise InputError("--images: 2 or more; --seeds: one or more")
+    network = UNTRAINED_NETWORKS[config.network]
+    if config.network in COLOUR:
+        if config.ind is None or config.ood is None:
+            raise InputError(
+                "the networks for colour images need --in and --ood: a folder of "
+                "images each, such as CIFAR-10's"
+            )
+        sets = untrained.own_sets(
+            config.ind, config.ood, config.images, config.data_dir
         )
-    return plots.concentration(panels, title)
+        return network(width=config.width or 64), sets
+    if config.ind is not None or config.ood is not None:
+        raise InputError(
+            "--in and --ood belong to the networks for colour images, "
+            f"--network {' or '.join(COLOUR)}"
+        )
+    if config.width is not None:
+        raise InputError("--width is for the ResNets")
+    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    model = network(benchmark.num_classes, benchmark.mean, benchmark.std)
+    return model, untrained.benchmark_sets(benchmark, config.images)
 
 
-def _feature(layer, feature_fn, variables, _, x):
-    return pool(feature_fn(variables, x), "flatten")[layer]
+def title(pair: str, kind: str) -> str:
+    ending = ", with statistics" if kind == WITH_STATISTICS else ""
+    return f"{pair}, before training{ending}"
+
+
+def to_arrays(found: Found) -> dict[str, np.ndarray]:
+    """scores.npz: "KIND/QUANTITY/SET" [seed, image, layer], and the pictures' points.
+
+    "KIND/picture/LAYER/SET" is [image, 2]; "F*" and "origin" stand beside the sets.
+    """
+    arrays = {"layers": np.array(found.layers)}
+    for kind, measured in found.measured.items():
+        arrays |= {f"{kind}/{name}": a for name, a in measured.items()}
+        for layer, (points, star, origin) in found.panels[kind].items():
+            shown = {**points, "F*": star, "origin": origin}
+            arrays |= {f"{kind}/picture/{layer}/{name}": a for name, a in shown.items()}
+    return arrays
+
+
+def to_sheets(facts: Mapping[str, Any]) -> list[Sheet]:
+    images = ", ".join(f"{n:,} {name}" for name, n in facts["images"].items())
+    note = (
+        f"{len(facts['seeds'])} networks; images: {images}. Distance: root mean "
+        "squared ‖F(x) − F*‖ / ‖F*‖, 0 in one point; cosine: mean, with F*, 1 in one "
+        "direction. AUROC of FSSD before training: far from 0.5, the sets are told "
+        "apart already. The layers see the normalised pixels."
+    )
+    whole = f"{facts['benchmark']}, before training: how concentrated features are"
+    sheets = [to_sheet(whole, facts["layers"], note)]
+    if "layers_with_statistics" in facts:
+        told = facts["layers_with_statistics"]
+        also = "BatchNorm with the statistics of in-distribution images."
+        sheets.append(to_sheet(f"{whole}, with statistics", told, also))
+    return sheets
+
+
+def to_sheet(heading: str, layers: Mapping[str, Any], note: str) -> Sheet:
+    """A row a layer; mean ± deviation over the seeds."""
+    first, *_ = layers.values()
+    # Both quantities are of the same sets.
+    columns = [(what, s) for what in ("distance", "cosine") for s in first[0][what]]
+    rows = []
+    for layer, of_seeds in layers.items():
+        cells = [
+            mean_cell([of[what][s] for of in of_seeds], ".2f") for what, s in columns
+        ]
+        cells.append(mean_cell([of["auroc"] for of in of_seeds], ".2f"))
+        rows.append([layer, *cells])
+    headings = ["layer", *(f"{what}, {SHORT[s]}" for what, s in columns), "AUROC"]
+    return Sheet(heading, headings, rows, [note])
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

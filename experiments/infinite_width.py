@@ -7,28 +7,31 @@ in expectation, squared), its share that is owed to the labels, and the whole re
 to E‖f_0(x)‖²; at several times ηt, all of them shown. Beside them what needs no kernel
 of a network: the nearest training image in pixels, RBF kernel regression, brightness.
 No method sees an OoD image. Leaves OUT/infinite_width/BENCHMARK-DIGEST/ with
-metrics.json and the table.
+metrics.json, the table, a picture, and every image's scores in scores.npz.
 """
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from rich.console import Console
-from scipy.spatial.distance import cdist
-from sklearn.kernel_ridge import KernelRidge
-
-from analysis import infinite_width
-from analysis.networks import ConvNet, Perceptron
-from experiments import common, pages, tables
-from experiments.kernel_forms import Data, Preset, draw
-from fssd_jax import metrics
+from analysis import kernel_plots
+from experiments.harness import cli, results
+from experiments.harness.sheets import Sheet, mean_cell
+from experiments.kernel_study import infinite
+from experiments.kernel_study.infinite import MEASURES
+from experiments.kernel_study.setting import TWINS
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 
-LENGTHS = (0.25, 0.5, 1.0)  # of the RBF, in medians of the distance between images
+# What a row is called.
+TITLES = {
+    "movement": "E‖Δ‖²",
+    "labels": "‖AY‖², the labels' part",
+    "relative": "E‖Δ‖²/E‖f_0‖²",
+}
+TIMES_SHOWN = 5  # columns on the screen, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,109 +58,74 @@ def run(config: Config) -> dict[str, Any]:
         raise InputError(
             "--train and --points: 2 or more; --seeds and --times: one or more"
         )
-    common.need_neural_tangents()
+    if not all(time >= 0 for time in config.times):
+        raise InputError("--times: 0 or more each")
+    cli.need_neural_tangents()
     benchmark = load_benchmark(config.benchmark, config.data_dir)
-    ood = next(iter(benchmark.ood.values()))
-    preset = Preset({}, config.train, config.points, *(1, 1, 1, 0, 0))
-    networks = {
-        "perceptron": Perceptron(
-            1, benchmark.num_classes, benchmark.mean, benchmark.std
-        ),
-        "convnet": ConvNet(
-            *(1, benchmark.num_classes, benchmark.mean, benchmark.std),
-            strides=2,
-            max_pool=False,
-        ),
-    }
-    found: list[dict[str, float]] = []
-    for seed in config.seeds:
-        data = draw(benchmark, preset, seed)
-        scores = without_network(data, benchmark.num_classes)
-        for name, network in networks.items():
-            print(f"seed {seed}: {name}", flush=True)
-            scores |= of_network(name, network, data, config.times)
-        half = len(data.points) // 2
-        found.append({k: metrics.auroc(s[:half], s[half:]) for k, s in scores.items()})
+    place = results.place(
+        config.out,
+        "infinite_width",
+        benchmark.name,
+        dataclasses.asdict(config),
+        [benchmark.train, benchmark.test, next(iter(benchmark.ood.values()))],
+        infinite,
+    )
+    scores = infinite.of_seeds(
+        benchmark, config.seeds, config.times, train=config.train, points=config.points
+    )
     facts = {
         "benchmark": benchmark.name,
-        "train": len(data.x),
-        "points": half,
-        "data": [d.sha256 for d in (benchmark.train, benchmark.test, ood)],
+        "train": min(config.train, len(benchmark.train.x)),
+        "points": len(scores["brightness"][0]) // 2,
         "seeds": config.seeds,
-        "auroc": {name: [of[name] for of in found] for name in found[0]},
-        "versions": common.versions(),
-        "device": common.device(),
+        "auroc": infinite.aurocs(scores),
     }
-    own = ("fssd_jax/**/*.py", "analysis/infinite_width.py", "analysis/networks.py")
-    code = common.code_digest((*own, "experiments/infinite_width.py"))
-    digest = common.config_digest([dataclasses.asdict(config), code])
-    folder = common.writable(config.out / "infinite_width")
     sheet = to_sheet(facts, config.times)
-    with common.results_folder(folder / f"{benchmark.name}-{digest}") as target:
-        pages.leave(target, _plain(config), facts, sheet, {})
-    tables.print_sheet(Console(width=None if sys.stdout.isatty() else 140), sheet)
-    print(f"results: {folder / f'{benchmark.name}-{digest}'}")
+    picture = kernel_plots.infinite_width(*named(facts["auroc"]))
+    results.leave(place, facts, [sheet], {"times": picture}, scores)
     return facts
 
 
-def of_network(name: str, network, data: Data, times) -> dict[str, np.ndarray]:
-    """Scores of one twin, "NAME, WHAT, TIME" → [image]; higher = in-distribution."""
-    train = infinite_width.kernels(network, data.x)
-    targets = infinite_width.centred_one_hot(data.y, network.num_classes)
-    ntk = infinite_width.kernels(network, data.points, data.x).ntk
-    initial = infinite_width.initial_variance(network, data.points)
-    scores = {f"{name}, E‖f_0‖²": initial}  # no movement at all
-    readouts = infinite_width.readouts(train, targets, list(times))
-    for time, readout in zip(times, readouts, strict=True):
-        squares = infinite_width.expected_squared_displacement(readout, ntk)
-        whole = squares.total
-        relative = whole / (network.num_classes * initial)
-        for what, score in zip(
-            MEASURES, (whole, squares.labels, relative), strict=True
-        ):
-            scores[f"{name}, {what}, {time:g}"] = score
-    return scores
+def named(auroc: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What metrics.json tells, by what a reader calls it.
 
-
-MEASURES = ("E‖Δ‖²", "‖AY‖², the labels' part", "E‖Δ‖²/E‖f_0‖²")
-
-
-def without_network(data: Data, num_classes: int) -> dict[str, np.ndarray]:
-    """Rivals that see the same training images, and no network's kernel."""
-    train, points = (x.reshape(len(x), -1) for x in (data.x, data.points))
-    scores = {
-        "nearest training image": -cdist(points, train).min(axis=1),
-        "brightness": points.mean(axis=1),
+    Returns:
+      Of the twins: name → time → AUROC of each seed; of what has no time: name → that.
+    """
+    over_time = {
+        f"{twin}, {TITLES[measure]}": auroc[twin][measure]
+        for twin in TWINS
+        for measure in MEASURES
     }
-    between = cdist(train, train)
-    median = np.median(between[np.triu_indices(len(train), 1)])
-    targets = infinite_width.centred_one_hot(data.y, num_classes)
-    for length in LENGTHS:
-        gamma = 1 / (2 * (length * median) ** 2)
-        model = KernelRidge(kernel="rbf", gamma=gamma).set_params(alpha=1e-3)
-        model.fit(train, targets)
-        moved = np.linalg.norm(model.predict(points), axis=1)
-        scores[f"RBF regression, ℓ = {length:g} medians"] = moved
-    return scores
+    timeless = {
+        "nearest training image": auroc["nearest"],
+        "brightness": auroc["brightness"],
+        **{f"{twin}, E‖f_0‖²": auroc[twin]["initial"] for twin in TWINS},
+        **{
+            f"RBF regression, ℓ = {length} medians": of_seeds
+            for length, of_seeds in auroc["rbf_regression"].items()
+        },
+    }
+    return over_time, timeless
 
 
-def to_sheet(facts: dict[str, Any], times) -> tables.Sheet:
+def to_sheet(facts: dict[str, Any], times: Sequence[float]) -> Sheet:
     """Rows of the twins, a column a time; then the rivals, which have no time."""
-    cells = {
-        name: tables.mean_cell([100 * a for a in of], ".1f")
-        for name, of in facts["auroc"].items()
-    }
+
+    def cell(of_seeds: Sequence[float]) -> str:
+        return mean_cell([100 * auroc for auroc in of_seeds], ".1f")
+
+    over_time, timeless = named(facts["auroc"])
     rows = [
-        [f"{name}, {what}", *(cells[f"{name}, {what}, {t:g}"] for t in times)]
-        for name in ("perceptron", "convnet")
-        for what in MEASURES
+        [name, *(cell(of_times[f"{time:g}"]) for time in times)]
+        for name, of_times in over_time.items()
     ]
-    timeless = [n for n in cells if n.count(",") < 2 and not n.endswith("medians")]
-    timeless += [n for n in cells if n.endswith("medians")]
-    rows += [[f"control: {n}", cells[n], *[""] * (len(times) - 1)] for n in timeless]
-    return tables.Sheet(
+    empty = [""] * (len(times) - 1)
+    rows += [[f"control: {n}", cell(of), *empty] for n, of in timeless.items()]
+    headings = ["score", *(f"ηt = {time:g}" for time in times)]
+    return Sheet(
         f"{facts['benchmark']}: AUROC of the movement at infinite width",
-        ["score", *(f"ηt = {t:g}" for t in times)],
+        headings,
         rows,
         [
             f"In %, mean and deviation over {len(facts['seeds'])} choices of "
@@ -165,17 +133,12 @@ def to_sheet(facts: dict[str, Any], times) -> tables.Sheet:
             "set. Labels used: those of the training images' classes; of OoD none, and "
             "nothing is chosen by them.",
         ],
+        tuple(headings[: 1 + TIMES_SHOWN]),
     )
 
 
-def _plain(config: Config) -> dict[str, Any]:
-    """The options; an infinite time as text, because JSON has no such number."""
-    options = dataclasses.asdict(config)
-    return options | {"times": [f"{t:g}" for t in config.times]}
-
-
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

@@ -10,64 +10,69 @@ held-out images and for MNIST, the displacement F_T(x) − F_0(x) and FSSD with
   frozen       −Σ_m Θ_0(x, x_m) ν_m, the kernel before training
   infinite     √E‖Δ‖² of the infinitely wide network (perceptron and strided, squared
                loss, logits); its error is that of the lengths, image by image
-Leaves OUT/kernel_regression/BENCHMARK-NETWORK-LOSS-SEED-DIGEST/ with metrics.json, the
-table, the norms of every image and pictures. Killed, it goes on at its width.
+Leaves OUT/kernel_regression/BENCHMARK-NETWORK-LOSS-SEED-DIGEST/, a folder a seed, with
+metrics.json, the table, the sizes of every image's forms in scores.npz, and pictures.
+Killed, it goes on at its width.
 """
 
 import dataclasses
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 
 from analysis import kernel_plots
-from experiments import common, pages, tables
-from experiments.kernel_forms import (
-    TWINS,
-    Data,
-    Preset,
-    Setup,
-    draw,
-    measure,
-    rival,
-)
+from experiments.harness import cli, files, provenance, results, sheets
+from experiments.harness.sheets import Sheet
+from experiments.kernel_study import forms
+from experiments.kernel_study.forms import Sizes
+from experiments.kernel_study.kept import measured
+from experiments.kernel_study.setting import TWINS, Preset, Setup, draw
 from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 
-# The files whose code decides a number.
-_ANALYSIS = (
-    *("displacement", "dynamics", "infinite_width", "kernel_regression", "networks"),
-    *("neural_tangents_compat", "ntk"),
-)
-SOURCES = (
-    *("fssd_jax/**/*.py", "experiments/common.py", "experiments/kernel_forms.py"),
-    *(f"analysis/{name}.py" for name in _ANALYSIS),
-)
 RATES = {"cross_entropy": 2.0, "squared": 1.0}
 MATRIX = 5000  # training images whose kernel is decomposed
 PRESETS = {
     "tiny": Preset(
-        {"perceptron": (8, 32), "convnet": (2, 4), "strided": (2, 4)},
-        *(40, 20, 6, 20, 30, 6, 4),
+        widths={"perceptron": (8, 32), "convnet": (2, 4), "strided": (2, 4)},
+        train=40,
+        points=20,
+        steps=6,
+        batch_size=20,
+        noise=30,
+        kernel=6,
+        directions=4,
     ),
     "small": Preset(
-        {
+        widths={
             "perceptron": (32, 128, 512, 2048),
             "convnet": (4, 8, 16, 32),
             "strided": (16, 32, 64, 128),
         },
-        *(1000, 150, 800, 100, 1000, 20, 16),
+        train=1000,
+        points=150,
+        steps=800,
+        batch_size=100,
+        noise=1000,
+        kernel=20,
+        directions=16,
     ),
     "paper": Preset(
-        {
+        widths={
             "perceptron": (256, 1024, 4096, 16384),
             "convnet": (8, 16, 32, 64, 128),
             "strided": (16, 64, 256),
         },
-        *(60_000, 2000, 14_000, 64, 1000, 100, 64),
+        train=60_000,
+        points=2000,
+        steps=14_000,
+        batch_size=64,
+        noise=1000,
+        kernel=100,
+        directions=64,
     ),
 }
 
@@ -104,6 +109,16 @@ class Config:
 
 
 def run(config: Config) -> list[dict[str, Any]]:
+    setup, widths = chosen(config)
+    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    facts = [one_seed(config, setup, widths, benchmark, s) for s in config.seeds]
+    if len(facts) > 1:
+        leave_together(config, facts)
+    return facts
+
+
+def chosen(config: Config) -> tuple[Setup, tuple[int, ...]]:
+    """What the options ask for, and the widths; `InputError` if that cannot be."""
     preset = PRESETS[config.preset]
     if config.steps is not None:
         preset = preset._replace(steps=config.steps)
@@ -114,120 +129,140 @@ def run(config: Config) -> list[dict[str, Any]]:
     if not config.seeds:
         raise InputError("--seeds: one or more")
     if config.network in TWINS and config.loss == "squared":
-        common.need_neural_tangents()
+        cli.need_neural_tangents()
         if preset.train > MATRIX:
             raise InputError(
                 f"the infinite-width form decomposes a matrix of all {preset.train:,} "
                 f"training images, {MATRIX:,} at most; choose --preset small, or the "
                 "loss cross_entropy, which leaves it out"
             )
-    setup = Setup(config.network, config.loss, rate, config.nodes, preset)
-    folder = common.writable(config.out / "kernel_regression")
-    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    return Setup(config.network, config.loss, rate, config.nodes, preset), widths
+
+
+def one_seed(
+    config: Config,
+    setup: Setup,
+    widths: tuple[int, ...],
+    benchmark: Benchmark,
+    seed: int,
+) -> dict[str, Any]:
+    """Measure every width, and leave the folder of one seed; metrics.json's facts."""
+    preset = setup.preset
     pair, ood = next(iter(benchmark.ood.items()))
-    results = []
-    for seed in config.seeds:
-        data = draw(benchmark, preset, seed)
-        deciding = {
-            **setup._asdict(),
-            "preset": preset._replace(widths={})._asdict(),
-            "seed": seed,
-            "data": [d.sha256 for d in (benchmark.train, benchmark.test, ood)],
-            "code": common.code_digest(SOURCES),
-            "versions": common.versions(),
-            "device": [common.device(), common.available_cores()],
-        }
-        parts = common.writable(
-            config.out / "scores" / f"kernel-{common.config_digest(deciding)}"
-        )
-        of_widths = {w: measured(setup, data, seed, w, parts) for w in widths}
-        digest = common.config_digest([deciding, widths])
-        name = f"{pair}-{config.network}-{config.loss}-{seed}-{digest}"
-        facts = {"benchmark": pair, **deciding, "rival": rival(data)} | {
-            "widths": {str(w): facts for w, (facts, _) in of_widths.items()}
-        }
-        norms = {w: norms for w, (_, norms) in of_widths.items()}
-        with common.results_folder(folder / name) as target:
-            write(target, config, facts, norms)
-        results.append(facts)
-        print(f"results: {folder / name}")
-    sheet = to_sheet(config, results)
-    if len(results) > 1:
-        name = f"{pair}-{config.network}-{config.loss}-{common.config_digest(results)}"
-        common.write_json(folder / f"{name}.json", results)
-        for ending, as_text in tables.FORMATS.items():
-            (folder / f"{name}.{ending}").write_text(as_text(sheet))
-        print(f"all of them: {folder / name}.md, .csv, .tex and .json")
-    tables.print_sheet(Console(width=None if sys.stdout.isatty() else 200), sheet)
-    return results
-
-
-def measured(setup: Setup, data: Data, seed: int, width: int, parts: Path):
-    """Facts and norms of one width, perhaps those of an earlier run."""
-    facts, norms = parts / f"{width}.json", parts / f"{width}.npz"
-    if not facts.exists():
-        print(f"{setup.network} of width {width}, seed {seed}", flush=True)
-        found, arrays = measure(setup, data, seed, width)
-        np.savez(norms, **arrays)  # pyright: ignore[reportArgumentType]
-        common.write_json(facts, found)  # last: it says that both are whole
-    with np.load(norms) as arrays:
-        return json.loads(facts.read_text()), dict(arrays)
-
-
-COLUMNS = {
-    "error, path": "relative_error_path",
-    "error, quadrature": "relative_error_quadrature",
-    "error, frozen": "relative_error_frozen",
-    "kernel drift": "kernel_drift",
-    "r path, in": "pearson_path_ind",
-    "r path, OoD": "pearson_path_ood",
-    "r frozen, in": "pearson_frozen_ind",
-    "r frozen, OoD": "pearson_frozen_ood",
-    "offset share, in": "offset_share_ind",
-    "offset share, OoD": "offset_share_ood",
-    "moved share, in": "moved_share_ind",
-    "moved share, OoD": "moved_share_ood",
-    "AUROC FSSD": "auroc_fssd",
-    "AUROC ‖Δ‖": "auroc_displacement",
-    "AUROC frozen": "auroc_frozen",
-    "AUROC offset": "auroc_offset",
-    "AUROC untrained": "auroc_untrained",
-    "AUROC infinite": "auroc_infinite",
-    "error, infinite": "relative_error_infinite",
-    "r infinite, ‖Δ‖": "pearson_infinite_displacement",
-}
-
-
-def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
-    """A row for each width and layer; mean ± deviation over several seeds."""
-    rows = []
-    for width, of_width in results[0]["widths"].items():
-        for layer in of_width["layers"]:
-            cells = []
-            for fact in COLUMNS.values():
-                values = [
-                    r["widths"][width]["layers"][layer].get(fact) for r in results
-                ]
-                cells.append("" if None in values else tables.mean_cell(values, ".3g"))
-            rows.append([width, layer, *cells])
-    seeds = ", ".join(str(r["seed"]) for r in results)
-    accuracy = {
-        width: 100 * np.mean([r["widths"][width]["test_accuracy"] for r in results])
-        for width in results[0]["widths"]
+    options = {
+        "benchmark": config.benchmark,
+        **setup._asdict(),
+        # Of the widths those that are measured count, and not in the parts.
+        "preset": preset._replace(widths={})._asdict(),
+        "seed": seed,
     }
-    trained = {
-        width: 100 * np.mean([r["widths"][width]["train_accuracy"] for r in results])
-        for width in results[0]["widths"]
-    }
-    reached = ", ".join(
-        f"{trained[width]:.1f} and {a:.1f} % at {width}"
-        for width, a in accuracy.items()
+    origin = (benchmark.train, benchmark.test, ood), forms
+    parts = results.place(config.out, "scores", "kernel", options, *origin)
+    whole = results.place(
+        config.out,
+        "kernel_regression",
+        f"{pair}-{config.network}-{config.loss}-{seed}",
+        {**options, "widths": widths},
+        *origin,
     )
-    near = tables.mean_cell([r["rival"]["auroc"] for r in results], ".3g")
-    some = results[0]
-    return tables.Sheet(
-        f"{some['benchmark']}, {config.network}, {config.loss}, seed {seeds}: Eq. (4)",
-        ["width", "layer", *COLUMNS],
+    data = draw(
+        benchmark, seed, train=preset.train, points=preset.points, noise=preset.noise
+    )
+    folder = files.writable(parts.path)
+    of_widths = {w: measured(setup, data, seed, w, folder) for w in widths}
+    sizes = {width: of_width for width, (_, of_width) in of_widths.items()}
+    nearest, near = forms.rival(data)
+    facts = {
+        "benchmark": pair,
+        **setup._asdict(),
+        "preset": options["preset"],
+        "seed": seed,
+        "nearest_pixels": nearest,
+        "widths": {str(width): of_width for width, (of_width, _) in of_widths.items()},
+    }
+    arrays = {f"{w}/{name}": size for w in sizes for name, size in sizes[w].items()}
+    results.leave(
+        whole,
+        facts,
+        [to_sheet([facts])],
+        draw_figures(facts, sizes),
+        {**arrays, "nearest_pixels": near},
+        show=len(config.seeds) == 1,  # several are one table
+    )
+    return facts
+
+
+def leave_together(config: Config, facts: Sequence[dict[str, Any]]) -> None:
+    """One table of all seeds, above their folders."""
+    sheet = to_sheet(facts)
+    digest = provenance.config_digest(files.plain(facts))
+    name = f"{facts[0]['benchmark']}-{config.network}-{config.loss}-{digest}"
+    stem = config.out / "kernel_regression" / name
+    files.write_json(stem.with_name(f"{name}.json"), facts)
+    results.write_tables(stem, [sheet])
+    sheets.show([sheet])
+    print(f"all of them: {stem}.md, .csv, .tex and .json")
+
+
+# heading → where the number is in what is told of a layer
+COLUMNS = {
+    "error, path": ("forms", "path", "relative_error"),
+    "error, quadrature": ("forms", "quadrature", "relative_error"),
+    "error, frozen": ("forms", "frozen", "relative_error"),
+    "kernel drift": ("kernel_drift",),
+    "r path, in": ("forms", "path", "with_fssd", "pearson", "ind"),
+    "r path, OoD": ("forms", "path", "with_fssd", "pearson", "ood"),
+    "r frozen, in": ("forms", "frozen", "with_fssd", "pearson", "ind"),
+    "r frozen, OoD": ("forms", "frozen", "with_fssd", "pearson", "ood"),
+    "offset share, in": ("shares", "offset", "ind"),
+    "offset share, OoD": ("shares", "offset", "ood"),
+    "moved share, in": ("shares", "moved", "ind"),
+    "moved share, OoD": ("shares", "moved", "ood"),
+    "AUROC FSSD": ("forms", "fssd", "auroc"),
+    "AUROC ‖Δ‖": ("forms", "displacement", "auroc"),
+    "AUROC frozen": ("forms", "frozen", "auroc"),
+    "AUROC offset": ("forms", "offset", "auroc"),
+    "AUROC untrained": ("forms", "untrained", "auroc"),
+    "AUROC infinite": ("forms", "infinite", "auroc"),
+    "error, infinite": ("forms", "infinite", "relative_error"),
+    "r infinite, ‖Δ‖": ("forms", "infinite", "with_displacement", "pearson", "all"),
+}
+INFINITE = "AUROC infinite"
+
+
+def screen(several: bool, infinite: bool) -> tuple[str, ...]:
+    """Headings of the columns that the screen has room for.
+
+    Args:
+      several: seeds, of which mean and deviation are shown.
+      infinite: whether the infinitely wide network is known.
+    """
+    shown = {"error, path", "error, frozen", "AUROC FSSD", "AUROC frozen"}
+    shown |= {INFINITE} if infinite else {"kernel drift"}
+    if not several:
+        shown |= {"kernel drift", "AUROC ‖Δ‖"}
+    return ("width", "layer", *(name for name in COLUMNS if name in shown))
+
+
+def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
+    """A row for each width and layer; mean ± deviation over several seeds."""
+    some = of_seeds[0]
+    headings, rows = ["width", "layer", *COLUMNS], []
+    for width, of_width in some["widths"].items():
+        for layer in of_width["layers"]:
+            same = [facts["widths"][width]["layers"][layer] for facts in of_seeds]
+            rows.append([width, layer, *(cell(same, at) for at in COLUMNS.values())])
+    seeds = ", ".join(str(facts["seed"]) for facts in of_seeds)
+    reached = ", ".join(
+        f"{accuracy(of_seeds, width, 'train_accuracy'):.1f} and "
+        f"{accuracy(of_seeds, width, 'test_accuracy'):.1f} % at {width}"
+        for width in some["widths"]
+    )
+    near = [facts["nearest_pixels"]["auroc"] for facts in of_seeds]
+    return Sheet(
+        f"{some['benchmark']}, {some['network']}, {some['loss']}, seed {seeds}: "
+        "Eq. (4)",
+        headings,
         rows,
         [
             f"{some['preset']['train']:,} training images, {some['preset']['points']} "
@@ -235,32 +270,48 @@ def to_sheet(config: Config, results: list[dict[str, Any]]) -> tables.Sheet:
             f"Accuracy in training and test {reached}. Errors are relative to the "
             "displacement; r: Pearson's, with FSSD, within each set; shares are of the "
             "mean of FSSD² within each set: offset + cross + moved = 1.",
-            f"AUROC of the nearest training image in pixels, no network: {near}.",
+            "AUROC of the nearest training image in pixels, no network: "
+            f"{sheets.mean_cell(near, '.3g')}.",
         ],
+        screen(len(of_seeds) > 1, any(row[headings.index(INFINITE)] for row in rows)),
     )
 
 
-def write(target: Path, config: Config, facts, sizes: dict[int, Any]) -> None:
-    """What one seed leaves: facts, table, every image's sizes, pictures."""
-    arrays = {
-        f"{width}/{name}": a for width, of in sizes.items() for name, a in of.items()
-    }
-    np.savez(target / "scores.npz", **arrays)
+def cell(layers: Sequence[dict[str, Any]], path: tuple[str, ...]) -> str:
+    """Of one layer in several runs; empty where it was not, or cannot be, measured."""
+    values = [number(layer, path) for layer in layers]
+    known = [value for value in values if value is not None]
+    return sheets.mean_cell(known, ".3g") if len(known) == len(values) else ""
+
+
+def number(facts: Any, path: tuple[str, ...]) -> float | None:
+    for key in path:
+        if key not in facts:
+            return None
+        facts = facts[key]
+    return facts
+
+
+def accuracy(of_seeds: Sequence[dict[str, Any]], width: str, of: str) -> float:
+    """The mean over the seeds, in %."""
+    return float(100 * np.mean([facts["widths"][width][of] for facts in of_seeds]))
+
+
+def draw_figures(facts: dict[str, Any], sizes: dict[int, Sizes]):
+    """Of one seed: name → picture."""
     widest = max(sizes)
     layers = list(facts["widths"][str(widest)]["layers"])
-    title = f"{config.network} of width {widest}"
+    title = f"{facts['network']} of width {widest}"
     of_layers = {int(w): of["layers"] for w, of in facts["widths"].items()}
-    figures = {
+    return {
         "forms": kernel_plots.forms(sizes[widest], layers, title),
         "width": kernel_plots.against_width(of_layers),
         "detectors": kernel_plots.detectors(of_layers),
     }
-    options = dataclasses.asdict(config)
-    pages.leave(target, options, facts, to_sheet(config, [facts]), figures)
 
 
 def main(args: list[str] | None = None) -> int:
-    return common.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args)
 
 
 if __name__ == "__main__":

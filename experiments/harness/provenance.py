@@ -111,19 +111,21 @@ def tree_digest(tree: Any) -> str:
 def sources(
     sets: Sequence[ArrayDataset] | Mapping[str, ArrayDataset],
 ) -> dict[str, dict[str, str]]:
-    """Where each set came from, and its digest, by name and split.
+    """Where each set came from, and its digest, by name and split or a mapping."""
+    if isinstance(sets, Mapping):
+        return {name: _origin(data) for name, data in sets.items()}
+    found: dict[str, dict[str, str]] = {}
+    for data in sets:
+        name, origin = f"{data.name}/{data.split}", _origin(data)
+        if found.setdefault(name, origin) != origin:
+            # Folders of one name, such as cifar10/test and svhn/test.
+            found[f"{name}, {data.sha256[:8]}"] = origin
+    return found
 
-    Sets of one name, such as two folders called "test", need a mapping of other names.
-    """
-    if not isinstance(sets, Mapping):
-        sets = {f"{d.name}/{d.split}": d for d in sets}
-    return {
-        name: {
-            "path" if Path(d.source).is_absolute() else "version": d.source,
-            "sha256": d.sha256,
-        }
-        for name, d in sets.items()
-    }
+
+def _origin(data: ArrayDataset) -> dict[str, str]:
+    where = "path" if Path(data.source).is_absolute() else "version"
+    return {where: data.source, "sha256": data.sha256}
 
 
 def versions() -> dict[str, str]:

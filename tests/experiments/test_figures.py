@@ -5,69 +5,102 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from experiments import figure2, figure3
+from experiments.kernel_study import untrained
 from fssd_jax.data import load
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.models import LeNet, ResNet
 from fssd_jax.models.resnet import CIFAR10
+from tests.experiments.screen import assert_it_fits
 
 
 def the_only(folder):
     (path,) = folder.iterdir()
-    return path, json.loads((path / "metrics.json").read_text())
+    with np.load(path / "scores.npz") as scores:
+        arrays = dict(scores)
+    return path, json.loads((path / "metrics.json").read_text()), arrays
 
 
-def test_figure2(tmp_path):
+def auroc(inside, outside):
+    truth = np.repeat([1, 0], [len(inside), len(outside)])
+    return pytest.approx(roc_auc_score(truth, np.concatenate([inside, outside])))
+
+
+def test_figure2(tmp_path, capsys):
     args = ["--benchmark", "digits", "--epochs", "2", "--probes", "30"]
     args += ["--moments", "4", "--gradient", "100", "--out", str(tmp_path)]
     assert figure2.main(args) == 0
-    path, facts = the_only(tmp_path / "figure2")
-    data = np.load(path / "dynamics.npz")
+    path, facts, data = the_only(tmp_path / "figure2")
     assert facts["steps"] == data["steps"].tolist() == [0, 1, 4, 16]
     assert data["distance/OoD"].shape == (4, 30, 4)
     assert data["moved/OoD"].shape == data["parameter step/noise"].shape == (3, 30, 4)
     assert data["logits/in-distribution"].shape == (4, 30, 5)
-    # What is told of a layer is the data's.
-    k = LeNet.feature_layers.index("fc1")
-    told = facts["layers"]["fc1"]
+    # The mean of the noise's features, and what the distances are from.
+    star = data["singularity"]
+    np.testing.assert_allclose(data["logits/noise"].mean(axis=1), star, atol=1e-5)
     np.testing.assert_allclose(
-        np.asarray(told["speed"]["OoD"])[:, 1],
-        np.median(data["speed/OoD"][:, :, k], axis=1),
-        rtol=1e-5,
+        np.linalg.norm(data["logits/OoD"] - star[:, None], axis=2),
+        data["distance/OoD"][:, :, -1],
+        rtol=1e-4,
+        atol=1e-6,
     )
-    inside, outside = (
-        data[f"distance/{s}"][3, :, k] for s in ("in-distribution", "OoD")
-    )
-    wins = (inside[:, None] > outside[None]) + 0.5 * (inside[:, None] == outside[None])
-    assert told["distance"]["auroc"][3] == pytest.approx(wins.mean())
+    # What is told of a layer is the data's.
+    for k, layer in enumerate(LeNet.feature_layers):
+        for quantity in (*figure2.QUANTITIES, "moved"):
+            told = facts["layers"][layer][quantity]
+            inside, outside = (
+                data[f"{quantity}/{s}"][:, :, k] for s in ("in-distribution", "OoD")
+            )
+            quartiles = np.quantile(outside, [0.25, 0.5, 0.75], axis=1).T
+            np.testing.assert_allclose(told["OoD"], quartiles, rtol=1e-5)
+            assert len(told["auroc"]) == len(inside)
+            for found, *pair in zip(told["auroc"], inside, outside, strict=True):
+                assert found == auroc(*pair)
     assert np.all(data["displacement/OoD"][0] == 0)
     assert "data:image/png" in (path / "report.html").read_text()
     for name in ("figure2a", "figure2b", "dynamics"):
         assert (path / f"{name}.png").stat().st_size > 1000
         assert (path / f"{name}.pdf").exists()
+    shown = ["layer", "quantity", "set", "step 16", "in-distribution", "displacement"]
+    assert_it_fits(capsys.readouterr().out, shown)
 
 
-def test_figure3(tmp_path):
+def test_figure3(tmp_path, capsys):
     args = ["--benchmark", "digits", "--network", "mlp", "--seeds", "0", "1"]
     assert figure3.main([*args, "--images", "40", "--out", str(tmp_path)]) == 0
-    path, facts = the_only(tmp_path / "figure3")
-    assert list(facts["layers"]) == [
-        *("pixels", "normalised pixels", "fc1", "fc2", "logits")
-    ]
+    path, facts, data = the_only(tmp_path / "figure3")
+    layers = ["pixels", "normalised pixels", "fc1", "fc2", "logits"]
+    assert list(facts["layers"]) == data["layers"].tolist() == layers
+    assert "layers_with_statistics" not in facts
     first, second = facts["layers"]["pixels"]
     assert first == second  # which know nothing of the weights
     first, second = facts["layers"]["logits"]
     assert first != second
+    for k, of_seeds in enumerate(facts["layers"].values()):
+        for i, of in enumerate(of_seeds):
+            fssd = (
+                data[f"drawn/fssd/{s}"][i, :, k] for s in ("in-distribution", "OoD")
+            )
+            assert of["auroc"] == auroc(*fssd)
+            for name in ("in-distribution", "OoD", "noise"):
+                square = data[f"drawn/square/{name}"][i, :, k].mean()
+                assert of["distance"][name] == pytest.approx(np.sqrt(square), rel=1e-5)
+                cosine = data[f"drawn/cosine/{name}"][i, :, k].mean()
+                assert of["cosine"][name] == pytest.approx(cosine, rel=1e-5)
+    assert data["drawn/picture/fc1/noise"].shape == (40, 2)
     assert (path / "figure3.png").stat().st_size > 1000
+    shown = ["normalised pixels", "distance, in", "cosine, noise", "AUROC"]
+    assert_it_fits(capsys.readouterr().out, shown)
 
 
-def test_figure3_of_a_resnet(tmp_path, monkeypatch):
+def test_figure3_of_a_resnet(tmp_path, monkeypatch, capsys):
     """On an array of photographs' patches, in colour on black, and digits."""
     short = partial(ResNet, (1, 1, 1, 1), stem="cifar", **CIFAR10)
-    monkeypatch.setitem(figure3.NETWORKS, "cifar_resnet18", short)
+    monkeypatch.setitem(untrained.UNTRAINED_NETWORKS, "cifar_resnet18", short)
     patches = load("photo_patches", "test").x[:300]
-    colour = figure3.coloured(as_float(patches))
+    colour = untrained.coloured(as_float(patches))
     assert colour.shape == (300, 32, 32, 3)
     np.testing.assert_array_equal(colour[:, 2:30, 2:30, 1], as_float(patches)[..., 0])
     assert colour.sum() == pytest.approx(3 * as_float(patches).sum(), rel=1e-4)
@@ -75,21 +108,37 @@ def test_figure3_of_a_resnet(tmp_path, monkeypatch):
     args = ["--network", "cifar_resnet18", "--width", "4", "--seeds", "0"]
     args += ["--images", "30", "--in", str(tmp_path / "photos.npz"), "--ood", "digits"]
     assert figure3.main([*args, "--out", str(tmp_path)]) == 0
-    path, facts = the_only(tmp_path / "figure3")
-    stages = [f"stage{i}" for i in range(1, 5)]
-    assert list(facts["layers"]) == [
-        *("pixels", "normalised pixels", "stem", *stages),
-        *(f"{layer}, with statistics" for layer in ("stem", *stages)),
-    ]
-    assert facts["layers"]["stem"] != facts["layers"]["stem, with statistics"]
+    path, facts, data = the_only(tmp_path / "figure3")
+    of_network = ["stem", *(f"stage{i}" for i in range(1, 5))]
+    layers = ["pixels", "normalised pixels", *of_network]
+    assert list(facts["layers"]) == layers
+    assert list(facts["layers_with_statistics"]) == of_network
+    for layer in of_network:
+        assert facts["layers"][layer] != facts["layers_with_statistics"][layer]
+        (told,) = facts["layers_with_statistics"][layer]
+        k = layers.index(layer)
+        fssd = (
+            data[f"with statistics/fssd/{s}"][0, :, k]
+            for s in ("in-distribution", "OoD")
+        )
+        assert told["auroc"] == auroc(*fssd)
     assert (path / "figure3-statistics.png").stat().st_size > 1000
+    assert_it_fits(capsys.readouterr().out, ["normalised pixels", "cosine, noise"])
     # The first 256 of the others are for statistics.
     assert figure3.main([*args, "--images", "50", "--out", str(tmp_path)]) == 1
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("script", "args"),
+    [
+        (figure2, ["--epochs", "1"]),
+        (figure3, ["--images", "1"]),
+        (figure3, ["--width", "8"]),
+        (figure3, ["--ood", "digits"]),
+        (figure3, ["--in", "photos", "--network", "cifar_resnet18"]),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, script, args):
     out = ["--out", str(tmp_path), "--benchmark", "digits"]
-    assert figure2.main([*out, "--epochs", "1"]) == 1
-    assert "--epochs" in capsys.readouterr().err
-    assert figure3.main([*out, "--images", "1"]) == 1
-    assert "--images" in capsys.readouterr().err
+    assert script.main([*out, *args]) == 1
+    assert args[0] in capsys.readouterr().err

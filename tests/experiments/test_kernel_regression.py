@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from experiments.kernel_forms import compare, relative_error
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from experiments import kernel_forms, kernel_regression
+from experiments import kernel_regression
+from experiments.kernel_study import forms, kept
+from experiments.kernel_study.forms import compare, relative_error
+from experiments.kernel_study.setting import draw
 from fssd_jax.data import load
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.pipeline import as_float
+from tests.experiments.screen import assert_it_fits
 
 
 def main(tmp_path, *args):
@@ -23,66 +26,122 @@ def main(tmp_path, *args):
 @pytest.mark.parametrize(
     ("network", "widths"), [("perceptron", ["16", "32"]), ("convnet", ["2"])]
 )
-def test_tiny(tmp_path, network, widths, monkeypatch):
+def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
     args = ["--network", network, "--widths", *widths]
     assert main(tmp_path, *args) == 0
     (path,) = (tmp_path / "kernel_regression").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
-    scores = np.load(path / "scores.npz")
+    with np.load(path / "scores.npz") as file:
+        scores = dict(file)
     assert list(facts["widths"]) == widths
     for width, of_width in facts["widths"].items():
         for k, (layer, of) in enumerate(of_width["layers"].items()):
-            fssd, frozen = (scores[f"{width}/{n}"][:, k] for n in ("fssd", "frozen"))
-            inside = np.repeat([1, 0], len(fssd) // 2)
-            assert of["auroc_fssd"] == pytest.approx(roc_auc_score(inside, fssd))
-            assert of["pearson_frozen"] == pytest.approx(pearsonr(fssd, frozen)[0])
-            assert of["spearman_frozen"] == pytest.approx(spearmanr(fssd, frozen)[0])
-            half = len(fssd) // 2
-            expected = pearsonr(fssd[half:], frozen[half:])[0]
-            assert of["pearson_frozen_ood"] == pytest.approx(expected)
-            moved, offset = (
-                scores[f"{width}/{n}"][:half, k] ** 2
-                for n in ("displacement", "offset")
-            )
-            cross = scores[f"{width}/cross"][:half, k]
-            # FSSD by its own function, not by the sum of its terms.
-            square = fssd[:half] ** 2
-            np.testing.assert_allclose(moved + cross + offset, square, rtol=1e-3)
-            share = moved.sum() / square.sum()
-            assert of["moved_share_ind"] == pytest.approx(share, rel=1e-3)
+            sizes = {
+                name.removeprefix(f"{width}/"): size[:, k]
+                for name, size in scores.items()
+                if name.startswith(f"{width}/")
+            }
+            check_forms(of["forms"], sizes)
+            check_shares(of["shares"], sizes)
+            errors = {
+                name: form["relative_error"]
+                for name, form in of["forms"].items()
+                if "relative_error" in form
+            }
             # Along the step the kernel is integrated better than from its start.
-            assert of["relative_error_quadrature"] < of["relative_error_path"] < 0.2
-            assert of["relative_error_path"] < of["relative_error_frozen"]
+            assert errors["quadrature"] < errors["path"] < 0.2
+            assert errors["path"] < errors["frozen"]
             # The first layer's is that of the gates of relu, which may all stay.
             assert of["kernel_drift"] > 0 or layer == "fc1"
-            assert "auroc_infinite" not in of, layer
+            assert "infinite" not in of["forms"], layer
+    near = scores["nearest_pixels"]
+    inside = np.repeat([1, 0], len(near) // 2)
+    expected = roc_auc_score(inside, near)
+    assert facts["nearest_pixels"]["auroc"] == pytest.approx(expected)
     for name in ("forms", "width", "detectors"):
         assert (path / f"{name}.png").stat().st_size > 1000
+    shown = kernel_regression.screen(several=False, infinite=False)
+    assert_it_fits(capsys.readouterr().out, shown)
     # Run again, nothing is trained again.
-    monkeypatch.setattr(kernel_forms, "follow", None)
+    monkeypatch.setattr(forms, "follow", None)
     assert main(tmp_path, *args) == 0
 
 
+def check_forms(told, sizes):
+    """metrics.json is of the sizes stored, by scikit-learn and SciPy."""
+    assert list(told) == list(sizes)
+    half = len(sizes["fssd"]) // 2
+    inside = np.repeat([1, 0], half)
+    parts = {"all": slice(None), "ind": slice(half), "ood": slice(half, None)}
+    for name, size in sizes.items():
+        assert told[name]["auroc"] == pytest.approx(roc_auc_score(inside, size))
+        for key, other in (
+            ("with_fssd", "fssd"),
+            ("with_displacement", "displacement"),
+        ):
+            if key in told[name]:
+                for part, chosen in parts.items():
+                    pair = size[chosen], sizes[other][chosen]
+                    found = {kind: r[part] for kind, r in told[name][key].items()}
+                    assert found == {
+                        "pearson": pytest.approx(pearsonr(*pair)[0]),
+                        "spearman": pytest.approx(spearmanr(*pair)[0]),
+                    }
+    assert "with_fssd" not in told["fssd"]
+    assert "with_displacement" in told["frozen"]
+
+
+def check_shares(told, sizes):
+    """FSSD by its own function, not by the sum of its terms."""
+    half = len(sizes["fssd"]) // 2
+    moved, offset = sizes["displacement"] ** 2, sizes["offset"] ** 2
+    square = sizes["fssd"] ** 2
+    np.testing.assert_allclose(moved + sizes["cross"] + offset, square, rtol=1e-3)
+    for name, term in (("moved", moved), ("cross", sizes["cross"]), ("offset", offset)):
+        expected = {
+            "all": term.sum() / square.sum(),
+            "ind": term[:half].sum() / square[:half].sum(),
+            "ood": term[half:].sum() / square[half:].sum(),
+        }
+        assert told[name] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
 @pytest.mark.parametrize("network", ["perceptron", "strided"])
-def test_infinite_width_is_told_of_the_logits(tmp_path, network):
+def test_infinite_width_is_told_of_the_logits(tmp_path, network, capsys):
     pytest.importorskip("analysis.neural_tangents_compat")
     args = ["--network", network, "--loss", "squared", "--widths", "8"]
     assert main(tmp_path, *args, "--nodes", "0") == 0
     (path,) = (tmp_path / "kernel_regression").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
-    layers = facts["widths"]["8"]["layers"]
+    of_forms = {k: of["forms"] for k, of in facts["widths"]["8"]["layers"].items()}
     with np.load(path / "scores.npz") as sizes:
         moved, expected = (sizes[f"8/{n}"][:, -1] for n in ("displacement", "infinite"))
     # The times are the same, though a network so narrow is not the limit.
     assert 0.5 < np.sqrt(np.mean(expected**2) / np.mean(moved**2)) < 2
     error = np.sqrt(np.mean((expected - moved) ** 2) / np.mean(moved**2))
-    assert layers["logits"]["relative_error_infinite"] == pytest.approx(error)
+    told = of_forms["logits"]["infinite"]
+    assert told["relative_error"] == pytest.approx(error)
+    assert told["auroc"] == pytest.approx(
+        roc_auc_score(np.repeat([1, 0], len(expected) // 2), expected)
+    )
     assert "<table>" in (path / "report.html").read_text()
-    assert "auroc_infinite" not in layers["fc1"]
-    assert "relative_error_quadrature" not in layers["fc1"]
+    assert "infinite" not in of_forms["fc1"]
+    assert "quadrature" not in of_forms["fc1"]
+    shown = kernel_regression.screen(several=False, infinite=True)
+    assert_it_fits(capsys.readouterr().out, shown)
 
 
-def test_several_seeds_are_one_table(tmp_path, capsys):
+def test_several_seeds_are_one_table(tmp_path, capsys, monkeypatch):
+    measured, calls = [], []
+
+    def measure_once(setup, data, seed, width):
+        """What is told of one network stands for all: it takes seconds each."""
+        calls.append((seed, setup.rate, data.x.sum()))
+        if not measured:
+            measured.append(forms.measure(setup, data, seed, width))
+        return measured[0]
+
+    monkeypatch.setattr(kept, "measure", measure_once)
     args = ["--widths", "4", "--nodes", "0", "--seeds", "0", "1", "--steps", "2"]
     assert main(tmp_path, *args) == 0
     files = list((tmp_path / "kernel_regression").iterdir())
@@ -90,18 +149,27 @@ def test_several_seeds_are_one_table(tmp_path, capsys):
     assert sorted(p.suffix for p in files if p.is_file()) == [
         *(".csv", ".json", ".md", ".tex"),
     ]
-    assert "seed 0, 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "seed 0, 1" in printed
+    assert printed.count("┏") == 1  # one table of all seeds, and none of each
+    lines = printed.splitlines()
+    assert_it_fits(
+        "\n".join(line for line in lines if not line.startswith("all of them: ")),
+        [*kernel_regression.screen(several=True, infinite=False), "±"],
+    )
     # Another rate: nothing is used again.
     parts = set((tmp_path / "scores").iterdir())
     args = ["--widths", "4", "--nodes", "0", "--steps", "2", "--rate", "0.5"]
     assert main(tmp_path, *args) == 0
     assert len(set((tmp_path / "scores").iterdir()) - parts) == 1
+    assert [call[:2] for call in calls] == [(0, 0.1), (1, 0.1), (0, 0.5)]
+    images = [call[2] for call in calls]
+    assert images[0] == images[2] != images[1]
 
 
 def test_both_sets_are_of_one_size():
     """However few images a set has: the digits' test set has 360."""
-    preset = kernel_forms.Preset({}, 20, 500, *(1, 10, 5, 2, 2))
-    data = kernel_forms.draw(load_benchmark("digits"), preset, 0)
+    data = draw(load_benchmark("digits"), 0, train=20, points=500, noise=5)
     assert len(data.points) == 720
     test = {image.tobytes() for image in as_float(load("digits", "test").x)}
     inside = [image.tobytes() in test for image in data.points]
@@ -112,15 +180,16 @@ def test_comparisons():
     rng = np.random.default_rng(0)
     fssd = rng.uniform(size=40)
     found = compare({"fssd": fssd, "displacement": fssd**3, "path": 2 * fssd})
-    assert found["pearson_path"] == pytest.approx(1)
-    assert found["spearman_path_displacement"] == pytest.approx(1)
-    assert found["pearson_path_displacement"] < 0.999
+    path = found["path"]
+    assert path["with_fssd"]["pearson"]["all"] == pytest.approx(1)
+    assert path["with_displacement"]["spearman"]["all"] == pytest.approx(1)
+    assert path["with_displacement"]["pearson"]["all"] < 0.999
     gap = np.r_[np.zeros(20), np.ones(20)]  # Simpson: within the sets the sign turns
     slopes = compare({"fssd": 2 * gap + fssd, "path": 2 * gap - fssd,
                       "displacement": fssd, "still": np.ones(40)})  # fmt: skip
-    assert slopes["pearson_path"] > 0.5
-    assert slopes["pearson_path_ind"] == pytest.approx(-1)
-    assert slopes["pearson_still"] is None
+    assert slopes["path"]["with_fssd"]["pearson"]["all"] > 0.5
+    assert slopes["path"]["with_fssd"]["pearson"]["ind"] == pytest.approx(-1)
+    assert slopes["still"]["with_fssd"]["pearson"]["all"] is None
     assert relative_error(np.array([[3.0, 4.0]]), np.array([[3.0, 0.0]])) == 4 / 3
 
 

@@ -4,31 +4,133 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import r2_score, roc_auc_score
 
+from analysis import ntk
 from experiments import tangent_kernel
+from experiments.kernel_study import tangent
+from fssd_jax.data.benchmarks import load_benchmark
+from tests.experiments.screen import assert_it_fits
 
 
-def test_it_runs_and_the_movement_adds_up(tmp_path):
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """The folder, metrics.json, scores.npz and what was printed of one small run."""
+    out = tmp_path_factory.mktemp("tangent")
     sizes = {"width": 16, "train": 150, "kernel": 20, "steps": 3, "moments": 3}
     sizes |= {"directions": 10, "examples": 2, "rate": 0.1}
-    args = ["--benchmark", "digits", "--out", str(tmp_path), "--network", "perceptron"]
+    args = ["--benchmark", "digits", "--out", str(out), "--network", "perceptron"]
     for name, value in sizes.items():
         args += [f"--{name}", str(value)]
     assert tangent_kernel.main(args) == 0
-    (path,) = (tmp_path / "tangent_kernel").iterdir()
-    facts = json.loads((path / "metrics.json").read_text())
-    assert facts["contributions"]["largest_relative_error"] < 1e-5
-    assert np.all(np.array(facts["contributions"]["needed_for_half"]) >= 1)
+    (path,) = (out / "tangent_kernel").iterdir()
+    with np.load(path / "scores.npz") as scores:
+        arrays = dict(scores)
+    return path, json.loads((path / "metrics.json").read_text()), arrays
+
+
+def test_it_tells_of_every_layer(left, capsys):
+    path, facts, _ = left
     assert list(facts["layers"]) == ["fc1", "fc2", "logits"]
-    for of in facts["layers"].values():
-        assert of["drift"][0] == 0
-        assert of["steps"] == [0, 1, 3]
-        assert all(0 <= a <= 1 for a in of["alignment"])
-        for when in ("before", "after"):
-            assert np.abs(of[when]["shown"][1]).max() <= 1 + 1e-4
-            assert of[when]["rbf"]["r2"] <= 1
+    assert facts["steps"] == 3
     for name in ("drift", "rbf", "contributions"):
         assert (path / f"{name}.png").stat().st_size > 1000
+    sheet = tangent_kernel.to_sheet(facts)
+    tangent_kernel.results.sheets.show([sheet])
+    assert sheet.screen is not None
+    assert_it_fits(capsys.readouterr().out, (*sheet.screen, "logits"))
+
+
+def test_drift_and_alignment_are_of_the_kernels_stored(left):
+    _, facts, arrays = left
+    same = arrays["classes"][:, None] == arrays["classes"][None]
+    n = len(same)
+    centre = np.eye(n) - 1 / n
+    for layer, of in facts["layers"].items():
+        kernels = arrays[f"{layer}/kernel"].astype(np.float64)
+        assert of["steps"] == [0, 1, 3]
+        norms = np.linalg.norm(kernels - kernels[:1], axis=(1, 2))
+        drift = norms / np.linalg.norm(kernels[0])
+        assert of["drift"] == pytest.approx(drift)
+        assert drift[0] == 0
+        assert drift[2] > drift[1] > 0 or layer == "fc1"
+        for kernel, told in zip(kernels, of["alignment"], strict=True):
+            a, b = (centre @ k @ centre for k in (kernel, same.astype(float)))
+            cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
+            assert told == pytest.approx(cosine, rel=1e-5)
+
+
+def test_similarity_is_of_the_kernels_stored(left):
+    _, facts, arrays = left
+    inside = np.repeat([1, 0], 20)
+    distances = arrays["distances"]
+    near = roc_auc_score(inside, -distances.min(axis=1))
+    assert facts["auroc_pixels"] == pytest.approx(near)
+    np.testing.assert_allclose(arrays["nearest_pixels"], -distances.min(1), rtol=1e-5)
+    for layer, of in facts["layers"].items():
+        for when in ("before", "after"):
+            told, cosine = of[when], arrays[f"{layer}/{when}/cosine"]
+            kernel = arrays[f"{layer}/{when}/kernel"]
+            assert np.abs(cosine).max() <= 1 + 1e-4
+            assert told["auroc_similarity"] == pytest.approx(
+                roc_auc_score(inside, kernel.mean(axis=1))
+            )
+            mean = cosine.mean(axis=1)
+            assert told["auroc_cosine"] == pytest.approx(roc_auc_score(inside, mean))
+            assert told["mean_cosine"]["ind"] == pytest.approx(mean[:20].mean())
+            assert told["mean_cosine"]["ood"] == pytest.approx(mean[20:].mean())
+            fit = ntk.RBFFit(**told["rbf"])
+            curve = np.exp(-(distances**2) / (2 * fit.length**2))
+            curve = fit.amplitude * curve + fit.offset
+            r2 = r2_score(cosine.ravel(), curve.ravel())
+            assert fit.r2 == pytest.approx(r2, abs=1e-5)
+            r = spearmanr(distances.ravel(), cosine.ravel())[0]
+            assert fit.spearman == pytest.approx(r)
+            # More to choose from can only fit better.
+            assert fit.r2 >= told["plain_rbf"]["r2"] - 1e-6
+
+
+def test_before_is_the_network_as_it_is_drawn(left):
+    """The kernel of the logits has few enough rows to be exact."""
+    _, _, arrays = left
+    one = tangent.begin(
+        load_benchmark("digits"),
+        0,
+        network="perceptron",
+        width=16,
+        train=150,
+        points=20,
+        steps=3,
+        rate=0.1,
+    )
+    exact = ntk.tangent_kernel(
+        *(one.feature_fn, one.initial, "logits", one.data.points, one.data.x[:20]),
+        axes="trace",
+        direct=True,
+    )
+    before, after = (arrays[f"logits/{when}/kernel"] for when in ("before", "after"))
+    np.testing.assert_allclose(before, exact, rtol=1e-4, atol=1e-4 * exact.max())
+    assert ntk.drift(exact, after) > 0.01
+
+
+def test_the_movement_adds_up(left):
+    _, facts, arrays = left
+    told = facts["contributions"]
+    value = arrays["contributions/value"]
+    assert value.shape == (4, 150)
+    assert told["largest_relative_error"] < 1e-5
+    np.testing.assert_allclose(value.sum(axis=1), told["length"], rtol=1e-5)
+    for i, row in enumerate(value):
+        pushing = sorted(row[row > 0], reverse=True)
+        some, count = 0.0, 0
+        while some < sum(pushing) / 2:
+            some, count = some + pushing[count], count + 1
+        assert told["needed_for_half"][i] == count
+        assert 1 < count < len(pushing) / 2  # the largest, not any
+        share = sum(pushing[:5]) / sum(pushing)
+        assert told["share_of_top"][i] == pytest.approx(share, rel=1e-5)
+        np.testing.assert_allclose(arrays["contributions/shares"][i].sum(), share)
 
 
 @pytest.mark.parametrize("args", [["--width", "0"], ["--kernel", "1"]])
