@@ -29,52 +29,12 @@ from experiments.harness.sheets import Sheet
 from experiments.kernel_study import forms
 from experiments.kernel_study.forms import Sizes
 from experiments.kernel_study.kept import measured
-from experiments.kernel_study.setting import TWINS, Preset, Setup, draw
+from experiments.kernel_study.setting import PRESETS, TWINS, Setup, draw
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 
 RATES = {"cross_entropy": 2.0, "squared": 1.0}
 MATRIX = 5000  # training images whose kernel is decomposed
-PRESETS = {
-    "tiny": Preset(
-        widths={"perceptron": (8, 32), "convnet": (2, 4), "strided": (2, 4)},
-        train=40,
-        points=20,
-        steps=6,
-        batch_size=20,
-        noise=30,
-        kernel=6,
-        directions=4,
-    ),
-    "small": Preset(
-        widths={
-            "perceptron": (32, 128, 512, 2048),
-            "convnet": (4, 8, 16, 32),
-            "strided": (16, 32, 64, 128),
-        },
-        train=1000,
-        points=150,
-        steps=800,
-        batch_size=100,
-        noise=1000,
-        kernel=20,
-        directions=16,
-    ),
-    "paper": Preset(
-        widths={
-            "perceptron": (256, 1024, 4096, 16384),
-            "convnet": (8, 16, 32, 64, 128),
-            "strided": (16, 64, 256),
-        },
-        train=60_000,
-        points=2000,
-        steps=14_000,
-        batch_size=64,
-        noise=1000,
-        kernel=100,
-        directions=64,
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -177,7 +177,7 @@ def place(
     auxiliary: ArrayDataset | None,
 ) -> results.Config:
     """The folder of one seed and pair."""
-    options = {**options_of(config, benchmark), "methods": config.methods, "seed": seed}
+    options = {**options_of(config, benchmark), "methods": config.methods}
     return results.place(
         config.out,
         "table2",

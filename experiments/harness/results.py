@@ -70,9 +70,10 @@ def place(
         # How many cores share a sum decides its last bits.
         "cores": provenance.available_cores(),
     }
-    # The same set from another place is the same set.
+    # The name is told beside the digest, so that seeds of one configuration share it;
+    # and the same set from another place is the same set.
     known = {k: v["sha256"] for k, v in facts["data"].items()}
-    digest = provenance.config_digest(plain(facts | {"data": known}))
+    digest = provenance.config_digest(plain({**facts, "name": None, "data": known}))
     return Config(writable(out / experiment) / f"{name}-{digest}", facts)
 
 

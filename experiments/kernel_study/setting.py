@@ -39,6 +39,48 @@ class Preset(NamedTuple):
     directions: int  # of the output, for the trace of a wide layer's kernel
 
 
+PRESETS = {
+    "tiny": Preset(
+        widths={"perceptron": (8, 32), "convnet": (2, 4), "strided": (2, 4)},
+        train=40,
+        points=20,
+        steps=6,
+        batch_size=20,
+        noise=30,
+        kernel=6,
+        directions=4,
+    ),
+    "small": Preset(
+        widths={
+            "perceptron": (32, 128, 512, 2048),
+            "convnet": (4, 8, 16, 32),
+            "strided": (16, 32, 64, 128),
+        },
+        train=1000,
+        points=150,
+        steps=800,
+        batch_size=100,
+        noise=1000,
+        kernel=20,
+        directions=16,
+    ),
+    "paper": Preset(
+        widths={
+            "perceptron": (256, 1024, 4096, 16384),
+            "convnet": (8, 16, 32, 64, 128),
+            "strided": (16, 64, 256),
+        },
+        train=60_000,
+        points=2000,
+        steps=14_000,
+        batch_size=64,
+        noise=1000,
+        kernel=100,
+        directions=64,
+    ),
+}
+
+
 class Setup(NamedTuple):
     """What is the same for all seeds and widths."""
 

@@ -242,7 +242,7 @@ def test_damaged_scores_are_an_error_that_says_what_to_do(tmp_path):
     whole = (tmp_path / "a.npz").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"no scores"):
         (tmp_path / "a.npz").write_bytes(damaged)
-        with pytest.raises(InputError, match="delete it, and the method is scored"):
+        with pytest.raises(InputError, match="delete it, and what it held is computed again"):
             rows.load(tmp_path / "a.npz")
 
 

@@ -34,6 +34,11 @@ def test_the_name_follows_options_data_code_and_nothing_else(tmp_path, monkeypat
     assert first.name.startswith("pair-0-")
     assert place(tmp_path, out="elsewhere", data_dir="x", rerun=True).path == first
     assert place(tmp_path, [dataset(source="/from/another/place")]).path == first
+    # Seeds of one configuration have one digest.
+    second = results.place(
+        *(tmp_path, "study", "pair-1", {"rate": 0.5}, [dataset()]), measured_by=pixels
+    )
+    assert second.path.name.split("-")[-1] == first.name.split("-")[-1]
     others = [
         place(tmp_path, rate=0.25).path,
         place(tmp_path, [dataset(1)]).path,

@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
         (["--epochs", "0"], "--epochs: expected 1 or more, got 0"),
         (["--seeds"], "at least one seed"),
         (["--seeds", "-1"], "--seeds: expected 0 to"),
-        (["--methods", "fsdd"], "unknown fsdd; choose from all, layers, fssd_clean,"),
+        (["--methods", "fsdd"], "unknown fsdd; choose from all, layers, fssd_noise,"),
         (["--short-epochs", "0"], "--short-epochs: expected 1 or more, got 0"),
         (["--train-size", "0"], "--train-size: expected 1 or more, got 0"),
     ],
