@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from fssd_jax.checks import InputError
 from fssd_jax.metrics import auroc
@@ -28,6 +29,9 @@ Criterion = Callable[[np.ndarray, np.ndarray], float]
 FOLDS = 5
 # Each outer training part, 4/5 of a set, must still fill the inner folds.
 FEWEST = 10
+# The regressions are tiny: threads of BLAS wait for each other longer than they compute,
+# and on busy cores take several times as long.
+_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 class Ensemble(NamedTuple):
@@ -52,6 +56,7 @@ def combine(
     return standard @ ensemble.alpha + ensemble.intercept
 
 
+@_one_thread
 def fit_ensemble(
     ind, ood, layers: list[str], model: Callable[[], Pipeline] | None = None
 ) -> Ensemble:
@@ -131,6 +136,7 @@ def check_validation(ind, ood, epsilons: Sequence[float]) -> None:
         raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
 
 
+@_one_thread
 def choose_epsilon(
     ind,
     ood,

@@ -3,6 +3,9 @@
 import os
 import tempfile
 
+# One core a worker: two workers' threads of BLAS would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from jaxtyping import install_import_hook
 
 install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")

@@ -125,7 +125,7 @@ def combinations(s: Setting) -> list[Ask]:
         s.feature_fn, s.variables, s.noise, unit_range=False
     )
     ind = apply(singularity, s.val_ind)
-    ood = None if s.clean else apply(singularity, s.val_ood)
+    ood = None if s.clean or s.val_ood is None else apply(singularity, s.val_ood)
     asks = []
     for name, (rule, by_labels) in COMBINATIONS.items():
         if by_labels and ood is None:

@@ -1,0 +1,19 @@
+"""One tiny setting for the tests of methods."""
+
+import pytest
+
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import Options, make_setting, prepare
+from fssd_jax.data import benchmarks
+
+
+def near_only(name, data_dir=None):
+    benchmark = benchmarks.load_benchmark(name, data_dir)
+    return benchmark._replace(ood={"digits_near": benchmark.ood["digits_near"]})
+
+
+@pytest.fixture(scope="session")
+def setting(tmp_path_factory):
+    options = Options(tiny=True, out=tmp_path_factory.mktemp("setting"))
+    prepared = prepare(near_only("digits"), 0, options)
+    return make_setting(prepared, "digits_near", PROTOCOLS["paper"], tiny=True)
