@@ -15,9 +15,7 @@ from fssd_jax.data.folders import load_images
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.models.resnet import CIFAR10
-
-torch = pytest.importorskip("torch")
-from tests.fssd_jax.torch_networks import build, randomised  # noqa: E402
+from tests.fssd_jax.references import save_weights
 
 NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
 
@@ -26,7 +24,7 @@ NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
 def files(tmp_path_factory):
     """A LeNet, digits as PNG files in class folders, and photographs as an array."""
     folder = tmp_path_factory.mktemp("files")
-    torch.save(randomised(build("lenet")).state_dict(), folder / "lenet.pth")
+    save_weights(folder / "lenet.safetensors", "lenet")
     digits = load("digits", "test")
     x = np.rint(255 * as_float(digits.x[:240])).astype(np.uint8)
     for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
@@ -37,7 +35,7 @@ def files(tmp_path_factory):
 
 
 def main(files, out, *args):
-    fixed = ["--weights", str(files / "lenet.pth"), "--model", "lenet", *NORMAL]
+    fixed = ["--weights", str(files / "lenet.safetensors"), "--model", "lenet", *NORMAL]
     fixed += ["--in", str(files / "digits"), "--ood", str(files / "photos.npz")]
     return score.main([*fixed, "--noise", "50", "--out", str(out), *args])
 
@@ -69,7 +67,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
 
     # By the library's own road.
     model, variables = torch_weights.load(
-        files / "lenet.pth", "lenet", mean=(0.2860,), std=(0.3530,)
+        files / "lenet.safetensors", "lenet", mean=(0.2860,), std=(0.3530,)
     )
     photos = np.load(files / "photos.npz")["x"]
     found = fssd_jax.map_batches(
@@ -112,8 +110,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
 
 def test_a_resnet_and_chosen_layers(files, tmp_path):
     """The stages alone; images of another size are made to fit."""
-    path = files / "r18.pth"
-    torch.save(randomised(build("cifar_resnet18")).state_dict(), path)
+    path = save_weights(files / "r18.safetensors", "cifar_resnet18")
     args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
     args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
     args += ["--in", str(files / "digits"), "--ood", str(files / "digits" / "3")]
