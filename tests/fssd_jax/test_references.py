@@ -19,11 +19,13 @@ def test_they_are_small_and_complete():
 @pytest.mark.parametrize("part", PARTS)
 def test_pytorch_makes_them_anew(part):
     stored, made = references.read(part), references.make(part)
+    # Training divides by small standard deviations: another processor rounds otherwise.
+    limit = 1e-4 if part == "training" else 1e-5
     assert stored.keys() == made.keys()
     for name, a in made.items():
         if a.dtype.kind == "f":
             gap = np.linalg.norm(stored[name] - a)
-            assert gap < 1e-5 * np.linalg.norm(a), name
+            assert gap < limit * np.linalg.norm(a), name
         else:
             np.testing.assert_array_equal(stored[name], a, name)
 
