@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv.
-.PHONY: help quickstart data test lint constraints clean
+.PHONY: help quickstart data test test-peers lint constraints clean
 
 CANDIDATES = python3 python3.13 python3.12 python3.11 python
 SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -12,6 +12,7 @@ help:
 	@echo "make quickstart   train and score on embedded digits; no download of data"
 	@echo "make data         get FashionMNIST, MNIST and outliers, by whatever works here"
 	@echo "make test         run the tests"
+	@echo "make test-peers   run those against PyTorch itself, which it installs"
 	@echo "make lint         ruff and pyright"
 	@echo "make constraints  resolve the newest versions into constraints.txt"
 	@echo "make clean        remove .venv and results"
@@ -25,6 +26,9 @@ data: .venv/with-data
 # Two processes: much of the time goes into compiling, which takes one core.
 test: .venv/with-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-peers: .venv/with-peers
+	$(BIN)/python -m pytest -m peers -n 2 --dist loadfile
 
 lint: .venv/with-dev
 	$(BIN)/ruff check .
@@ -49,13 +53,17 @@ clean:
 		"was found; install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# neural-tangents asks for TensorFlow (1.9 GB), of which we need nothing. PyTorch is the
-# rival of some tests. PyPI's build for Linux brings CUDA (3 GB); to avoid it,
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test
+# neural-tangents asks for TensorFlow (1.9 GB), of which we need nothing.
 .venv/with-dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv (a minute or two the first time)"
 	$(INSTALL) ".[dev]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps neural-tangents
+	@touch $@
+
+# PyPI's PyTorch for Linux brings CUDA (3 GB); to avoid it,
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-peers
+.venv/with-peers: .venv/with-dev
+	@echo "installing PyTorch into .venv"
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	@touch $@
 

@@ -125,7 +125,7 @@ def _timed(function, warm_up: int, count: int) -> dict[str, float]:
 
 def run(config: Config) -> dict[str, Any]:
     if config.tiny:
-        config = dataclasses.replace(config, plain=100, sweep=50, epoch=256, rounds=1)
+        config = dataclasses.replace(config, plain=100, sweep=50, epoch=128, rounds=1)
     folder = files.writable(config.out / "benchmarks")
     found: dict[str, Any] = {"batch_size": config.batch_size, "tasks": {}}
     for task in TASKS:

@@ -29,8 +29,8 @@ Criterion = Callable[[np.ndarray, np.ndarray], float]
 FOLDS = 5
 # Each outer training part, 4/5 of a set, must still fill the inner folds.
 FEWEST = 10
-# The regressions are tiny: threads of BLAS wait for each other longer than they compute,
-# and on busy cores take several times as long.
+# The regressions are tiny: threads of BLAS wait for each other longer than they
+# compute, and on busy cores take several times as long.
 _one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 

@@ -206,7 +206,7 @@ def _read_safetensors(path: Path) -> Mapping:
 
 def _read_torch(path: Path) -> Mapping:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"{path}: reading it needs PyTorch: pip install torch; or turn it into "

@@ -221,7 +221,7 @@ def test_an_ensemble_of_wide_networks_moves_as_expected(network, size):
     x, targets, points = problem(size=size)
     train = infinite_width.kernels(network, x)
     test = infinite_width.kernels(network, points, x).ntk
-    rate, steps, members = 0.1, 150, 48
+    rate, steps, members = 0.2, 75, 48
     y = jnp.asarray(targets, jnp.float32)
 
     def loss(params):

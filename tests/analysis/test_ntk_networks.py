@@ -20,8 +20,8 @@ def test_ntk_parametrisation():
         f = np.maximum(f, 0) if k < 2 else f
     np.testing.assert_allclose(model.apply(variables, X), f, rtol=1e-4, atol=1e-5)
     for wide in (Perceptron(2000), ConvNet(100, max_pool=False, strides=2)):
-        variables = wide.init(jax.random.key(1), X)
-        of = make_feature_fn(wide)(variables, X)
+        variables = jax.jit(wide.init)(jax.random.key(1), X)
+        of = jax.jit(make_feature_fn(wide))(variables, X)
         squares = [float(jnp.square(f).mean()) for f in of.values()]
         # √2 keeps the mean square that relu halves, and each bias adds a little.
         pre = float(jnp.square((X - 0.286) / 0.353).mean())
@@ -37,7 +37,8 @@ def test_ntk_parametrisation():
 def test_the_shape_of_lenet():
     model = ConvNet()
     x = jnp.zeros((1, 28, 28, 1))
-    features = make_feature_fn(model)(model.init(jax.random.key(0), x), x)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    features = jax.eval_shape(make_feature_fn(model), variables, x)
     assert [f.shape[1:] for f in features.values()] == [
         *((26, 26, 32), (24, 24, 64), (128,), (10,)),
     ]

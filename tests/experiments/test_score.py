@@ -15,9 +15,7 @@ from fssd_jax.data.folders import load_images
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.models.resnet import CIFAR10
-
-torch = pytest.importorskip("torch")
-from tests.fssd_jax.torch_networks import build, randomised  # noqa: E402
+from tests.fssd_jax.references import save_weights
 
 NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
 
@@ -26,7 +24,7 @@ NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
 def files(tmp_path_factory):
     """A LeNet, digits as PNG files in class folders, and photographs as an array."""
     folder = tmp_path_factory.mktemp("files")
-    torch.save(randomised(build("lenet")).state_dict(), folder / "lenet.pth")
+    save_weights(folder / "lenet.safetensors", "lenet")
     digits = load("digits", "test")
     x = np.rint(255 * as_float(digits.x[:240])).astype(np.uint8)
     for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
@@ -37,7 +35,7 @@ def files(tmp_path_factory):
 
 
 def main(files, out, *args):
-    fixed = ["--weights", str(files / "lenet.pth"), "--model", "lenet", *NORMAL]
+    fixed = ["--weights", str(files / "lenet.safetensors"), "--model", "lenet", *NORMAL]
     fixed += ["--in", str(files / "digits"), "--ood", str(files / "photos.npz")]
     return score.main([*fixed, "--noise", "50", "--out", str(out), *args])
 
@@ -51,15 +49,18 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
         "calibration": 24,
         **{"ind": 192, "ood": 60, "noise": 50},
     }
-    rows = facts["rows"]
-    assert list(rows) == [
+    assert list(facts["methods"]) == [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
-        *("fssd", "fssd clean", "msp", "max logit", "energy", "odin"),
-        *("knn", "mahalanobis"),
-        *(f"control: untrained, {k}" for k in ("conv1", "conv2", "fc1", "logits")),
+        *("fssd noise", "fssd clean", "msp", "max logit", "energy", "knn"),
+        *("mahalanobis clean", "odin"),
+    ]
+    assert list(facts["controls"]) == [
         "control: untrained, clean",
+        *(f"control: untrained, {k}" for k in ("conv1", "conv2", "fc1", "logits")),
         *("control: nearest in pixels", "control: brightness"),
     ]
+    rows = facts["methods"] | facts["controls"]
+    assert not any(row["target_ood"] for row in rows.values())
     scores = np.load(path / "scores.npz")
     for name, row in rows.items():
         ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
@@ -69,7 +70,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
 
     # By the library's own road.
     model, variables = torch_weights.load(
-        files / "lenet.pth", "lenet", mean=(0.2860,), std=(0.3530,)
+        files / "lenet.safetensors", "lenet", mean=(0.2860,), std=(0.3530,)
     )
     photos = np.load(files / "photos.npz")["x"]
     found = fssd_jax.map_batches(
@@ -112,8 +113,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
 
 def test_a_resnet_and_chosen_layers(files, tmp_path):
     """The stages alone; images of another size are made to fit."""
-    path = files / "r18.pth"
-    torch.save(randomised(build("cifar_resnet18")).state_dict(), path)
+    path = save_weights(files / "r18.safetensors", "cifar_resnet18")
     args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
     args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
     args += ["--in", str(files / "digits"), "--ood", str(files / "digits" / "3")]
@@ -121,11 +121,11 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     assert score.main([*args, "--out", str(tmp_path)]) == 0
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
-    assert [k for k in facts["rows"] if k.startswith("fssd")] == [
-        *("fssd stage1", "fssd stage4", "fssd", "fssd clean")
+    assert [k for k in facts["methods"] if k.startswith("fssd")] == [
+        *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean")
     ]
     assert facts["accuracy"] is None  # 7 classes of the network, 10 of the images
-    assert "resized to 32×32" in facts["data"]["ind"]["source"]
+    assert "resized to 32×32" in facts["data"]["ind"]["path"]
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,11 @@ from fssd_jax import (
 )
 from fssd_jax.models import BiLSTM
 from fssd_jax.train import accuracy, train
+from tests.fssd_jax.references import one_hot, weights
 
 SMALL = BiLSTM(num_classes=3, hidden=8, positions=(0, 2, 5))
 LAYERS = ["embedding", "position0", "position2", "position5", "last"]
 close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
-
-
-def one_hot(count, length=9, seed=0):
-    tokens = np.random.default_rng(seed).integers(0, 4, (count, length))
-    return np.eye(4, dtype=np.float32)[tokens]
 
 
 @pytest.fixture(scope="module")
@@ -35,46 +31,21 @@ def variables():
 
 
 @pytest.fixture(scope="module")
-def rival():
-    """(x, F, G, variables): PyTorch's features and logits, and their own gradients.
-
-    G[layer] is the gradient of the sum of F[layer]² with respect to x.
-    """
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-    embedding, logits = nn.Embedding(4, 4), nn.Linear(16, 3)
-    lstm = nn.LSTM(4, 8, 2, batch_first=True, bidirectional=True)
-    generator = torch.Generator().manual_seed(0)
-    for p in nn.ModuleList([embedding, lstm, logits]).parameters():
-        nn.init.normal_(p, 0, 0.6, generator=generator)
-
-    x = torch.from_numpy(one_hot(5)).requires_grad_()
-    embedded = x @ embedding.weight
-    # The product is PyTorch's own look-up of tokens.
-    close(embedded.detach(), embedding(x.argmax(-1)).detach())
-    states = lstm(embedded)[0]
-    features = {
-        "embedding": embedded,
-        **{f"position{i}": states[:, i] for i in (0, 2, 5)},
-        "last": states[:, -1],
-        "logits": logits(states[:, -1]),
-    }
-    gradients = {
-        name: torch.autograd.grad((f**2).sum(), x, retain_graph=True)[0].numpy()
-        for name, f in features.items()
-    }
-
-    def numbers(parameter):
-        return parameter.detach().numpy()
-
+def rival(reference):
+    """PyTorch's features, logits and gradients, and its weights as ours."""
+    expected = reference("lstm")
+    theirs = weights(expected["entries"])
     params = {
-        "embedding": {"kernel": numbers(embedding.weight)},
-        "logits": {"kernel": numbers(logits.weight).T, "bias": numbers(logits.bias)},
+        "embedding": {"kernel": theirs["embedding.weight"]},
+        "logits": {
+            "kernel": theirs["logits.weight"].T,
+            "bias": theirs["logits.bias"],
+        },
     }
     for layer in range(2):
         for way, suffix in (("forward", ""), ("backward", "_reverse")):
             inside, hidden, *biases = (
-                np.split(numbers(getattr(lstm, f"{kind}_l{layer}{suffix}")), 4)
+                np.split(theirs[f"lstm.{kind}_l{layer}{suffix}"], 4)
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             cell = params[f"{way}{layer + 1}"] = {}
@@ -82,27 +53,27 @@ def rival():
                 bias = biases[0][i] + biases[1][i]
                 cell[f"i{gate}"] = {"kernel": inside[i].T}
                 cell[f"h{gate}"] = {"kernel": hidden[i].T, "bias": bias}
-    features = {name: numbers(f) for name, f in features.items()}
-    return one_hot(5), features, gradients, {"params": params}
+    return expected, {"params": params}
 
 
 def test_every_layer_is_that_of_pytorch(rival, variables):
-    x, expected, _, copied = rival
+    expected, copied = rival
     shapes = (jax.tree.map(np.shape, v) for v in (copied, variables))
     assert next(shapes) == next(shapes)
-    found = make_feature_fn(SMALL)(copied, x)
+    found = make_feature_fn(SMALL)(copied, one_hot(5))
     assert list(found) == LAYERS == list(SMALL.feature_layers)
     for layer in LAYERS:
         close(found[layer], expected[layer], err_msg=layer)
-    close(make_logit_fn(SMALL)(copied, x), expected["logits"])
+    close(make_logit_fn(SMALL)(copied, one_hot(5)), expected["logits"])
 
 
 def test_gradients_with_respect_to_the_sequence_are_those_of_pytorch(rival):
-    x, _, expected, copied = rival
+    expected, copied = rival
     feature_fn = make_feature_fn(SMALL, [*LAYERS, "logits"])
     squares = lambda x: {k: (f**2).sum() for k, f in feature_fn(copied, x).items()}  # noqa: E731
-    found = jax.jit(jax.jacrev(squares))(x)
-    for layer, gradient in expected.items():
+    found = jax.jit(jax.jacrev(squares))(one_hot(5))
+    for layer in [*LAYERS, "logits"]:
+        gradient = expected[f"{layer} by x"]
         assert np.abs(gradient).max() > 0.01
         np.testing.assert_allclose(found[layer], gradient, 1e-4, 1e-5, err_msg=layer)
 

@@ -7,37 +7,24 @@ import optax
 import pytest
 
 from fssd_jax import recipes
+from tests.fssd_jax import references
 
 
-@pytest.mark.parametrize(
-    ("recipe", "epochs", "drops", "decay"),
-    [
-        (recipes.cifar, 350, [150, 250], 5e-4),
-        (recipes.cifar, 7, [3, 5], 5e-4),  # the same shares of fewer epochs
-        (recipes.imagenet, 90, [30, 60], 1e-4),
-        (recipes.face, 20, [10, 15, 18], 5e-4),
-    ],
-)
-def test_steps_are_those_of_torch_sgd(recipe, epochs, drops, decay):
-    torch = pytest.importorskip("torch")
-    steps = 2
-    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-    sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, drops, gamma=0.1)
+@pytest.mark.parametrize("schedule", references.SCHEDULES)
+def test_steps_are_those_of_torch_sgd(schedule, reference):
+    expected = reference("sgd")[schedule]
+    recipe, epochs = schedule.split()
     with jax.enable_x64(True):
-        optimiser = recipe(epochs, steps)
+        optimiser = getattr(recipes, recipe)(int(epochs), 2)
         ours = jnp.asarray([1.0, -2.0])
         state = optimiser.init(ours)
         update = jax.jit(optimiser.update)
-        for step in range(epochs * steps):
-            gradient = np.cos([step, 2.0 * step])
-            weight.grad = torch.from_numpy(gradient.copy())
-            sgd.step()
-            updates, state = update(jnp.asarray(gradient), state, ours)
+        assert len(expected) == 2 * int(epochs)
+        for step, theirs in enumerate(expected):
+            gradient = jnp.asarray(references.gradient(step))
+            updates, state = update(gradient, state, ours)
             ours = optax.apply_updates(ours, updates)
-            np.testing.assert_allclose(ours, weight.detach(), rtol=1e-9)
-            if step % steps == steps - 1:
-                schedule.step()
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
 def test_a_short_training_has_all_drops():

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from tests.fssd_jax import references
+
 
 class Block(nn.Module):
     """He et al. (2016), Fig. 5: basic (two 3×3), or bottleneck (1×1, 3×3, 1×1).
@@ -153,17 +155,15 @@ def build(name, width=8, classes=7):
     return Classifier(sizes, width, classes=classes, **kind)
 
 
-def randomised(network, seed=0):
-    """Every parameter and statistic drawn anew: initially many are 0 or 1."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, a in network.state_dict().items():
-            if name.endswith("running_var"):
-                a.uniform_(0.5, 1.5)
-            elif name.endswith("running_mean"):
-                a.normal_(0, 0.1)
-            elif a.ndim == 1 and a.is_floating_point():
-                a.uniform_(0.2, 0.8) if "weight" in name else a.normal_(0, 0.1)
-            elif a.is_floating_point():
-                a.normal_(0, (2 / a[0].numel()) ** 0.5)
+def entries(network):
+    """Names and sizes of its state dict, a line each."""
+    return [
+        f"{k} {' '.join(map(str, a.shape))}" for k, a in network.state_dict().items()
+    ]
+
+
+def randomised(network):
+    """Every parameter and statistic drawn anew, as `references` draws them."""
+    state = references.weights(entries(network))
+    network.load_state_dict({k: torch.from_numpy(a) for k, a in state.items()})
     return network.eval()
