@@ -28,7 +28,7 @@ from experiments.kernel_study.setting import (
 from fssd_jax import metrics, train
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.features import FeatureFn, Variables
-from fssd_jax.fssd import Singularity, distances
+from fssd_jax.fssd import Singularity
 
 CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
 # name → [image, layer]: FSSD, the length of Δ and of each form, the terms of FSSD².
@@ -131,7 +131,9 @@ def sizes_of(
     feature_fn, initial = found.feature_fn, found.initial
     untrained = decompose(feature_fn, initial, initial, stars[0], data.points)
     return {
-        "fssd": map_batches(_distances, feature_fn, found.final, stars[1], data.points),
+        "fssd": map_batches(
+            fssd_jax.fssd.fssd, feature_fn, found.final, stars[1], data.points
+        ),
         "displacement": np.sqrt(terms.moved),
         **{name: _lengths(form) for name, form in found.forms.items()},
         "cross": terms.cross,
@@ -225,10 +227,6 @@ def correlations(
         for kind, correlation in CORRELATIONS.items():
             out[kind][part] = float(correlation(*pair)[0]) if varies else None
     return out
-
-
-def _distances(feature_fn, variables, singularity, x):
-    return distances(singularity, feature_fn(variables, x))
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from fssd_jax.data.folders import load_images
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.data.sources import ArrayDataset, known_splits, load
 from fssd_jax.features import FeatureFn, Variables, pool
-from fssd_jax.fssd import Singularity, distances
+from fssd_jax.fssd import Singularity
 
 UNTRAINED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet": models.LeNet,
@@ -174,13 +174,9 @@ def measure(
         found |= {f"square/{name}": squares, f"cosine/{name}": cosines}
         if name != NOISE:
             found[f"fssd/{name}"] = map_batches(
-                _distances, feature_fn, variables, star, x
+                fssd_jax.fssd.fssd, feature_fn, variables, star, x
             )
     return found
-
-
-def _distances(feature_fn, variables, singularity, x):
-    return distances(singularity, feature_fn(variables, x))
 
 
 def summary(
