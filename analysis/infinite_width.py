@@ -31,8 +31,6 @@ from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 
-Matrix = Float[np.ndarray, "n n"]
-
 
 def kernel_fn(network: Perceptron | ConvNet):
     """neural-tangents' `kernel_fn` of the network with infinitely many hidden units.

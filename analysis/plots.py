@@ -178,6 +178,46 @@ def leakage(
     return figure
 
 
+def dots(
+    names: Sequence[str],
+    values: Sequence[float],
+    xlabel: str,
+    title: str,
+    *,
+    intervals: Sequence[tuple[float, float]] | None = None,
+    published: Mapping[str, Sequence[float | None]] | None = None,
+) -> Figure:
+    """A row a name, a dot at its value.
+
+    Args:
+      names: from the top.
+      values: one a name.
+      xlabel: what the values are.
+      title: of the picture.
+      intervals: ends of a bar through each dot.
+      published: source → a value for each name, or None: hollow marks beside the dots.
+    """
+    figure, ax = plt.subplots(
+        figsize=(6.9, 1.2 + 0.26 * len(names)), layout="constrained"
+    )
+    rows = -np.arange(len(names))
+    color = COLORS["in-distribution"]
+    ax.plot(values, rows, "o", color=color, markersize=5, label="here")
+    for row, (low, high) in zip(rows, intervals or [], strict=bool(intervals)):
+        ax.plot([low, high], [row, row], color=color, linewidth=1.2)
+    for marker, (source, of) in zip("sD^v", (published or {}).items(), strict=False):
+        known = [(v, row) for v, row in zip(of, rows, strict=True) if v is not None]
+        if known:
+            ax.plot(*zip(*known, strict=True), marker, color="black", mfc="none",
+                    markersize=5, linestyle="none", label=source)  # fmt: skip
+    ax.set_yticks(rows, list(names))
+    ax.set(xlabel=xlabel, title=title)
+    ax.grid(axis="x", alpha=0.3)
+    if published:
+        ax.legend(fontsize="small")
+    return figure
+
+
 def train_size(
     curves: Mapping[str, Mapping[int, Sequence[float]]], title: str
 ) -> Figure:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from analysis import plots
 from experiments.comparison import switches
 from experiments.comparison.setting import Options, prepare
 from experiments.harness import cli, files, results
@@ -52,7 +53,14 @@ def run(config: Config) -> list[dict[str, Any]]:
     found = switches.walk(prepared, pair, tiny=config.tiny)
     facts = {"benchmark": pair, "seed": config.seed, "rows": found.rows}
     sheet = to_sheet(found.rows, pair, config.seed)
-    results.leave(there, facts, [sheet], {}, found.arrays)
+    figure = plots.dots(
+        [row["switch"] for row in found.rows],
+        [row["auroc"] for row in found.rows],
+        "AUROC",
+        f"{pair}, seed {config.seed}: from paper to released, switch by switch",
+        intervals=[row["auroc_ci95"] for row in found.rows],
+    )
+    results.leave(there, facts, [sheet], {"switches": figure}, found.arrays)
     return found.rows
 
 

@@ -16,7 +16,9 @@ import sys
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from analysis import plots
 from experiments.comparison import retrained, variations
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, make_setting, prepare
@@ -39,16 +41,17 @@ def run(config: Config) -> dict[str, Any]:
         outliers(config.outliers, config.data_dir),
         load("mnist", "train", config.data_dir),
     ]
+    protocol = PROTOCOLS["paper"]
     there = results.place(
         config.out,
         "gaps",
         f"fmnist-{config.seed}",
-        dataclasses.asdict(config),
+        {**dataclasses.asdict(config), "switches": protocol._asdict()},
         [benchmark.train, benchmark.test, benchmark.ood["fmnist"], *auxiliary],
         measured_by=variations,
     )
     prepared = prepare(benchmark, config.seed, config)
-    s = make_setting(prepared, "fmnist", PROTOCOLS["paper"], tiny=config.tiny)
+    s = make_setting(prepared, "fmnist", protocol, tiny=config.tiny)
     rows = variations.vary(s, auxiliary)
     facts = {
         "benchmark": "fmnist",
@@ -62,8 +65,21 @@ def run(config: Config) -> dict[str, Any]:
         "published": benchmark.paper,
     }
     arrays = {"auroc": np.array([auroc for _, _, auroc in rows])}
-    results.leave(there, facts, [to_sheet(facts)], {}, arrays)
+    figures = {"gaps": picture(facts)}
+    results.leave(there, facts, [to_sheet(facts)], figures, arrays)
     return facts
+
+
+def picture(facts: dict[str, Any]) -> Figure:
+    rows = facts["rows"]
+    published = {
+        source: [of.get(row["method"].split(",")[0], {}).get("auroc") for row in rows]
+        for source, of in facts["published"].items()
+    }
+    names = [f"{row['method']}: {row['varied']}" for row in rows]
+    aurocs = [row["auroc"] for row in rows]
+    title = f"{facts['benchmark']}, seed {facts['seed']}"
+    return plots.dots(names, aurocs, "AUROC", title, published=published)
 
 
 def to_sheet(facts: dict[str, Any]) -> Sheet:

@@ -41,12 +41,15 @@ def run(config: Config) -> dict[str, Any]:
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
     prepared = prepare(benchmark, config.seed, config)
-    s = make_setting(prepared, pair, PROTOCOLS["paper"], tiny=config.tiny)
+    protocol = PROTOCOLS["paper"]
+    s = make_setting(prepared, pair, protocol, tiny=config.tiny)
     epsilons = EPSILONS[::4] if config.tiny else EPSILONS
     others = load("photo_patches", "test")
     sets = ladder.sets_of(s, others)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair], others]
-    options = {**dataclasses.asdict(config), "epsilons": epsilons}
+    # The auxiliary set of Outlier Exposure decides nothing here.
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k != "outliers"}
+    options |= {"epsilons": epsilons, "switches": protocol._asdict()}
     there, kept = (
         results.place(
             *(config.out, experiment, f"{name}{pair}-{config.seed}", options, data),
@@ -59,7 +62,7 @@ def run(config: Config) -> dict[str, Any]:
         "benchmark": pair,
         "seed": config.seed,
         "epsilons": epsilons,
-        "epochs": prepared.training.of_seed(config.seed),
+        "epochs": prepared.training.epochs_of(config.seed),
         "counts_of_sets": {name: len(x) for name, x in sets.items()},
         **ladder.climb(s, sets, swept, epsilons),
     }

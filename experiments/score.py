@@ -108,7 +108,9 @@ def run(config: Config) -> dict[str, Any]:
         seed=config.seed,
         batch_size=config.batch_size,
     )
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in paths}
+    # Not where files lie: their content counts.
+    where = ("weights", "ind", "ood", "train")
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
     options["digest of weights"] = provenance.tree_digest(network.variables)
     pair = "-".join(sets[name].name for name in ("ind", "ood"))
     there, kept = (
@@ -138,10 +140,7 @@ def run(config: Config) -> dict[str, Any]:
         [to_sheet(facts, {k: d.source for k, d in sets.items()})],
         pictures.figures(found.answers, config.model),
         report.score_arrays(found.answers),
-        records=report.records(found.result),
-        timing={
-            "scoring_seconds_per_1000_images": report.seconds(found.answers),
-        },
+        records=tables.records(found.result),
         extras={
             "fssd.npz": lambda path: fssd_jax.save(
                 path, found.fitted, network.variables

@@ -22,7 +22,7 @@ import dataclasses
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 
@@ -42,6 +42,8 @@ from experiments.harness import cli, files, provenance, results, sheets
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark, outliers
 from fssd_jax.data.sources import ArrayDataset
+
+C = TypeVar("C", bound="Config")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +69,7 @@ def run(config: Config) -> list[Result]:
     config = checked(config)
     folder = files.writable(config.out / "table2")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
-    auxiliary = None
-    if "outlier_exposure" in config.methods:  # before hours of training, not after
-        auxiliary = outliers(config.outliers, config.data_dir)
+    auxiliary = auxiliary_set(config)  # before hours of training, not after
     places = {
         (pair, seed): place(config, benchmark, pair, seed, auxiliary)
         for seed in config.seeds
@@ -103,12 +103,19 @@ def run(config: Config) -> list[Result]:
     return [result for of_pair in found.values() for result in of_pair]
 
 
+def auxiliary_set(config: Config) -> ArrayDataset | None:
+    """Of Outlier Exposure, if it is asked for."""
+    if "outlier_exposure" not in config.methods:
+        return None
+    return outliers(config.outliers, config.data_dir)
+
+
 def run_pair(
     config: Config,
     prepared: Prepared,
     pair: str,
     auxiliary: ArrayDataset | None,
-    there: results.Config,
+    there: results.Identity,
 ) -> None:
     """Score one in-distribution set against one OoD set and leave the folder."""
     protocol = PROTOCOLS[config.protocol]
@@ -127,7 +134,7 @@ def run_pair(
         tables.sheets([result]),
         pictures.figures(found, pair, s.protocol.epsilon_choice),
         report.score_arrays(found),
-        records=report.records(result),
+        records=tables.records(result),
         timing={
             "seconds": {**prepared.seconds, **clock.seconds},
             "scoring_seconds_per_1000_images": report.seconds(found),
@@ -143,7 +150,7 @@ def of_network(config: Config, prepared: Prepared) -> dict[str, Any]:
         "model": {
             "name": repr(prepared.model),
             "accuracy": prepared.accuracy,
-            "epochs": training.of_seed(prepared.seed),
+            "epochs": training.epochs_of(prepared.seed),
             "short_epochs": training.short_epochs,
             "parameters": sum(
                 a.size for a in jax.tree.leaves(prepared.network.variables)
@@ -175,7 +182,7 @@ def place(
     pair: str,
     seed: int,
     auxiliary: ArrayDataset | None,
-) -> results.Config:
+) -> results.Identity:
     """The folder of one seed and pair."""
     options = {**options_of(config, benchmark), "methods": config.methods}
     return results.place(
@@ -220,7 +227,7 @@ def scores_path(config: Config, prepared: Prepared, pair: str) -> Path:
     return there.path
 
 
-def checked(config: Config) -> Config:
+def checked(config: C) -> C:
     """Raise `InputError` for what could not work; drop repeated seeds and methods."""
     if not config.seeds or not config.methods:
         raise InputError("at least one seed and one method are needed")

@@ -33,7 +33,9 @@ def run(config: Config) -> dict[str, Any]:
     files.writable(config.out / "train_size")
     if config.train_size is not None or not config.sizes:
         raise InputError("give --sizes, one or more, in place of --train-size")
+    config = table2.checked(config)  # `all` becomes the methods' names
     benchmark = load_benchmark(config.benchmark, config.data_dir)
+    auxiliary = table2.auxiliary_set(config)
     whole = len(benchmark.train.x)
     sizes = sorted({min(size, whole) for size in config.sizes})
     options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
@@ -59,7 +61,10 @@ def run(config: Config) -> dict[str, Any]:
         "train_size",
         config.benchmark,
         options | {"train_size": None, "sizes": sizes},
-        [benchmark.train, benchmark.test, *benchmark.ood.values()],
+        [
+            *(benchmark.train, benchmark.test, *benchmark.ood.values()),
+            *([auxiliary] if auxiliary else []),
+        ],
         measured_by=report,
     )
     figures, arrays = {}, {"sizes": np.array(sizes)}

@@ -31,7 +31,7 @@ if "FSSD_JAX_TESTS_COMPILED" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory()
     os.environ["FSSD_JAX_TESTS_COMPILED"] = COMPILED.name
 jax.config.update("jax_compilation_cache_dir", os.environ["FSSD_JAX_TESTS_COMPILED"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
 
 # A silently broadcast operand is a wrong formula in waiting.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -131,7 +131,7 @@ def _look(s: Setting, asking, paths, seen: Path, told) -> None:
         )
         for key, ask in of_network.items():
             made = ask.to_rows(ind[repr(key)], ood[repr(key)])
-            timed = ask.timed and not s.tiny  # it compiles each method by itself
+            timed = ask.timed and s.timed
             seconds = seconds_alone(s, ask.question, variables) if timed else None
             found[key[:2]] |= {k: r._replace(seconds=seconds) for k, r in made.items()}
         if network == "variables":
@@ -140,14 +140,14 @@ def _look(s: Setting, asking, paths, seen: Path, told) -> None:
         rows.save(paths[key], of_method)
 
 
-def seconds_alone(s: Setting, question: Question, variables) -> float:
+def seconds_alone(s: Setting, question: Question, variables) -> float | None:
     """Of a method on its own, per 1,000 images: a small timing."""
     score = partial(
         map_batches,
         *(question.score, question.apply_fn, variables, question.state),
         batch_size=s.batch_size,
     )
-    return seconds_per_1000(score, s.test_ind)
+    return seconds_per_1000(s, score)
 
 
 # ---- what pictures are drawn from ---------------------------------------------------

@@ -168,6 +168,7 @@ def make_setting(
         train=train,
         seed=seed,
         batch_size=batch_size,
+        timed=False,
     )
 
 

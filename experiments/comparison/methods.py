@@ -4,7 +4,6 @@ A new method is a function and a row in `METHODS`, at the end of this file.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
 
@@ -56,10 +55,8 @@ def run_fssd(name: str, s: Setting) -> Rows:
         protocols.plain_and_stepped, s.protocol, *network, state.singularity, epsilon
     )
     ind, ood = distances(s.test_ind), distances(s.test_ood)
-    stepped = partial(protocols.sweep, s.protocol, *network, state.singularity)
-    seconds = seconds_per_1000(partial(stepped, epsilons=(epsilon,)), s.test_ind)
     row = fssd_row(s, state, (ind[0], ood[0]), (ind[1], ood[1]))
-    return {name: row._replace(seconds=seconds)}
+    return {name: row._replace(seconds=seconds_per_1000(s, distances))}
 
 
 def ask_fssd(name: str, s: Setting) -> list[Ask]:
@@ -152,7 +149,7 @@ def run_odin(s: Setting) -> Rows:
     facts = {
         "note": f"T = {float(state.temperature):g}, {epsilon_note(state)}",
         "passes": _passes(1, chosen_epsilon(state)),
-        "seconds": seconds_per_1000(score, s.test_ind),
+        "seconds": seconds_per_1000(s, score),
         **s.labels_that_choose,
     }
     return {"odin": Scored(score(s.test_ind), score(s.test_ood), **facts)}
@@ -178,7 +175,7 @@ def run_mahalanobis(s: Setting) -> Rows:
     )
     score = partial(map_batches, mahalanobis.score, s.feature_fn, s.variables, state)
     facts = _of_mahalanobis(s, state)
-    seconds = seconds_per_1000(score, s.test_ind)
+    seconds = seconds_per_1000(s, score)
     row = Scored(score(s.test_ind), score(s.test_ood), seconds=seconds, **facts)
     return {"mahalanobis": row}
 
@@ -275,23 +272,15 @@ def epsilon_note(state) -> str:
     return f"ε = {epsilon:g}" + (", the largest tried" if at_end else "")
 
 
-def clean_fssd(s: Setting) -> list[Ask]:
-    return ask_fssd("fssd clean", s.under_clean())
-
-
-def _logits(name: str, detector: ModuleType) -> Callable[[Setting], list[Ask]]:
-    return partial(ask_logits, name, detector)
-
-
 # In the order of the table: first what needs no label of any OoD image.
 METHODS: dict[str, Method] = {
     "layers": Method(partial(ask_layers, "fssd ")),
     "fssd_noise": Method(ask_noise),
-    "fssd_clean": Method(clean_fssd),
+    "fssd_clean": Method(lambda s: ask_fssd("fssd clean", s.under_clean())),
     "displacement": Method(ask_displacement, needs=("training",)),
-    "msp": Method(_logits("msp", msp)),
-    "max_logit": Method(_logits("max logit", max_logit)),
-    "energy": Method(_logits("energy", energy)),
+    "msp": Method(partial(ask_logits, "msp", msp)),
+    "max_logit": Method(partial(ask_logits, "max logit", max_logit)),
+    "energy": Method(partial(ask_logits, "energy", energy)),
     "knn": Method(ask_knn, needs=("train",)),
     "mahalanobis_clean": Method(
         partial(ask_mahalanobis, "mahalanobis clean"), needs=("train",)

@@ -28,7 +28,7 @@ class Training(NamedTuple):
     full_seeds: int
     cache: Path
 
-    def of_seed(self, seed: int) -> int:
+    def epochs_of(self, seed: int) -> int:
         return self.epochs if seed < self.full_seeds else self.short_epochs
 
 
@@ -69,7 +69,7 @@ def fit(training: Training, model, seed: int, **kwargs) -> Trained:
 
 def plain(training: Training, seed: int) -> Trained:
     """The LeNet that most methods share, with snapshots at quarters of its training."""
-    epochs = training.of_seed(seed)
+    epochs = training.epochs_of(seed)
     quarters = sorted({math.ceil(epochs * k / 4) for k in range(1, 5)})
     model = lenet(training.benchmark)
     return fit(training, model, seed, epochs=epochs, snapshots=quarters)
@@ -81,7 +81,7 @@ def with_dropout(training: Training, seed: int, rate: float) -> Trained:
 
 
 def other_architecture(training: Training, seed: int) -> Trained:
-    model, epochs = perceptron(training.benchmark), training.of_seed(seed)
+    model, epochs = perceptron(training.benchmark), training.epochs_of(seed)
     return fit(training, model, seed, epochs=epochs)
 
 

@@ -13,7 +13,6 @@ from experiments.comparison.answers import Answers, answer
 from experiments.comparison.rows import LayerScores, Rows, Scored
 from experiments.comparison.setting import Setting
 from experiments.harness.files import Stopwatch
-from experiments.harness.sheets import Sheet
 from fssd_jax import metrics
 
 METRICS = ("auroc", "auprc", "fpr80", "fpr95")
@@ -128,18 +127,6 @@ def layer_warnings(layers: list[dict[str, Any]], epsilon: float | None) -> list[
         if (layer["alpha"] > 0) != (layer["auroc"] > 0.5):
             texts.append(f"{seen} is weighted against its own AUROC")
     return texts
-
-
-def records(result: Result) -> Sheet:
-    """Every metric in full precision, for metrics.csv."""
-    bounds = [f"{metric}_{end}" for metric in METRICS for end in ("low95", "high95")]
-    rows = []
-    for kind in KINDS:
-        for name, row in result[kind].items():
-            ends = [end for metric in METRICS for end in row[f"{metric}_ci95"]]
-            values = [row[metric] for metric in METRICS] + ends
-            rows.append([kind[:-1], name, *map(str, values), row["fitted_on"]])
-    return Sheet("", ["kind", "name", *METRICS, *bounds, "fitted_on"], rows, [])
 
 
 def score_arrays(found: Answers) -> dict[str, np.ndarray]:

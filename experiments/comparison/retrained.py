@@ -25,7 +25,7 @@ def run_deep_ensemble(s: Setting) -> Rows:
     assert s.training is not None  # `needs`
     seeds = range(s.seed, s.seed + MEMBERS)
     members = [networks.plain(s.training, m).variables for m in seeds]
-    epochs = [s.training.of_seed(m) for m in seeds]
+    epochs = [s.training.epochs_of(m) for m in seeds]
     score = partial(
         map_batches,
         *(deep_ensemble.score, s.logit_fn, deep_ensemble.stack(members)),
@@ -37,7 +37,7 @@ def run_deep_ensemble(s: Setting) -> Rows:
         note=f"epochs {', '.join(map(str, epochs))}",
         training=f"{MEMBERS - 1} networks",
         passes=str(MEMBERS),
-        seconds=seconds_per_1000(score, s.test_ind),
+        seconds=seconds_per_1000(s, score),
     )
     return {"deep ensemble": row}
 
@@ -66,7 +66,7 @@ def run_mc_dropout(s: Setting) -> Rows:
     facts = {
         "training": "1 network" if s.clean else f"1 network, {len(rates)} to choose",
         "passes": str(len(state.keys)),
-        "seconds": seconds_per_1000(both, s.test_ind),
+        "seconds": seconds_per_1000(s, both),
         **s.labels_that_choose,
     }
     rows = {
@@ -128,6 +128,6 @@ def run_outlier_exposure(s: Setting) -> Rows:
             fitted_on=f"{len(auxiliary.x)} {auxiliary.name}",
             note=f"{epochs} epoch{'s' * (epochs > 1)}, accuracy {right:.1%}",
             training="fine-tuning" if finetune else "1 network",
-            seconds=seconds_per_1000(score, s.test_ind),
+            seconds=seconds_per_1000(s, score),
         )
     return rows

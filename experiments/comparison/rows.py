@@ -82,9 +82,11 @@ def one_row(name: str, **facts) -> Callable[[np.ndarray, np.ndarray], Rows]:
     return lambda ind, ood: {name: Scored(ind, ood, **facts)}
 
 
-def seconds_per_1000(score: Callable[[np.ndarray], Any], images: np.ndarray) -> float:
+def seconds_per_1000(s: Setting, score: Callable[[np.ndarray], Any]) -> float | None:
     """What a method costs on its own, without compilation: a small timing."""
-    few = images[:TIMED]
+    if not s.timed:
+        return None
+    few = s.test_ind[:TIMED]
     score(few)
     start = time.perf_counter()
     score(few)

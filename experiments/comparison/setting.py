@@ -66,6 +66,7 @@ class Setting(NamedTuple):
     snapshots: dict[int, Variables] | None = None
     outliers: ArrayDataset | None = None  # the auxiliary set, if a method needs it
     tiny: bool = False
+    timed: bool = True  # whether each method's own cost is measured, which compiles it
 
     @property
     def clean(self) -> bool:
@@ -195,4 +196,5 @@ def make_setting(
         snapshots=prepared.network.snapshots,
         outliers=outliers,
         tiny=tiny,
+        timed=not tiny,
     )

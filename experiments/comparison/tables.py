@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison.report import METRICS, Result, row_names
+from experiments.comparison.report import KINDS, METRICS, Result, row_names
 from experiments.harness.sheets import Sheet, mean_cell
 
 HEADINGS = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
@@ -196,3 +196,15 @@ def _cell(rows: list[dict[str, Any]], metric: str) -> str:
         return mean_cell(values, ".1f")
     low, high = (100 * v for v in rows[0][f"{metric}_ci95"])
     return f"{values[0]:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def records(result: Result) -> Sheet:
+    """Every metric in full precision, for metrics.csv."""
+    bounds = [f"{metric}_{end}" for metric in METRICS for end in ("low95", "high95")]
+    rows = []
+    for kind in KINDS:
+        for name, row in result[kind].items():
+            ends = [end for metric in METRICS for end in row[f"{metric}_ci95"]]
+            values = [row[metric] for metric in METRICS] + ends
+            rows.append([kind[:-1], name, *map(str, values), row["fitted_on"]])
+    return Sheet("", ["kind", "name", *METRICS, *bounds, "fitted_on"], rows, [])

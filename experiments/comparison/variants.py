@@ -1,8 +1,7 @@
 """FSSD varied, as in "Effects of ensemble" of the paper and beyond.
 
 Which images F* is the centre of (`CENTERS`); how layers are combined (`COMBINATIONS`);
-with and without the input step; which networks are combined. All but the paper's own
-row are without input step.
+which networks are combined. All of them are without input step.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from fssd_jax.ensemble import Ensemble, combine, fit_ensemble, standardise
 from fssd_jax.features import FeatureFn, Variables, join, make_feature_fn
 from fssd_jax.questions import Question
 
-MEMBERS = 3  # networks of an ensemble
+COMBINED = 3  # networks of an ensemble
 
 
 def no_step(s: Setting) -> list[Ask]:
@@ -171,12 +170,12 @@ def ensembles(s: Setting) -> Rows:
     distances = [apply(x) for x in (s.test_ind, s.test_ood, s.val_ind)]
     if not s.clean:
         distances.append(apply(s.val_ood))
-    seconds = seconds_per_1000(apply, s.test_ind)
+    seconds = seconds_per_1000(s, apply)
     own, every = f"seed {s.seed}", list(state.singularity.center)
     snapshots = [name for name in members if name.startswith("epoch")]
     others = [name for name in members if name.startswith("seed") and name != own]
     groups = {
-        f"{MEMBERS} networks": ([own, *others], f"{MEMBERS - 1} networks"),
+        f"{COMBINED} networks": ([own, *others], f"{COMBINED - 1} networks"),
         "perceptron": (["perceptron"], "none"),
         "LeNet and perceptron": ([own, "perceptron"], "1 perceptron"),
         "snapshots": ([*snapshots, own], "none"),
@@ -203,7 +202,7 @@ def ensembles(s: Setting) -> Rows:
                 training=training,
                 passes=str(len(group)),
                 data=f"{len(group)} F*",
-                seconds=seconds * len(group) / len(members),
+                seconds=seconds and seconds * len(group) / len(members),
             )
     return rows
 
@@ -216,10 +215,10 @@ def _members(
     assert training is not None
     own = f"seed {s.seed}"
     members, epochs = {own: (s.feature_fn, s.variables)}, {}
-    for seed in range(s.seed + 1, s.seed + MEMBERS):
+    for seed in range(s.seed + 1, s.seed + COMBINED):
         trained = networks.plain(training, seed)
         members[f"seed {seed}"] = s.feature_fn, trained.variables
-        epochs[f"seed {seed}"] = training.of_seed(seed)
+        epochs[f"seed {seed}"] = training.epochs_of(seed)
     perceptron = networks.other_architecture(training, s.seed)
     mlp = make_feature_fn(networks.perceptron(training.benchmark))
     members["perceptron"] = mlp, perceptron.variables
@@ -227,7 +226,7 @@ def _members(
     for epoch, variables in list((s.snapshots or {}).items())[:-1]:
         members[f"epoch {epoch}"] = s.feature_fn, variables
         epochs[f"epoch {epoch}"] = epoch
-    epochs[own] = epochs["perceptron"] = training.of_seed(s.seed)
+    epochs[own] = epochs["perceptron"] = training.epochs_of(s.seed)
     return members, epochs
 
 

@@ -15,17 +15,17 @@ Row = tuple[str, str, float]  # method, what was varied, AUROC
 
 def vary(s: Setting, auxiliary: list[ArrayDataset]) -> list[Row]:
     """All variations; the setting is one of benchmark A."""
-    return [*members(s), *rates(s), *auxiliary_sets(s, auxiliary)]
+    return [*of_members(s), *rates(s), *auxiliary_sets(s, auxiliary)]
 
 
-def members(s: Setting) -> list[Row]:
+def of_members(s: Setting) -> list[Row]:
     """MSP of each member of the deep ensemble alone, and ensembles of fewer."""
     assert s.training is not None
     seeds = range(s.seed, s.seed + retrained.MEMBERS)
-    of_seed = {m: networks.plain(s.training, m).variables for m in seeds}
-    epochs = {m: s.training.of_seed(m) for m in seeds}
+    members = {m: networks.plain(s.training, m).variables for m in seeds}
+    epochs = {m: s.training.epochs_of(m) for m in seeds}
     rows = [
-        ("msp", f"seed {m}, {epochs[m]} epochs", _auroc(s, msp, of_seed[m]))
+        ("msp", f"seed {m}, {epochs[m]} epochs", _auroc(s, msp, members[m]))
         for m in seeds
     ]
     longest = max(epochs.values())
@@ -36,7 +36,7 @@ def members(s: Setting) -> list[Row]:
     }
     for group in sorted(groups, key=len):
         if len(group) > 1:
-            stacked = deep_ensemble.stack([of_seed[m] for m in group])
+            stacked = deep_ensemble.stack([members[m] for m in group])
             what = f"seeds {', '.join(map(str, group))}"
             rows.append(("deep ensemble", what, _auroc(s, deep_ensemble, stacked)))
     return rows

@@ -72,7 +72,7 @@ def run_main(
         return 1
     except KeyboardInterrupt:
         print(
-            "interrupted; the same command goes on from the last checkpoint",
+            "interrupted; the same command goes on from what was kept (see --help)",
             file=sys.stderr,
         )
         return 130

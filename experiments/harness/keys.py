@@ -1,7 +1,8 @@
 """What each random key is for: one registry, so that no two draws share a key unseen.
 
-A number is folded into the key of a seed, or, where a draw does not depend on the seed,
-is the key itself. Training starts from the same keys and folds in 0 to 3.
+A number is folded into the key of a seed (`of_seed`) or, where the draw is the same for
+every seed, is the key itself (`fixed`). Weights are drawn by the seed's own key, and
+training folds 0 to 3 into it.
 """
 
 from enum import IntEnum
@@ -11,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 
 
 class Use(IntEnum):
-    # Fixed draws. They share a number: two experiments that never meet.
+    # These two share a number: experiments that never meet, and seed 0's weights.
     TRAINING_SUBSET = 0
     TANGENT_DIRECTIONS = 0
     # comparison: a trained network on a pair of sets.
@@ -19,7 +20,7 @@ class Use(IntEnum):
     SPLIT_IND = 101
     SPLIT_OOD = 102
     MC_DROPOUT = 104
-    OTHER_CENTERS = 105
+    OTHER_CENTERS = 105  # shuffled pixels, and the scale of noise
     CORRUPTED = 106
     # kernel_study: networks of NTK parametrisation.
     KERNEL_NOISE = 200

@@ -153,4 +153,6 @@ def available_cores() -> int:
 def numerics() -> dict[str, Any]:
     """What JAX is told that decides numbers."""
     names = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision")
-    return {name: getattr(jax.config, name) for name in names}
+    names += ("jax_threefry_partitionable",)
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return {name: getattr(jax.config, name) for name in names} | {"xla_flags": flags}

@@ -29,7 +29,7 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
 PLACES = ("out", "data_dir", "rerun")
 
 
-class Config(NamedTuple):
+class Identity(NamedTuple):
     """A results folder's path, and what decides the numbers in it: config.json."""
 
     path: Path
@@ -43,7 +43,7 @@ def place(
     options: Mapping[str, Any],
     data: Sequence[ArrayDataset] | Mapping[str, ArrayDataset],
     measured_by: ModuleType,
-) -> Config:
+) -> Identity:
     """Where the results of these options, data and code go: OUT/EXPERIMENT/NAME-DIGEST.
 
     Args:
@@ -74,11 +74,11 @@ def place(
     # and the same set from another place is the same set.
     known = {k: v["sha256"] for k, v in facts["data"].items()}
     digest = provenance.config_digest(plain({**facts, "name": None, "data": known}))
-    return Config(writable(out / experiment) / f"{name}-{digest}", facts)
+    return Identity(writable(out / experiment) / f"{name}-{digest}", facts)
 
 
 def leave(
-    config: Config,
+    config: Identity,
     facts: Mapping[str, Any],
     tables: Sequence[Sheet],
     figures: Mapping[str, Figure],

@@ -35,8 +35,9 @@ def trained(
 ) -> train.Trained:
     """Train, or take the weights of an equal earlier run, or go on with a killed one.
 
-    The folder's name is a digest of all that decides the weights: the arguments, the
-    data, and the source of the model and of the training loop. So it is never stale.
+    The folder's name is a digest of what decides the weights: the arguments, the data,
+    and the source of the model and of the training loop (not yet of how batches are
+    made and kept, nor JAX's own configuration).
     """
     identity = {
         "model": repr(model),

@@ -1,6 +1,6 @@
 """Noises and shuffled images: centres for F* and stand-ins for OoD images.
 
-Each is a function of images or of a shape, and a key; more rows: see CONTRIBUTING.
+Each is a function of images, or of noise, and a key.
 """
 
 import jax

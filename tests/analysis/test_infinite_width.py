@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 
 import fssd_jax
-from analysis import infinite_width, networks
+from analysis import infinite_width, ntk_networks
 from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks, metrics
 
@@ -48,7 +48,7 @@ def recursion(x, convolutions, hidden):
         step = (np.pi - angle) / (2 * np.pi)
         return size * np.sin(angle) / (2 * np.pi) + k * step, step
 
-    weight, bias = networks.WEIGHT_STD**2, networks.BIAS_STD**2
+    weight, bias = ntk_networks.WEIGHT_STD**2, ntk_networks.BIAS_STD**2
     average = [patches] * convolutions + [everywhere] * hidden
     k = average[0](np.einsum("ihwc,jhwc->ijhw", x, x) / x.shape[-1])
     k = weight * k + bias
@@ -80,7 +80,8 @@ def kernels_of_one(network, x, key):
     leaves = [g.reshape(len(x), -1) for g in jax.tree.leaves(gradient)]
     last = network.feature_layers[-2]
     h = fssd_jax.make_feature_fn(network, [last])(variables, x)[last]
-    nngp = networks.WEIGHT_STD**2 / h.shape[1] * h @ h.T + networks.BIAS_STD**2
+    weight, bias = ntk_networks.WEIGHT_STD**2, ntk_networks.BIAS_STD**2
+    nngp = weight / h.shape[1] * h @ h.T + bias
     return nngp, sum(g @ g.T for g in leaves)
 
 

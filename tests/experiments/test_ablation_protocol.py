@@ -16,7 +16,7 @@ def test_the_ladder_leads_from_paper_to_released_one_switch_at_a_time():
 
 
 def test_main_prints_and_keeps_a_row_for_each_switch(tmp_path, monkeypatch, capsys):
-    order = ("samples", "split", "perturbation")  # all eight take a minute
+    order = ("samples", "perturbation")  # all eight take a minute
     monkeypatch.setattr(switches, "ORDER", order)
     args = ["--benchmark", "digits", "--tiny", "--out", str(tmp_path)]
     assert ablation_protocol.main(args) == 0

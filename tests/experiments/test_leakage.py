@@ -90,7 +90,8 @@ def test_the_curve_takes_every_size_and_seed():
 
 
 def test_train_size_runs_table2_for_each_size(tmp_path, capsys):
-    args = ["--tiny", "--methods", "msp", "--out", str(tmp_path), "--sizes"]
+    args = ["--tiny", "--protocol", "clean", "--methods", "msp"]
+    args += ["--out", str(tmp_path), "--sizes"]
     assert train_size.main([*args, "600", "9999"]) == 0
     (path,) = (tmp_path / "train_size").iterdir()
     m = json.loads((path / "metrics.json").read_text())

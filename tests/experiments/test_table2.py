@@ -157,8 +157,9 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch, c
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table2.report, "records", interrupted)
-    assert table2.main(["--tiny", "--out", str(tmp_path)]) == 130
+    monkeypatch.setattr(table2.tables, "records", interrupted)
+    args = ["--tiny", "--protocol", "clean", "--methods", "msp"]
+    assert table2.main([*args, "--out", str(tmp_path)]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
     assert list((tmp_path / "table2").iterdir()) == []
 
