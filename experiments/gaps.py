@@ -13,7 +13,7 @@ metrics.json and the table.
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from analysis import plots
 from experiments.comparison import retrained, variations
 from experiments.comparison.protocols import PROTOCOLS
-from experiments.comparison.setting import Options, make_setting, prepare
+from experiments.comparison.setting import Options, check, make_setting, prepare
 from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark, outliers
@@ -32,9 +32,12 @@ from fssd_jax.data.sources import load
 class Config(Options):
     seed: int = 0
     """Of the network, the split and the noise."""
+    outliers: Literal["auto", "kmnist", "cns_glyphs"] = "auto"
+    """The auxiliary set of Outlier Exposure; auto: the first that can be had."""
 
 
 def run(config: Config) -> dict[str, Any]:
+    check(config)
     files.writable(config.out / "gaps")
     benchmark = load_benchmark("fmnist", config.data_dir)
     auxiliary = [

@@ -21,8 +21,8 @@ from analysis import plots
 from experiments.comparison import ladder
 from experiments.comparison.ladder import CONTROL_IMAGES, DRAWS, EPSILONS, RUNGS
 from experiments.comparison.protocols import PROTOCOLS
-from experiments.comparison.setting import Options, make_setting, prepare
-from experiments.harness import cli, files, results
+from experiments.comparison.setting import Options, check, make_setting, prepare
+from experiments.harness import cli, files, provenance, results
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.sources import load
@@ -37,6 +37,7 @@ class Config(Options):
 
 
 def run(config: Config) -> dict[str, Any]:
+    check(config)
     files.writable(config.out / "leakage")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
@@ -47,9 +48,10 @@ def run(config: Config) -> dict[str, Any]:
     others = load("photo_patches", "test")
     sets = ladder.sets_of(s, others)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair], others]
-    # The auxiliary set of Outlier Exposure decides nothing here.
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k != "outliers"}
-    options |= {"epsilons": epsilons, "switches": protocol._asdict()}
+    options = {**dataclasses.asdict(config), "epsilons": epsilons}
+    options["switches"] = protocol._asdict()
+    # Sweeps are kept longer than weights, which may be trained again to other bits.
+    options["network"] = provenance.tree_digest(s.variables)
     there, kept = (
         results.place(
             *(config.out, experiment, f"{name}{pair}-{config.seed}", options, data),

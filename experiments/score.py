@@ -10,8 +10,8 @@ FSSD of every layer, MSP, energy, the maximum logit and ODIN stand controls that
 nothing of your training: the same network untrained, and pixels. With --train,
 Mahalanobis and k nearest neighbours, too. Leaves OUT/score/IN-OOD-MODEL-SEED-DIGEST/
 with report.html, metrics.json, the table, the scores of every image, pictures, and
-fssd.npz: the fitted detector and its threshold, for `fssd_jax.load`. Each method's
-scores are kept in OUT/scores: the same command again goes on from there.
+fssd.npz: the fitted detector and its threshold, for `fssd_jax.load`. Scores are kept in
+OUT/scores, network by network: the same command again goes on from there.
 """
 
 import dataclasses
@@ -124,8 +124,11 @@ def run(config: Config) -> dict[str, Any]:
         )
         for experiment in ("score", "scores")
     )
-    found = brought.measure(network, s, images.calibration, files.writable(kept.path))
-    known = len(np.unique(y)) == network.model.num_classes
+    title = f"{pair}-{config.model}-{config.seed}"
+    found = brought.measure(
+        network, s, images.calibration, files.writable(kept.path), title
+    )
+    known = len(np.unique(sets["ind"].y)) == network.model.num_classes
     facts = {
         "model": config.model,
         "seed": config.seed,
@@ -161,6 +164,7 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         "A method that does not pass the controls shows nothing of the training. The "
         "untrained network's BatchNorm has the statistics of in-distribution images.",
         *(f"warning: {text}" for text in facts["warnings"]),
+        *tables.left_out(facts),
     ]
     if facts["accuracy"] is None:
         notes.append(
@@ -176,6 +180,9 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
     notes += [f"{name}: {source}" for name, source in came_from.items()]
     title = f"{facts['model']}, seed {facts['seed']}: no OoD image used"
     rows = tables.metric_rows([facts], ("methods", "controls"))
+    for row in rows:
+        if row[0].startswith("fssd") and facts["methods"][row[0]]["auroc"] < 0.5:
+            row[-1] = "; ".join(part for part in (row[-1], "inverted") if part)
     return Sheet(title, tables.HEADINGS, rows, notes, tables.SCREEN)
 
 

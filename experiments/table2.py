@@ -14,8 +14,9 @@ For each seed and each OoD set this leaves a folder
 OUT/table2/PAIR-PROTOCOL-SEED-DIGEST/ with metrics.json, metrics.csv, scores.npz,
 config.json, timing.json, report.html and pictures, and above them aggregate.json and
 the tables as Markdown, CSV and LaTeX. A folder that is already there is not computed
-again. Weights are kept in OUT/weights and each method's scores in OUT/scores: a run
-that was killed goes on at the method it was in, from the last checkpoint.
+again. Weights are kept in OUT/weights and scores in OUT/scores. A run that was killed
+goes on at the last checkpoint; methods that need only a forward pass are scored by one
+look at the images, which begins anew, the others at the method it was in.
 """
 
 import dataclasses
@@ -34,6 +35,7 @@ from experiments.comparison.setting import (
     Options,
     Prepared,
     Setting,
+    check,
     make_setting,
     prepare,
 )
@@ -60,6 +62,8 @@ class Config(Options):
     or chosen on any OoD set."""
     seeds: tuple[int, ...] = (0,)
     """A network, a split and a results folder for each."""
+    outliers: Literal["auto", "kmnist", "cns_glyphs"] = "auto"
+    """The auxiliary set of Outlier Exposure; auto: the first that can be had."""
     rerun: bool = False
     """Compute again although the results folder is already there."""
 
@@ -81,7 +85,10 @@ def run(config: Config) -> list[Result]:
         for pair in benchmark.ood:
             there = places[pair, seed]
             if there.path.exists() and not config.rerun:
-                print(f"already there (--rerun computes it again): {there.path}")
+                print(
+                    "already there (--rerun computes it again; without the folder it "
+                    f"is written again from kept scores): {there.path}"
+                )
             else:
                 prepared = prepared or prepare(benchmark, seed, config)
                 run_pair(config, prepared, pair, auxiliary, there)
@@ -122,8 +129,9 @@ def run_pair(
     s = make_setting(prepared, pair, protocol, auxiliary, tiny=config.tiny)
     clock = files.Stopwatch()
     kept = files.writable(scores_path(config, prepared, pair))
+    title = f"{pair}-{config.protocol}-{prepared.seed}"
     found, result = report.measure(
-        s, config.methods, kept, again=config.rerun, clock=clock
+        *(s, config.methods, kept, title), again=config.rerun, clock=clock
     )
     facts = {**of_network(config, prepared), "benchmark": pair, "counts": counts(s)}
     facts |= {"protocol": config.protocol, "switches": s.protocol._asdict()}
@@ -233,13 +241,7 @@ def checked(config: C) -> C:
         raise InputError("at least one seed and one method are needed")
     if not all(0 <= seed < 2**32 for seed in config.seeds):
         raise InputError(f"--seeds: expected 0 to 2³² − 1, got {config.seeds}")
-    if config.epochs is not None and config.epochs < 1:
-        raise InputError(f"--epochs: expected 1 or more, got {config.epochs}")
-    for option in ("short_epochs", "train_size"):
-        value = getattr(config, option)
-        if value is not None and value < 1:
-            flag = option.replace("_", "-")
-            raise InputError(f"--{flag}: expected 1 or more, got {value}")
+    check(config)
     known = (*METHODS, *VARIANTS)
     wrong = [name for name in config.methods if name not in ("all", *known)]
     if wrong:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fssd_jax.checks import at_least_one
 from fssd_jax.data.pipeline import scored_batches
 from fssd_jax.features import Variables
 
@@ -56,6 +57,9 @@ def look(
       unit_range: whether floats outside [0, 1] are an error.
       progress: a title for a progress bar; None for no bar.
     """
+    for question in questions.values():
+        if question.first is not None:
+            at_least_one("first", question.first)
     plan, arrays = _planned(questions, variables)
     found: dict[str, list[np.ndarray]] = {name: [] for name in questions}
     for answers, mask in scored_batches(

@@ -2,7 +2,8 @@
 
 Questions that are asked of one network are answered together, so that its forward pass
 is made once an image; methods with an input step or networks of their own follow, one
-by one. Each method's rows are kept, for a run that was killed.
+by one. What a look gave, and each of the others' rows, are kept for a run that was
+killed. Up to rounding a score does not depend on what is asked beside it.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,14 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fssd_jax
+from analysis import pca
 from experiments.comparison import rows
 from experiments.comparison.controls import CONTROLS
-from experiments.comparison.methods import METHODS, last_hidden
+from experiments.comparison.methods import METHODS, last_hidden, singularity_of
 from experiments.comparison.rows import Ask, Method, Rows, seconds_per_1000
 from experiments.comparison.setting import Setting
 from experiments.comparison.variants import VARIANTS
 from experiments.harness.files import Stopwatch, load_arrays, save_arrays
 from experiments.harness.provenance import config_digest
+from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.features import pool
 from fssd_jax.questions import Question, look
@@ -30,14 +33,18 @@ GROUPS: dict[str, dict[str, Method]] = {
     "variants": VARIANTS,
     "controls": CONTROLS,
 }
-SHOWN = 1000  # images of each set in the scatter plot
+SHOWN = 1000  # images of each set in the scatter plot, fewer of a layer that is large:
+MOST = 2**26  # numbers of each set, 256 MiB
 SEEN = "pictures"  # the part that holds what pictures are drawn from
+Key = tuple[str, str]  # group and name of a method
 
 
 class Answers(NamedTuple):
     groups: dict[str, Rows]  # "methods", "variants", "controls" → rows by name
-    # What pictures are drawn from: "distances/SET" [n, layers] at ε = 0, "features/SET"
-    # [shown, dim] of the last hidden layer with its F* as "singularity"; "layers".
+    left_out: dict[str, str]  # what was asked for and gives no row → why
+    # What pictures are drawn from: "distances/SET" [n, layers] at ε = 0, names in
+    # "layers"; "points/SET" [shown, 2] of the hidden layer "layer" in its principal
+    # components, with its F* as "singularity" and their "share" of the variance.
     pictures: dict[str, np.ndarray]
     predicted: np.ndarray  # [n] classes of the in-distribution test images
 
@@ -57,7 +64,7 @@ def answer(
       s: the setting.
       names: of `METHODS` and `VARIANTS`; one that needs what the setting has not is
         left out.
-      folder: where each method's rows are kept; it belongs to this setting only.
+      folder: where rows are kept; it belongs to this setting only.
       again: whether to compute also what is kept.
       clock: told the seconds of each method, and of the common look as "look".
       told: called with the name of each method before it is computed.
@@ -74,9 +81,13 @@ def answer(
     seen = folder / f"{SEEN}.npz"
     missing = {k: m for k, m in methods.items() if again or not paths[k].exists()}
     asking = {key: method for key, method in missing.items() if method.asks(s)}
-    if asking or again or not seen.exists():
-        with clock("look"):
-            _look(s, asking, paths, seen, told)
+    networks = {method.network for method in asking.values()}
+    pictured = again or not seen.exists()
+    with clock("look"):
+        for network in sorted(networks | ({"variables"} if pictured else set())):
+            of_network = {k: m for k, m in asking.items() if m.network == network}
+            pictures = seen if pictured and network == "variables" else None
+            _look(s, network, of_network, paths, pictures, told)
     for key, method in missing.items():
         if key not in asking:
             assert method.run is not None  # what does not ask runs
@@ -84,10 +95,16 @@ def answer(
             with clock(key[1]):
                 rows.save(paths[key], method.run(s))
     groups: dict[str, Rows] = {group: {} for group in GROUPS}
-    for (group, _), path in paths.items():
-        groups[group] |= rows.load(path)
+    left_out = {name: _why(name, s) for name in wanted - {name for _, name in methods}}
+    for (group, name), path in paths.items():
+        kept = rows.load(path)
+        groups[group] |= kept
+        if not kept:
+            left_out[name] = "it gives no row where nothing is chosen by OoD images"
     pictures = load_arrays(seen)
-    return Answers(groups, pictures, pictures.pop("predicted"))
+    if "predicted" not in pictures:
+        raise InputError(f"{seen} is none of ours: delete it, and run again")
+    return Answers(groups, left_out, pictures, pictures.pop("predicted"))
 
 
 def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
@@ -96,48 +113,64 @@ def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
     return folder / f"{config_digest([group, name, also])}.npz"
 
 
+def _why(name: str, s: Setting) -> str:
+    needs = next(known[name] for known in GROUPS.values() if name in known).needs
+    return f"it needs {', '.join(n for n in needs if not s.has((n,)))}"
+
+
 # ---- the look -----------------------------------------------------------------------
 
 
-def _look(s: Setting, asking, paths, seen: Path, told) -> None:
-    """Fit what asks, look once at each image for each network, keep all rows."""
-    asks: dict[tuple, list[Ask]] = {}
+def _look(
+    s: Setting,
+    network: str,
+    asking: dict[Key, Method],
+    paths: dict[Key, Path],
+    seen: Path | None,
+    told: Callable[[str], Any],
+) -> None:
+    """Fit what asks of one network, look once at each image, keep all rows.
+
+    Args:
+      network: the setting's field of its variables.
+      seen: where what pictures are drawn from is kept; None: it is there.
+    """
+    asks: dict[Key, list[Ask]] = {}
     for key, method in asking.items():
+        assert method.ask is not None  # `asks` has looked
         told(key[1])
         asks[key] = method.ask(s)
-    networks = {method.network for method in asking.values()} | {"variables"}
-    pictured = picture_questions(s)
-    found: dict[tuple, Rows] = {key: {} for key in asks}
-    for network in sorted(networks):
-        of_network = {
-            (*key, i): ask
-            for key, of_method in asks.items()
-            for i, ask in enumerate(of_method)
-            if asking[key].network == network
-        }
-        questions = {repr(key): ask.question for key, ask in of_network.items()}
-        if network == "variables":
-            questions |= pictured
-        variables = getattr(s, network)
-        ind, ood = (
-            look(
-                questions,
-                variables,
-                images,
-                batch_size=s.batch_size,
-                progress=f"looking at {name} images",
-            )
-            for name, images in (("in-distribution", s.test_ind), ("OoD", s.test_ood))
+    questions = {
+        f"{key} {i}": ask.question
+        for key, of_method in asks.items()
+        for i, ask in enumerate(of_method)
+    }
+    pictured = picture_questions(s) if seen else {}
+    if not questions and not pictured:
+        for key in asks:  # methods that have nothing to ask here
+            rows.save(paths[key], {})
+        return
+    variables = getattr(s, network)
+    ind, ood = (
+        look(
+            questions | pictured,
+            variables,
+            images,
+            batch_size=s.batch_size,
+            progress=f"looking at {name} images",
         )
-        for key, ask in of_network.items():
-            made = ask.to_rows(ind[repr(key)], ood[repr(key)])
+        for name, images in (("in-distribution", s.test_ind), ("OoD", s.test_ood))
+    )
+    if seen:
+        save_arrays(seen, picture_arrays(s, pictured, ind, ood))
+    for key, of_method in asks.items():
+        found: Rows = {}
+        for i, ask in enumerate(of_method):
+            made = ask.to_rows(ind[f"{key} {i}"], ood[f"{key} {i}"])
             timed = ask.timed and s.timed
             seconds = seconds_alone(s, ask.question, variables) if timed else None
-            found[key[:2]] |= {k: r._replace(seconds=seconds) for k, r in made.items()}
-        if network == "variables":
-            save_arrays(seen, picture_arrays(s, pictured, ind, ood))
-    for key, of_method in found.items():
-        rows.save(paths[key], of_method)
+            found |= {k: row._replace(seconds=seconds) for k, row in made.items()}
+        rows.save(paths[key], found)
 
 
 def seconds_alone(s: Setting, question: Question, variables) -> float | None:
@@ -154,16 +187,13 @@ def seconds_alone(s: Setting, question: Question, variables) -> float | None:
 
 
 def picture_questions(s: Setting) -> dict[str, Question]:
-    singularity = fssd_jax.estimate_singularity(
-        *(s.feature_fn, s.variables, s.noise),
-        batch_size=s.batch_size,
-        unit_range=False,  # released noise may leave [0, 1]
-    )
+    singularity = singularity_of(s)
     layer = last_hidden(list(singularity.center))
     center = {layer: singularity.center[layer]}
+    first = max(2, min(SHOWN, MOST // center[layer].size))
     return {
         "distances": Question(fssd_jax.fssd.fssd, s.feature_fn, singularity),
-        "features": Question(_feature, s.feature_fn, center, first=SHOWN),
+        "features": Question(_feature, s.feature_fn, center, first=first),
         "predicted": Question(_predicted, s.logit_fn, None),
     }
 
@@ -176,16 +206,21 @@ def picture_arrays(s: Setting, questions, ind, ood) -> dict[str, np.ndarray]:
         batch_size=s.batch_size,
         unit_range=False,
     )
-    arrays = {"predicted": ind["predicted"]}
-    for name in own:
-        sets = {"in-distribution": ind, "OoD": ood, "noise": noise}
-        arrays |= {f"{name}/{of}": found[name] for of, found in sets.items()}
+    sets = {"in-distribution": ind, "OoD": ood, "noise": noise}
+    basis = pca.fit(np.concatenate([ind["features"], ood["features"]]))
     singularity = questions["distances"].state
     ((layer, center),) = questions["features"].state.items()
-    return arrays | {
+    return {
+        **{f"distances/{name}": found["distances"] for name, found in sets.items()},
+        **{
+            f"points/{name}": pca.project(basis, found["features"])
+            for name, found in sets.items()
+        },
+        "singularity": pca.project(basis, np.asarray(center)[None])[0],
+        "share": basis.share,
         "layers": np.array(list(singularity.center)),
         "layer": np.array(layer),
-        "singularity": np.asarray(center),
+        "predicted": ind["predicted"],
     }
 
 

@@ -12,7 +12,7 @@ import fssd_jax
 from analysis.concentration import with_batch_statistics
 from experiments.comparison import report
 from experiments.comparison.answers import Answers
-from experiments.comparison.methods import METHODS
+from experiments.comparison.methods import METHODS, singularity_of
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
@@ -160,7 +160,7 @@ def make_setting(
         initial=initial,
         num_classes=model.num_classes,
         protocol=clean._replace(batch_size=batch_size, samples=len(images.noise)),
-        noise=jnp.asarray(images.noise),
+        noise=images.noise,
         val_ind=images.validation,
         val_ood=None,
         test_ind=images.ind,
@@ -178,19 +178,27 @@ class Found(NamedTuple):
     fitted: fssd_jax.Fitted  # FSSD by protocol `clean`, and its threshold
 
 
-def measure(network: Network, s: Setting, calibration, folder: Path) -> Found:
+def measure(
+    network: Network, s: Setting, calibration, folder: Path, title: str
+) -> Found:
     """All methods that need no OoD image, controls, and a detector with its threshold.
 
     Args:
       network: for what the saved detector is checked by.
       s: see `make_setting`.
       calibration: in-distribution images that serve nothing else.
-      folder: see `answer`.
+      folder, title: as of `report.measure`.
     """
-    names = [name for name in METHODS if name not in REPEATED]
-    answers, result = report.measure(s, names, folder, again=False, clock=Stopwatch())
+    names = [
+        name
+        for name, method in METHODS.items()
+        if name not in REPEATED and "training" not in method.needs
+    ]
+    answers, result = report.measure(
+        *(s, names, folder, title), again=False, clock=Stopwatch()
+    )
     of = s.feature_fn, s.variables
-    state = fssd.fit(*of, s.noise, s.val_ind, batch_size=s.batch_size)
+    state = fssd.fit(*of, singularity_of(s), s.val_ind, batch_size=s.batch_size)
     scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
     settings = {
         "layers": network.layers,

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import pca, plots
+from analysis import plots
 from experiments.comparison.answers import Answers
 from experiments.comparison.report import FITTED
 from experiments.comparison.rows import LayerScores
@@ -42,12 +42,9 @@ def layers(arrays: dict[str, np.ndarray]) -> Figure:
 
 def features(arrays: dict[str, np.ndarray]) -> Figure:
     """The last hidden layer in its first two principal components."""
-    of_sets = {name: arrays[f"features/{name}"] for name in SETS}
-    basis = pca.fit(np.concatenate([of_sets["in-distribution"], of_sets["OoD"]]))
-    points = {name: pca.project(basis, f) for name, f in of_sets.items()}
-    star = pca.project(basis, arrays["singularity"][None])[0]
+    points = {name: arrays[f"points/{name}"] for name in SETS}
     title = f"features of {arrays['layer']}"
-    return plots.feature_scatter(points, star, basis.share, title)
+    return plots.feature_scatter(points, arrays["singularity"], arrays["share"], title)
 
 
 def roc(found: Answers, title: str) -> Figure:

@@ -23,16 +23,26 @@ Result = dict[str, Any]  # what metrics.json holds
 
 
 def measure(
-    s: Setting, names: Iterable[str], folder: Path, *, again: bool, clock: Stopwatch
+    s: Setting,
+    names: Iterable[str],
+    folder: Path,
+    title: str,
+    *,
+    again: bool,
+    clock: Stopwatch,
 ) -> tuple[Answers, Result]:
-    """All scores, and all that follows from them; arguments as of `answer`."""
+    """All scores, and all that follows from them; arguments as of `answer`.
+
+    Args:
+      title: of what is measured, for a line on the screen before each method.
+    """
     found = answer(
         *(s, names, folder),
         again=again,
         clock=clock,
-        told=lambda name: print(f"{folder.name}: {name}", flush=True),
+        told=lambda name: print(f"{title}: {name}", flush=True),
     )
-    return found, summarise(found.groups)
+    return found, summarise(found.groups) | {"left_out": found.left_out}
 
 
 def summarise(groups: dict[str, Rows]) -> Result:
@@ -70,7 +80,8 @@ def paired_tests(groups: dict[str, Rows]) -> list[dict[str, Any]]:
                 continue
             best = max(allowed, key=allowed.__getitem__)
             facts: dict[str, Any] = {"row": name, "kind": kind, "against": None}
-            if allowed[best] > 0.5:
+            enough = min(len(rows[best].ind), len(rows[best].ood)) > 1
+            if allowed[best] > 0.5 and enough:
                 pair = (methods[name], rows[best])
                 found = metrics.paired(*(part for s in pair for part in (s.ind, s.ood)))
                 facts |= {"against": best, **found._asdict()}

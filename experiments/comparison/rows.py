@@ -82,11 +82,17 @@ def one_row(name: str, **facts) -> Callable[[np.ndarray, np.ndarray], Rows]:
     return lambda ind, ood: {name: Scored(ind, ood, **facts)}
 
 
-def seconds_per_1000(s: Setting, score: Callable[[np.ndarray], Any]) -> float | None:
-    """What a method costs on its own, without compilation: a small timing."""
+def seconds_per_1000(
+    s: Setting, score: Callable[[np.ndarray], Any], batch_size: int | None = None
+) -> float | None:
+    """What a method costs on its own, without compilation: a small timing.
+
+    Of whole batches, because a padded one takes as long.
+    """
     if not s.timed:
         return None
-    few = s.test_ind[:TIMED]
+    size = min(batch_size or s.batch_size, len(s.test_ind))
+    few = s.test_ind[: max(size, TIMED // size * size)]
     score(few)
     start = time.perf_counter()
     score(few)
@@ -122,7 +128,7 @@ def load(path: Path) -> Rows:
             layers = fields.pop("layers", None)
             found = LayerScores(**layers) if layers else None
             rows[name] = Scored(**fields["row"], layers=found)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not hold a method's rows: delete it, and the method is "
             "scored again"

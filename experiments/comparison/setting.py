@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from experiments.comparison.networks import Training
 from experiments.comparison.protocols import Protocol
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
+from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, split_validation
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.features import FeatureFn, LogitFn, Variables
@@ -34,8 +35,6 @@ class Options:
     further seeds for the short ones."""
     train_size: int | None = None
     """Train on so many images, drawn once; by default on all."""
-    outliers: Literal["auto", "kmnist", "cns_glyphs"] = "auto"
-    """The auxiliary set of Outlier Exposure; auto: the first that can be had."""
     out: Path = Path("results")
     """Where results and weights go."""
     data_dir: Path | None = None
@@ -43,6 +42,15 @@ class Options:
     mnist, and from nowhere else."""
     tiny: bool = False
     """A smoke test of seconds: one epoch, few images. Its numbers mean nothing."""
+
+
+def check(options: Options) -> None:
+    """Raise `InputError` for numbers that could not work."""
+    for option in ("epochs", "short_epochs", "train_size"):
+        value = getattr(options, option)
+        if value is not None and value < 1:
+            flag = option.replace("_", "-")
+            raise InputError(f"--{flag}: expected 1 or more, got {value}")
 
 
 class Setting(NamedTuple):
@@ -54,7 +62,7 @@ class Setting(NamedTuple):
     initial: Variables  # of the same network untrained
     num_classes: int
     protocol: Protocol
-    noise: jax.Array  # [samples, ...]
+    noise: jax.Array | np.ndarray  # [samples, ...]
     val_ind: np.ndarray  # images
     val_ood: np.ndarray | None
     test_ind: np.ndarray

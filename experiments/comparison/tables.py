@@ -48,6 +48,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         "networks that a method adds, the epochs are told where it is noted what was "
         "chosen.",
     ]
+    notes += left_out(first)
     if len(results) > 1:
         notes.append(
             "Deep ensembles of neighbouring seeds, and the rows of several networks, "
@@ -68,6 +69,11 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     else:
         title += ": FSSD varied"
     return Sheet(title, HEADINGS, metric_rows(results, kinds), notes, SCREEN)
+
+
+def left_out(result: Result) -> list[str]:
+    """A note for what was asked for and gives no row."""
+    return [f"{name} is left out: {why}." for name, why in result["left_out"].items()]
 
 
 def _missing(count: int, of: int) -> str:
@@ -110,7 +116,8 @@ def cost_sheet(results: list[Result], seconds: list[dict[str, float | None]]) ->
         rows,
         [
             "Seconds of the method on its own, without compilation, by a small timing: "
-            "methods that need a forward pass only were scored together by one."
+            "methods that need a forward pass only were scored together by one. Of "
+            "several networks: their share of one pass of all."
         ],
         ("method", "extra training", "passes an image", "s per 1,000 images"),
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 import fssd_jax
 from experiments.comparison import networks, protocols
-from experiments.comparison.methods import ask_combined, columns
+from experiments.comparison.methods import ask_combined, columns, singularity_of
 from experiments.comparison.rows import Ask, Method, Rows, Scored, seconds_per_1000
 from experiments.comparison.setting import Setting
 from experiments.harness.keys import Use, of_seed
@@ -120,9 +120,7 @@ COMBINATIONS: dict[str, tuple[Combination, bool]] = {"summed": (summed, False)}
 def combinations(s: Setting) -> list[Ask]:
     """Other weights than those of the protocol, at ε = 0."""
     apply = partial(map_batches, fssd_jax.fssd.fssd, s.feature_fn, s.variables)
-    singularity = fssd_jax.estimate_singularity(
-        s.feature_fn, s.variables, s.noise, unit_range=False
-    )
+    singularity = singularity_of(s)
     ind = apply(singularity, s.val_ind)
     ood = None if s.clean or s.val_ood is None else apply(singularity, s.val_ood)
     asks = []

@@ -49,7 +49,7 @@ def print_sheet(console: Console, sheet: Sheet) -> None:
         console.print(note, style=style, markup=False, highlight=False)
     if len(shown) < len(sheet.headings):
         hidden = [h for h in sheet.headings if sheet.headings.index(h) not in shown]
-        told = f"In metrics.md, .csv and report.html also: {'; '.join(hidden)}."
+        told = f"In the files also: {'; '.join(hidden)}."
         console.print(told, style="dim", markup=False, highlight=False)
     console.print()
 

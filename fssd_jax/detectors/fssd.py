@@ -62,7 +62,8 @@ def fit(
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the network's variables.
-      noise: samples for F*, [n, ...] or batches; or OoD validation samples.
+      noise: samples for F*, [n, ...] or batches; or OoD validation samples; or F*
+        itself, a `Singularity` that was estimated before.
       ind: in-distribution validation images [n, ...], not from the test set.
       ood: OoD validation images [m, ...], not from the test set.
       epsilons: input steps to try, ascending, in the units of x.
@@ -80,9 +81,11 @@ def fit(
         batch_size=batch_size,
         unit_range=unit_range,
     )
-    singularity = fssd.estimate_singularity(
-        feature_fn, variables, noise, batch_size, unit_range
-    )
+    singularity = noise
+    if not isinstance(noise, fssd.Singularity):
+        singularity = fssd.estimate_singularity(
+            feature_fn, variables, noise, batch_size, unit_range
+        )
     check_alive(singularity)
     if ood is None:
         none = jnp.zeros(0)

@@ -50,19 +50,31 @@ def tree(tmp_path):
     return tmp_path
 
 
-def digest(tree, module):
-    """As a process sees it whose code that tree is."""
+# module that measures → a file that only an indirect import reaches, and a formula
+FORMULAS = {
+    "experiments.comparison.report": ("fssd_jax/data/pipeline.py", "(255)", "(25.5)"),
+    "experiments.comparison.brought": (
+        *("analysis/concentration.py", "zero / (1 - (one", "zero / (2 - (one"),
+    ),
+    "experiments.kernel_study.tangent": (
+        *("analysis/ntk.py", "norm(end - start)", "norm(end + start)"),
+    ),
+}
+
+
+def digests(tree):
+    """By module, as a process sees them whose code that tree is."""
     code = (
         "from experiments.harness import provenance;"
         f"assert provenance.ROOT == __import__('pathlib').Path({str(tree)!r});"
-        f"print(provenance.code_digest({module!r}))"
+        f"print(*map(provenance.code_digest, {list(FORMULAS)!r}))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tree, env={"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return found.stdout.strip()
+    return dict(zip(FORMULAS, found.stdout.split(), strict=True))
 
 
 def change(path, before, after):
@@ -71,32 +83,24 @@ def change(path, before, after):
     path.write_text(text.replace(before, after))
 
 
-# module that measures → a file that only an indirect import reaches, and a formula
-FORMULAS = {
-    "experiments.comparison.report": ("fssd_jax/data/pipeline.py", "(255)", "(25.5)"),
-    "experiments.comparison.brought": (
-        *("analysis/concentration.py", "zero / (1 - (one", "zero / (2 - (one"),
-    ),
-}
-
-
-@pytest.mark.parametrize("module", FORMULAS)
-def test_a_formula_far_away_changes_the_digest_and_a_reworded_table_does_not(
-    tree, module
-):
-    first = digest(tree, module)
+def test_a_formula_far_away_changes_the_digest_and_a_reworded_table_does_not(tree):
+    first = digests(tree)
     change(
         tree / "experiments/comparison/tables.py",
         "A control knows nothing of the trained network",
         "No control knows the trained network",
     )
     change(tree / "experiments/table2.py", "all of them:", "together:")
-    source = tree / "fssd_jax/fssd.py"
-    source.write_text(f"# A comment.\n{source.read_text()}")
-    assert digest(tree, module) == first
-    name, before, after = FORMULAS[module]
-    change(tree / name, before, after)
-    assert digest(tree, module) != first
+    change(tree / "experiments/tangent_kernel.py", ' of each test set, "', ' a set, "')
+    for name in ("fssd_jax/fssd.py", "analysis/ntk.py"):
+        source = tree / name
+        source.write_text(f"# A comment.\n{source.read_text()}")
+    assert digests(tree) == first
+    for name, before, after in FORMULAS.values():
+        change(tree / name, before, after)
+    then = digests(tree)
+    for module in FORMULAS:
+        assert then[module] != first[module], module
 
 
 def test_relative_imports_are_refused():

@@ -86,7 +86,7 @@ def test_all_files_of_the_contract(tmp_path, capsys):
     assert "<td>y</td>" in (path / "report.html").read_text()
     printed = capsys.readouterr().out
     assert f"results: {path / 'report.html'}" in printed
-    assert "In metrics.md, .csv and report.html also: more." in printed
+    assert "In the files also: more." in printed
     np.testing.assert_array_equal(np.load(path / "scores.npz")["x"], np.arange(3))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+import fssd_jax
 from fssd_jax import InputError, make_feature_fn, make_logit_fn, map_batches, metrics
 from fssd_jax.detectors import fssd, msp
 from tests.conftest import Smooth
@@ -147,3 +148,14 @@ def test_ood_without_in_distribution_is_an_error(blobs):
     model, variables, _, (_, ood) = blobs
     with pytest.raises(InputError, match="need in-distribution ones beside"):
         fssd.fit(make_feature_fn(model), variables, noise(), None, ood)
+
+
+def test_fssd_takes_a_singularity_that_was_estimated_before(smooth):
+    feature_fn, variables, singularity, x = smooth
+    noise = fssd_jax.uniform_noise(jax.random.key(2), 50, (4, 4, 1))
+    found = fssd.fit(feature_fn, variables, singularity, x)
+    expected = fssd.fit(feature_fn, variables, noise, x)
+    assert found.singularity is singularity
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
+    )
