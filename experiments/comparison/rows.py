@@ -92,7 +92,8 @@ def seconds_per_1000(
     if not s.timed:
         return None
     size = min(batch_size or s.batch_size, len(s.test_ind))
-    few = s.test_ind[: max(size, TIMED // size * size)]
+    most = min(TIMED, len(s.test_ind))
+    few = s.test_ind[: max(size, most // size * size)]
     score(few)
     start = time.perf_counter()
     score(few)

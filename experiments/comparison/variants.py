@@ -186,7 +186,8 @@ def ensembles(s: Setting) -> Rows:
             for layer in every
             if layer.startswith(f"{name}/")
         ]
-        d = [a[:, chosen] for a in distances]
+        # In the order of memory that a pass gives, which decides the last bits of sums.
+        d = [np.ascontiguousarray(a[:, chosen]) for a in distances]
         weights = {"clean": (_part(state.ensemble, chosen), s.under_clean().labels)}
         if not s.clean:
             fitted = fit_ensemble(d[2], d[3], [every[k] for k in chosen])
