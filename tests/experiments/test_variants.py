@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
-from experiments.comparison import methods, variants
+from experiments.comparison import controls, methods, variants
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.ensemble import Ensemble
 
@@ -68,3 +68,18 @@ def test_another_combination_is_one_row(setting, monkeypatch):
     # Where no OoD image may be seen, what needs one is left out.
     clean = setting.under_clean()._replace(val_ood=None)
     assert list(asked(variants.combinations(clean), clean)) == ["fssd, last"]
+
+
+def test_the_untrained_control_has_a_singularity_of_its_own(setting):
+    """Network and F* are both those before training; in NumPy."""
+    s = setting
+    (ask,) = controls.CONTROLS["untrained_layers"].ask(s)
+    assert controls.CONTROLS["untrained_layers"].network == "initial"
+    found = asked([ask], s._replace(variables=s.initial))
+    noise, tested = (
+        np.asarray(s.feature_fn(s.initial, x)["fc1"])
+        for x in (s.noise, as_float(s.test_ood))
+    )
+    expected = np.linalg.norm(tested - noise.mean(0), axis=1)
+    row = found["control: untrained, fc1"]
+    np.testing.assert_allclose(row.ood, expected, rtol=1e-4)
