@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num
 from analysis.dynamics import LossFn
 from analysis.kernel_regression import check_sgd, in_turn, sgd_error
 from fssd_jax import checks
+from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import as_float
 from fssd_jax.features import FeatureFn, Variables, pool
 
@@ -119,7 +120,7 @@ class Contributions:
         return self._total.copy()
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def _step_error(loss_fn, before, after, x, y, rate):
     def mean_loss(params):
         return loss_fn({**before, "params": params}, x, y).mean()

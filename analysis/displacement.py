@@ -7,7 +7,6 @@ The step from Eq. (1) to Eq. (4) of Huang et al. (2021), F* ≈ F_0(x), is o ≈
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fssd_jax import checks
+from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import map_batches, padded_batches
 from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity
@@ -32,7 +32,7 @@ def displacement(
     return joined(parts, [mask for _, mask in batches])
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def _moved(feature_fn, initial, final, x) -> Features:
     ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
     return jax.tree.map(jnp.subtract, *ends)

@@ -30,6 +30,7 @@ from analysis.ntk import Images, assemble
 from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks
 from fssd_jax.checks import InputError
+from fssd_jax.compiled import compiled
 
 
 def kernel_fn(network: Perceptron | ConvNet):
@@ -101,7 +102,7 @@ def initial_variance(
     return both[:, 0, 0]
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def _block(network, x1, x2):
     mean, std = (
         jnp.asarray(a, jnp.float64)[None, None, None]

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float
 from analysis.displacement import Features, joined
 from analysis.dynamics import velocity
 from fssd_jax import checks, losses
+from fssd_jax.compiled import by_value, compiled
 from fssd_jax.data.pipeline import padded_batches
 from fssd_jax.features import FeatureFn, Variables
 
@@ -75,7 +76,7 @@ class PathForm:
         return joined(self._totals, [mask for _, mask in self._batches])
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@compiled(static=2, donate=(2,))
 def _add_step(feature_fn, rule, total, before, after, x) -> Features:
     change = jax.tree.map(jnp.subtract, after, before)
     for at, weight in rule:
@@ -90,6 +91,7 @@ def _add_step(feature_fn, rule, total, before, after, x) -> Features:
 GradientFn = Callable[[Variables, Array, Array], tuple[Variables, Features]]
 
 
+@by_value
 def make_gradient_fn(
     model: nn.Module, feature_fn: FeatureFn, loss: Callable = losses.cross_entropy
 ) -> GradientFn:
@@ -181,7 +183,7 @@ class FrozenForm:
         return joined(parts, masks)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@compiled(static=2, donate=(2,))
 def _add_pullback(feature_fn, gradient_fn, total, initial, before, after, x, y, rate):
     """u with one batch more, and how far the step is from −η∇L, relative to it."""
     gradient, by_feature = gradient_fn(before, x, y)
@@ -223,7 +225,7 @@ def in_turn(step: int, seen: int) -> int:
     return seen + 1
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def pull(feature_fn: FeatureFn, variables: Variables, nu: Features, x) -> Pulled:
     """J(X)ᵀν = Σ_m (∂F(x_m)/∂θ)ᵀ ν_m of each layer: layer → a tree like the parameters.
 
@@ -240,7 +242,7 @@ def pull(feature_fn: FeatureFn, variables: Variables, nu: Features, x) -> Pulled
     return pulled
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def push(feature_fn: FeatureFn, variables: Variables, u: Pulled, x) -> Features:
     """J(x) u of each layer, flattened: with u = `pull(…)`, Σ_m Θ(x, x_m) ν_m."""
     # Under `jit`, of one layer's product nothing above that layer is computed.

@@ -5,7 +5,7 @@
 θ is `variables["params"]`; other collections (BatchNorm's statistics) are constants,
 and no image's feature may depend on another image. Kernels are computed in blocks: the
 device holds two batches and their block, NumPy the result. A missing `x2` is `x1`, at
-half the cost. Reuse one `feature_fn`: compilations are kept by its identity.
+half the cost. Reuse one `feature_fn`: what is compiled is found by its identity.
 """
 
 import math
@@ -23,7 +23,8 @@ from jaxtyping import Array, Float, Int, Num
 
 from fssd_jax import checks
 from fssd_jax.checks import InputError
-from fssd_jax.data.pipeline import as_float, pad
+from fssd_jax.compiled import compiled
+from fssd_jax.data.pipeline import as_float, fitting, pad
 from fssd_jax.features import FeatureFn, Variables, pool
 
 Axes = Literal["trace", "diagonal", "full"]
@@ -216,7 +217,7 @@ def _differentiable(feature_fn, variables, layer):
     return features, variables["params"]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static=3)
 def _structured(feature_fn, layer, axes, variables, x1, x2):
     # Here, because all else works without neural-tangents.
     from analysis.neural_tangents_compat import nt
@@ -227,7 +228,7 @@ def _structured(feature_fn, layer, axes, variables, x1, x2):
     return nt.empirical_ntk_fn(features, trace, diagonal, 0, how)(x1, x2, params)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static=3)
 def _direct(feature_fn, layer, axes, variables, x1, x2):
     features, params = _differentiable(feature_fn, variables, layer)
     jacobian = jax.jacrev(lambda p, x: features(p, x[None])[0])
@@ -236,7 +237,7 @@ def _direct(feature_fn, layer, axes, variables, x1, x2):
     return _contract(EINSUM[axes], j1, j2, dim) / (dim if axes == "trace" else 1)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static=2)
 def _sketched(feature_fn, layer, variables, v, x1, x2):
     features, params = _differentiable(feature_fn, variables, layer)
     gradient = jax.grad(lambda p, x: features(p, x[None])[0] @ v)
@@ -254,7 +255,7 @@ def _contract(equation, tree1, tree2, dim):
     return sum(map(einsum, leaves1, leaves2))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static=2)
 def _own(feature_fn, layer, variables, v, x):
     """Diagonal of the trace kernel, or of dim times its estimate along v."""
     if v is None:
@@ -287,5 +288,5 @@ def _batches(x, batch_size) -> list[np.ndarray]:
     checks.at_least_one("batch_size", batch_size)
     x = np.asarray(checks.images(x, unit_range=False))
     x = x if np.issubdtype(x.dtype, np.floating) else as_float(x)
-    size = min(batch_size, len(x))
+    size = fitting(len(x), batch_size)
     return [pad(x[i : i + size], size)[0] for i in range(0, len(x), size)]

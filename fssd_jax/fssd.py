@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from fssd_jax.checks import InputError
+from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import padded_batches
 from fssd_jax.features import FeatureFn, Variables, pool
 
@@ -71,7 +72,7 @@ def estimate_singularity(
     return total
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def _moments(feature_fn, variables, x, mask) -> Singularity:
     """Mean and spread of one batch; padded rows, where `mask` is false, are ignored."""
     count = mask.sum()

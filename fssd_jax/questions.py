@@ -25,7 +25,7 @@ class Question(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What compilations are kept by: the questions without their arrays."""
+    """What a program is found again by: the questions without their arrays."""
 
     names: tuple[str, ...]
     scores: tuple[Callable, ...]
@@ -49,8 +49,8 @@ def look(
               "fssd": Question(fssd.score, feature_fn, state)}, variables, images)
 
     Args:
-      questions: name → score. Reuse the functions in them: compilations are kept by
-        their identity.
+      questions: name → score. Reuse the functions in them: what is compiled is found
+        again by their identity.
       variables: the network's variables, for all questions.
       x: images [n, ...], as for `map_batches`.
       batch_size: images per compiled call.

@@ -6,14 +6,13 @@ memory on the device is that of one batch, whatever the size of the data set.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
 from fssd_jax import checks
+from fssd_jax.compiled import compiled
 
 
 def as_float(x) -> np.ndarray:
@@ -35,6 +34,14 @@ def pad(x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return x, mask
 
 
+def fitting(count: int, batch_size: int) -> int:
+    """Rows of a batch for so few images: `batch_size`, or a smaller power of two.
+
+    Not their very number, which would be compiled for anew.
+    """
+    return min(batch_size, 1 << (count - 1).bit_length())
+
+
 def padded_batches(
     data: Any, batch_size: int, name: str = "images", *, unit_range: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -52,7 +59,7 @@ def padded_batches(
         checks.at_least_one("batch_size", batch_size)
         starts = range(0, len(data), batch_size)
         parts = (data[start : start + batch_size] for start in starts)
-        size = min(batch_size, len(data))
+        size = fitting(len(data), batch_size)
     for part in parts:
         x = as_float(checks.images(part, name, unit_range=unit_range))
         size = size or len(x)
@@ -64,7 +71,7 @@ def padded_batches(
         yield pad(x, size)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static=2)
 def _score_batch(score, apply_fn, variables, state, x, kwargs):
     return score(apply_fn, variables, state, x, **kwargs)
 
@@ -87,8 +94,9 @@ def map_batches(
 
     Args:
       score: any function of that signature: a detector's `score`, or `fssd.fssd`.
-      apply_fn: a `FeatureFn` or `LogitFn`. Reuse one object: compilations are kept
-        by the identity of `score` and `apply_fn`.
+      apply_fn: a `FeatureFn` or `LogitFn`. Reuse one object of your own: what is
+        compiled is found again by the identity of `score` and `apply_fn`. (Those of
+        `make_feature_fn` and its like are one object for equal arguments.)
       variables: the network's variables.
       state: what `score` takes third.
       x: [n, ...], integers 0–255 or floats in [0, 1] (`unit_range=False`: any).
@@ -140,7 +148,7 @@ def scored_batches(
     """
     checks.images(x, unit_range=unit_range)
     checks.at_least_one("batch_size", batch_size)
-    size = min(batch_size, len(x))
+    size = fitting(len(x), batch_size)
     bar = tqdm(
         total=len(x), desc=progress, disable=progress is None, **bar_options("image")
     )

@@ -21,7 +21,8 @@ import scipy.linalg
 from jaxtyping import Array, Float
 
 from fssd_jax import checks
-from fssd_jax.data.pipeline import as_float, map_batches, pad
+from fssd_jax.compiled import compiled
+from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
 from fssd_jax.ensemble import (
     EPSILONS,
     Ensemble,
@@ -215,7 +216,7 @@ def estimate_gaussians(
     checks.images(x, "training images", unit_range=unit_range)
     y = checks.labels(y, len(x), num_classes, "training labels")
     total = None
-    size = min(batch_size, len(x))
+    size = fitting(len(x), batch_size)
     for start in range(0, len(x), size):
         images, mask = pad(as_float(x[start : start + size]), size)
         classes, _ = pad(y[start : start + size], size)
@@ -233,7 +234,7 @@ def estimate_gaussians(
     return _factorise(total, len(x), ridge)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static=1)
 def _moments(feature_fn, variables, x, member) -> Moments:
     """Moments of one batch; `member` [batch, classes] tells which class a row is of."""
     count = member.sum(0).astype(jnp.float32)
