@@ -26,6 +26,7 @@ from experiments.harness import cli, files, provenance, sheets
 from fssd_jax import losses, models, recipes, train
 from fssd_jax.allocator import keep_memory
 from fssd_jax.data.augment import crop_and_flip
+from fssd_jax.features import make_init_fn
 from fssd_jax.fssd import fssd
 
 EPSILON = 0.01
@@ -116,7 +117,7 @@ def arguments(case: Case, model, batch: int) -> tuple:
     else:
         x = rng.uniform(size=(batch, *case.shape)).astype(np.float32)
     y = rng.integers(0, model.num_classes, batch).astype(np.int32)
-    variables = jax.jit(model.init)(jax.random.key(0), x[:1])
+    variables = make_init_fn(model)(jax.random.key(0), x[:1])
     feature_fn = fssd_jax.make_feature_fn(model)
     center = fssd_jax.estimate_singularity(feature_fn, variables, x[:1])
     return variables, center, x, y, 0

@@ -22,8 +22,9 @@ from experiments.comparison import ladder
 from experiments.comparison.ladder import CONTROL_IMAGES, DRAWS, EPSILONS, RUNGS
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, check, make_setting, prepare
-from experiments.harness import cli, files, provenance, results
+from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
+from fssd_jax import checkpoint
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.sources import load
 
@@ -51,7 +52,7 @@ def run(config: Config) -> dict[str, Any]:
     options = {**dataclasses.asdict(config), "epsilons": epsilons}
     options["switches"] = protocol._asdict()
     # Sweeps are kept longer than weights, which may be trained again to other bits.
-    options["network"] = provenance.tree_digest(s.variables)
+    options["network"] = checkpoint.tree_digest(s.variables)
     there, kept = (
         results.place(
             *(config.out, experiment, f"{name}{pair}-{config.seed}", options, data),

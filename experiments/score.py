@@ -24,9 +24,9 @@ import tyro
 
 import fssd_jax
 from experiments.comparison import brought, pictures, report, tables
-from experiments.harness import cli, files, provenance, results
+from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
-from fssd_jax import torch_weights
+from fssd_jax import checkpoint, torch_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def run(config: Config) -> dict[str, Any]:
     # Not where files lie: their content counts.
     where = ("weights", "ind", "ood", "train")
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
-    options["digest of weights"] = provenance.tree_digest(network.variables)
+    options["digest of weights"] = checkpoint.tree_digest(network.variables)
     pair = "-".join(sets[name].name for name in ("ind", "ood"))
     there, kept = (
         results.place(

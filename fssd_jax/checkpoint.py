@@ -1,28 +1,147 @@
 """Weights on disk, by Orbax: what training needs to go on after a kill.
 
-A folder holds `initial/` (the variables before the first step) and `epoch-00007/` (the
-whole training state after seven epochs; older ones are removed once it is complete).
-`snapshot-00004/` (the variables alone, kept) is there where it was asked for.
-Orbax writes under a temporary name and renames, so a killed run leaves no half state.
+A folder holds `run.json` (what decides the weights), `initial/` (the variables before
+the first step) and `epoch-00007/` (the whole training state after seven epochs; older
+ones are removed once it is complete). `snapshot-00004/` (the variables alone, kept) is
+there where it was asked for. All are written under a temporary name and renamed, so a
+killed run leaves no half state.
 """
 
+import hashlib
+import json
+import re
 import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from filelock import FileLock, Timeout
+from jax.extend.core import ClosedJaxpr
 
 from fssd_jax.checks import InputError
 
 INITIAL = "initial"
+RUN = "run.json"
+LOCK = "run.lock"
+CHUNK = 1 << 24  # bytes of an array that are digested together
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Create the folder and hold it; a process that comes later waits.
+
+    The lock is the operating system's, and goes with the process that holds it.
+
+    Raises:
+      InputError: the folder could not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"waiting for the run that trains in {folder}", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder.absolute()}: {error.strerror}; choose another "
+            "folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(folder: Path, run: Mapping[str, Any]) -> None:
+    """Make the folder that of a run, or see that it is so already.
+
+    Args:
+      folder: of checkpoints.
+      run: all that decides the weights, by names for the reader: pytrees of arrays,
+        which are digested, jaxprs, and JSON data.
+
+    Raises:
+      InputError: the folder is that of another run.
+    """
+    run = {name: _described(value) for name, value in run.items()}
+    path = folder / RUN
+    if path.exists():
+        try:
+            known = json.loads(path.read_text())
+            differ = [name for name in run if known[name] != run[name]]
+        except (ValueError, KeyError, TypeError):
+            known, differ = {}, ["its record, which is damaged"]
+    else:
+        found = (folder / INITIAL).exists() or last_epoch(folder)
+        known, differ = {}, ["its record, which is missing"] if found else []
+    if differ:
+        told = [
+            f"{name} ({known[name]} then, {run[name]} now)"
+            if name in known and isinstance(run[name], int | list)
+            else name
+            for name in differ
+        ]
+        raise InputError(
+            f"{folder} holds the weights of another run. What differs: "
+            f"{', '.join(told)}. Choose another folder, or delete this one to train "
+            "afresh"
+        )
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(run, indent=2))
+    unfinished.replace(path)
+
+
+def _described(value: Any) -> Any:
+    """What stands for a value in `run.json`: itself, or a digest."""
+    if value is None or isinstance(value, int | list):
+        return value
+    if isinstance(value, ClosedJaxpr):
+        # As printed, but for the addresses of functions; its constants do not print.
+        return tree_digest((re.sub("0x[0-9a-f]+", "", str(value)), value.consts))
+    return tree_digest(value)
+
+
+def tree_digest(tree: Any) -> str:
+    """SHA-256 of a pytree's structure, and of its arrays' types, shapes and bytes."""
+    leaves, structure = jax.tree.flatten(tree)
+    total = hashlib.sha256(str(structure).encode())
+    for leaf in leaves:
+        if not hasattr(leaf, "shape"):
+            leaf = np.asarray(leaf)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        total.update(f"{leaf.dtype}{leaf.shape}".encode())
+        if leaf.ndim == 0:
+            leaf = leaf[None]
+        rows = max(1, CHUNK // max(1, leaf[:1].nbytes))
+        for start in range(0, len(leaf), rows):  # it may be mapped from a file
+            part = np.ascontiguousarray(leaf[start : start + rows])
+            total.update(part.tobytes())
+    return total.hexdigest()
 
 
 def save(path: Path, tree: Any) -> None:
-    """Write a pytree of arrays to the folder `path`, all or nothing."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), tree, force=True)
+    """Write a pytree of arrays to the folder `path`, all or nothing.
+
+    Raises:
+      InputError: it could not be written.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), tree, force=True)
+    except Exception as error:  # Orbax has no common base for what can go wrong
+        raise InputError(
+            f"cannot write the checkpoint {path} ({error}); free space on the disk or "
+            "choose another folder, and run again: it goes on from the last one"
+        ) from error
 
 
 def restore(path: Path, like: Any) -> Any:

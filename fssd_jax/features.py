@@ -74,6 +74,12 @@ def _feature_fn(model: nn.Module, wanted: tuple[str, ...], **call_kwargs) -> Fea
     return feature_fn
 
 
+@by_value
+def make_init_fn(model: nn.Module) -> Callable[[PRNGKeyArray, ArrayLike], Variables]:
+    """Return `(key, x) -> variables`, compiled once for equal models."""
+    return jax.jit(model.init)
+
+
 def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> list[str]:
     """Names of all layers that `make_feature_fn` can return, from input to output."""
     seen = []

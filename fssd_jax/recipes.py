@@ -3,9 +3,11 @@
 With another number of epochs than the recipe's own, the rate falls at the same shares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import optax
+
+from fssd_jax.compiled import by_value
 
 
 def lenet(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -18,6 +20,12 @@ def lenet(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
         return 0.7 ** ((step // steps_per_epoch) * (14 / epochs))
 
     return optax.adadelta(rate, rho=0.9, eps=1e-6)
+
+
+@by_value
+def sgd(rate: float) -> Callable[[int, int], optax.GradientTransformation]:
+    """A recipe of plain SGD at a constant rate, whose training Eq. (3) describes."""
+    return lambda epochs, steps_per_epoch: optax.sgd(rate)
 
 
 def finetune(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """Train a classifier: one jitted step, deterministic for a seed, resumable."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks, losses, recipes
+from fssd_jax.compiled import by_value
 from fssd_jax.data.pipeline import as_float, bar_options, map_batches
-from fssd_jax.features import LogitFn, Variables
+from fssd_jax.features import LogitFn, Variables, make_init_fn
 
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
@@ -60,7 +62,8 @@ def train(
 
     Given the same arguments the final weights are the same, also when the run was
     killed and started again with the same `folder`. The incomplete last batch of an
-    epoch is left out.
+    epoch is left out. Equal arguments are compiled once (`recipe`, `loss` and `augment`
+    are told apart by identity).
 
     Args:
       model: takes `(x, train=...)`, returns logits; may use the "dropout" rng.
@@ -81,19 +84,19 @@ def train(
       on_step: called as `on_step(step, before, after, x, y)` after every step from 0
         on: the variables before and after it, and its batch (see `analysis.dynamics`).
         A resumed run calls it from where it goes on.
-      folder: where checkpoints go; it must belong to this configuration only.
+      folder: where checkpoints go, with a record of what decides the weights; there
+        is one run to a folder, and another process waits until it has ended.
       save_every: epochs between checkpoints (the last epoch is always saved).
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: unusable images or labels.
+      InputError: unusable images or labels, or a folder of another run.
       DivergedError: the loss or the weights are not finite; such are never saved.
     """
     checks.images(x, "training images")
     y = checks.labels(y, len(x), num_classes, "training labels")
     batch_size = min(batch_size, len(x))
     steps = len(x) // batch_size
-    optimiser = recipe(epochs, steps)
     key = jax.random.key(seed)
 
     if outliers is not None:
@@ -105,24 +108,50 @@ def train(
         )
     if not all(0 < epoch <= epochs for epoch in snapshots):
         raise checks.InputError(f"snapshots: 1 to {epochs}, got {list(snapshots)}")
+    optimiser, step_fn = _stepper(model, recipe, epochs, steps, loss, augment)
     if initial is None:
-        initial = jax.jit(model.init)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
-    state = TrainState(_copied(initial), optimiser.init(initial["params"]))
-    history, done, kept = np.zeros((epochs, 2)), 0, {}
-    if folder is not None:
-        initial, state, history, done = _resume(folder, initial, state, history)
-        for epoch in (e for e in snapshots if e <= done):
-            path = checkpoint.snapshot_path(folder, epoch)
-            kept[epoch] = checkpoint.restore(path, initial)
+        initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
+    # Of all, because some optimisers keep the first parameters, which are the caller's.
+    state = _copied(TrainState(initial, optimiser.init(initial["params"])))
 
-    bar = tqdm(
-        total=epochs * steps,
-        initial=done * steps,
-        desc="training",
-        disable=not progress,
-        **bar_options("step"),
-    )
-    with bar:
+    def arguments(chosen, others, number):
+        """Of the step, after the state and the totals."""
+        beside = None if outliers is None else as_float(outliers[others])
+        return as_float(x[chosen]), y[chosen], _fold(key, _DROPOUT, number), beside
+
+    history, done, kept = np.zeros((epochs, 2)), 0, {}
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(checkpoint.alone(folder))
+            first = np.arange(batch_size)
+            beside = first % len(x if outliers is None else outliers)
+            program = step_fn.trace(state, jnp.zeros(2), *arguments(first, beside, 0))
+            run = {
+                "the compiled step (network, rate, loss, augmentation)": program.jaxpr,
+                "the initial weights": initial,
+                "the initial optimiser state": state.opt_state,
+                "images": x,
+                "labels": y,
+                "outliers": outliers,
+                "seed": seed,
+                "batch_size": batch_size,
+                "epochs": epochs,
+                "snapshots": sorted(snapshots),
+            }
+            checkpoint.claim(folder, run)
+            initial, state, history, done = _resume(folder, initial, state, history)
+            for epoch in (e for e in snapshots if e <= done):
+                path = checkpoint.snapshot_path(folder, epoch)
+                kept[epoch] = checkpoint.restore(path, initial)
+        bar = stack.enter_context(
+            tqdm(
+                total=epochs * steps,
+                initial=done * steps,
+                desc="training",
+                disable=not progress,
+                **bar_options("step"),
+            )
+        )
         for epoch in range(done, epochs):
             shape = (steps, batch_size)
             order = _order(_fold(key, _SHUFFLE, epoch), len(x), shape)
@@ -132,21 +161,11 @@ def train(
             totals = jnp.zeros(2)
             for i, (chosen, others) in enumerate(zip(order, beside, strict=True)):
                 before = on_step and _copied(state.variables)
-                batch = as_float(x[chosen]), y[chosen]
-                state, totals = train_step(
-                    model.apply,
-                    optimiser.update,
-                    state,
-                    totals,
-                    *batch,
-                    _fold(key, _DROPOUT, epoch * steps + i),
-                    None if others is None else as_float(outliers[others]),  # pyright: ignore[reportOptionalSubscript]
-                    loss=loss,
-                    augment=augment,
-                )
+                batch = arguments(chosen, others, epoch * steps + i)
+                state, totals = step_fn(state, totals, *batch)
                 if on_step is not None:
                     after = _copied(state.variables)
-                    on_step(epoch * steps + i, before, after, *batch)
+                    on_step(epoch * steps + i, before, after, *batch[:2])
                 if i % CHECK_EVERY == 0 or i == steps - 1:
                     _look(bar, totals, i + 1, epoch + 1)
                 bar.update()
@@ -187,12 +206,15 @@ def _finite(tree) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
 
-@partial(
-    jax.jit,
-    static_argnums=(0, 1),
-    static_argnames=("loss", "augment"),
-    donate_argnums=(2, 3),
-)
+@by_value
+def _stepper(model: nn.Module, recipe, epochs: int, steps: int, loss, augment):
+    """The optimiser, and `train_step` with it, compiled."""
+    optimiser = recipe(epochs, steps)
+    step = partial(train_step, model.apply, optimiser.update)
+    step = partial(step, loss=loss, augment=augment)
+    return optimiser, jax.jit(step, donate_argnums=(0, 1))
+
+
 def train_step(
     apply: Callable,
     update: Callable,
@@ -262,9 +284,9 @@ def _order(key: PRNGKeyArray, count: int, shape: tuple[int, int]) -> np.ndarray:
     return np.resize(np.asarray(jax.random.permutation(key, count)), shape)
 
 
-def _copied(variables: Variables) -> Variables:
+def _copied(tree):
     """What outlives the next step, which donates its input."""
-    return jax.tree.map(jnp.copy, variables)
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _fold(key, purpose: int, number: int):

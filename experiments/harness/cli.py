@@ -1,5 +1,6 @@
 """From a command line to a run: options, the process, errors of one line."""
 
+import errno
 import os
 import platform
 import sys
@@ -15,6 +16,9 @@ from experiments.harness.provenance import available_cores, config_digest
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
 from fssd_jax.data.sources import fetched_dir
+
+# What a run cannot help: a full disk, a quota, a read-only or foreign folder.
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 C = TypeVar("C")
 
@@ -69,6 +73,16 @@ def run_main(
         run(config)
     except (InputError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        where = error.filename or "the results folder"
+        print(
+            f"error: cannot write {where}: {error.strerror}; mend that, or choose "
+            "another folder with --out: the same command goes on from what was kept",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(

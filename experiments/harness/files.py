@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from fssd_jax.checks import InputError
 
@@ -31,18 +33,41 @@ def writable(folder: Path) -> Path:
 
 @contextmanager
 def results_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block has ended well."""
+    """A folder that appears under its name only when the block has ended well.
+
+    Two runs of one name do not mix: the one that ends last stays.
+    """
     writable(path.parent)
-    for left in path.parent.glob(f".{path.name}.*.unfinished"):
-        shutil.rmtree(left)  # by a run that was killed
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    temporary.mkdir()
-    try:
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    unique = f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished"
+    temporary = path.with_name(unique)
+    # Held while this run lives, which tells a later one not to remove the folder.
+    with _owned(temporary):
+        for left in path.parent.glob(f".{path.name}.*.unfinished"):
+            if left != temporary:
+                _remove_if_left(left)
+        temporary.mkdir()
+        try:
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, a file beside it; `Timeout` if another run does."""
+    with FileLock(f"{folder}.lock").acquire(blocking=False) as lock:
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove an unfinished folder if the run that made it is dead."""
+    with suppress(Timeout), _owned(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from fssd_jax.data.sources import ArrayDataset, digest
 
@@ -25,20 +24,22 @@ PACKAGES = (
 
 
 @cache
-def code_digest(module: str) -> str:
+def code_digest(module: str, packages: bool = True) -> str:
     """Digest of the code that decides what a module computes: its import closure.
 
     Taken once: a file that is edited during a run is not the code that runs.
     """
-    paths = import_closure(module)
+    paths = import_closure(module, packages)
     return config_digest({name: bare_code(paths[name].read_text()) for name in paths})
 
 
-def import_closure(module: str) -> dict[str, Path]:
+def import_closure(module: str, packages: bool = True) -> dict[str, Path]:
     """This module and all of ours that it imports, directly or not: name → file.
 
     Read from the code, imports inside functions included. A package counts with what
-    its `__init__.py` imports, because importing any module of it runs that file.
+    its `__init__.py` imports, because importing any module of it runs that file;
+    unless `packages` is false, for what lives longer than a score: an `__init__.py`
+    that only offers names decides nothing.
     """
     found: dict[str, Path] = {}
     waiting = [module]
@@ -46,6 +47,8 @@ def import_closure(module: str) -> dict[str, Path]:
         name = waiting.pop()
         path = _source(name)
         if name in found or path is None:
+            continue
+        if path.name == "__init__.py" and not packages:
             continue
         found[name] = path
         waiting += [name.rpartition(".")[0], *imported(path.read_text(), name)]
@@ -100,12 +103,6 @@ def config_digest(config: Any) -> str:
 def training_digest(data: ArrayDataset) -> str:
     """Digest of the images really trained on, a part of the set perhaps."""
     return digest(data.x, data.y)
-
-
-def tree_digest(tree: Any) -> str:
-    """Digest of a pytree's structure and of every array's bytes."""
-    leaves, structure = jax.tree.flatten(tree)
-    return digest(np.frombuffer(str(structure).encode(), np.uint8), *leaves)
 
 
 def sources(

@@ -1,9 +1,6 @@
 """Trained networks, kept on disk under a name that tells all that decides them."""
 
-import inspect
-import sys
 from collections.abc import Sequence
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import flax.linen as nn
 
 from experiments.harness import provenance
 from experiments.harness.files import writable
-from fssd_jax import checkpoint, losses, recipes, train
+from fssd_jax import checkpoint, recipes, train
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.features import Variables
 
@@ -36,8 +33,7 @@ def trained(
     """Train, or take the weights of an equal earlier run, or go on with a killed one.
 
     The folder's name is a digest of what decides the weights: the arguments, the data,
-    and the source of the model and of the training loop (not yet of how batches are
-    made and kept, nor JAX's own configuration).
+    the code of the model and of the training, and JAX's own configuration.
     """
     identity = {
         "model": repr(model),
@@ -46,11 +42,17 @@ def trained(
         "epochs": epochs,
         "batch_size": batch_size,
         "recipe": recipe.__name__,
-        "initial": None if initial is None else provenance.tree_digest(initial),
+        "initial": None if initial is None else checkpoint.tree_digest(initial),
         "outliers": None if outliers is None else provenance.training_digest(outliers),
         "snapshots": tuple(snapshots),
-        "sources": training_code(type(model).__module__),
-        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
+        "code": [
+            provenance.code_digest(name, packages=False)
+            for name in (train.__name__, type(model).__module__)
+        ],
+        "versions": {
+            name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")
+        },
+        "numerics": provenance.numerics(),
         "device": provenance.device(),
         # How many cores share a sum decides its last bits.
         "cores": cores or provenance.available_cores(),
@@ -74,13 +76,3 @@ def trained(
         save_every=save_every,
         progress=progress and checkpoint.last_epoch(folder) < epochs,
     )
-
-
-@cache
-def training_code(module: str) -> list[str]:
-    """Source of a model, of what it takes from other models, and of the training."""
-    used = {getattr(v, "__module__", None) for v in vars(sys.modules[module]).values()}
-    package = module.rpartition(".")[0]
-    names = {module, *(name for name in used if f"{name}".startswith(package + "."))}
-    modules = [*(sys.modules[name] for name in sorted(names)), train, losses, recipes]
-    return [provenance.bare_code(inspect.getsource(m)) for m in modules]

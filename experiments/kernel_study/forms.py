@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from scipy.stats import pearsonr, spearmanr
 
 import fssd_jax
@@ -25,9 +24,9 @@ from experiments.kernel_study.setting import (
     Setup,
     block_size,
 )
-from fssd_jax import metrics, train
+from fssd_jax import metrics, recipes, train
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.features import FeatureFn, Variables, make_init_fn
 from fssd_jax.fssd import Singularity
 
 CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
@@ -53,7 +52,7 @@ def follow(setup: Setup, data: Data, seed: int, width: int) -> Followed:
         width, benchmark.num_classes, benchmark.mean, benchmark.std
     )
     feature_fn = fssd_jax.make_feature_fn(model)
-    initial = jax.jit(model.init)(jax.random.key(seed), data.x[:1])
+    initial = make_init_fn(model)(jax.random.key(seed), data.x[:1])
     rules = {"path": 0} | ({"quadrature": setup.nodes} if setup.nodes else {})
     paths = {
         name: PathForm(feature_fn, data.points, nodes=nodes)
@@ -74,7 +73,7 @@ def follow(setup: Setup, data: Data, seed: int, width: int) -> Followed:
         seed=seed,
         epochs=-(-setup.preset.steps // _batches(setup.preset, data)),
         batch_size=setup.preset.batch_size,
-        recipe=lambda epochs, steps: optax.sgd(setup.rate),
+        recipe=recipes.sgd(setup.rate),
         initial=initial,
         loss=loss,
         on_step=on_step,

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 import fssd_jax
 from analysis import ntk, pixels
@@ -17,9 +16,9 @@ from analysis.kernel_regression import PathForm
 from experiments.harness import keys
 from experiments.harness.keys import Use
 from experiments.kernel_study.setting import NTK_NETWORKS, Data, block_size, draw
-from fssd_jax import metrics, train
+from fssd_jax import metrics, recipes, train
 from fssd_jax.data.benchmarks import Benchmark
-from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.features import FeatureFn, Variables, make_init_fn
 
 BATCH = 100  # images a step
 LAYER = "logits"  # of the movement that is told apart by training images
@@ -51,7 +50,7 @@ class Run(NamedTuple):
             seed=self.seed,
             epochs=self.epochs,
             batch_size=BATCH,
-            recipe=lambda epochs, steps: optax.sgd(self.rate),
+            recipe=recipes.sgd(self.rate),
             initial=self.initial,
             on_step=on_step,
         )
@@ -86,7 +85,7 @@ def begin(
     model = NTK_NETWORKS[network](
         width, benchmark.num_classes, benchmark.mean, benchmark.std
     )
-    initial = jax.jit(model.init)(jax.random.key(seed), data.x[:1])
+    initial = make_init_fn(model)(jax.random.key(seed), data.x[:1])
     feature_fn = fssd_jax.make_feature_fn(model)
     epochs = -(-steps // batches(data))
     return Run(model, feature_fn, initial, data, seed, epochs, rate)

@@ -21,7 +21,7 @@ from fssd_jax.data.benchmarks import Benchmark, draw
 from fssd_jax.data.folders import load_images
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.data.sources import ArrayDataset, known_splits, load
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.features import FeatureFn, Variables, make_init_fn, pool
 from fssd_jax.fssd import Singularity
 
 UNTRAINED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -148,7 +148,7 @@ def beside_pixels(model) -> FeatureFn:
 
 def drawn(model, sets: Sets, seed: int) -> dict[str, Variables]:
     """The untrained network as it is, and with statistics if it keeps any."""
-    variables = jax.jit(model.init)(jax.random.key(seed), sets.others[:1])
+    variables = make_init_fn(model)(jax.random.key(seed), sets.others[:1])
     found = {DRAWN: variables}
     if "batch_stats" in variables:
         found[WITH_STATISTICS] = with_batch_statistics(model, variables, sets.others)

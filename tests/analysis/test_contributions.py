@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from analysis import ntk
@@ -9,7 +8,7 @@ from analysis.contributions import Contributions, contributions
 from analysis.dynamics import descent, make_loss_fn, velocity
 from analysis.kernel_regression import PathForm
 from analysis.ntk_networks import ConvNet
-from fssd_jax import InputError, make_feature_fn
+from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.train import train
 from tests.analysis.following import PROBE, X, Y, momentum, run, start
 from tests.conftest import Smooth
@@ -65,7 +64,7 @@ def test_over_a_run_they_add_up_to_the_path_form(layer):
     def follow(on_step):
         return train(
             Smooth(), images, Y, num_classes=3, seed=0, epochs=3, batch_size=11,
-            recipe=lambda epochs, steps: optax.sgd(RATE), initial=start(Smooth()),
+            recipe=recipes.sgd(RATE), initial=start(Smooth()),
             on_step=on_step, progress=False,
         )  # fmt: skip
 
@@ -86,7 +85,7 @@ def test_an_image_from_elsewhere_is_an_error():
     v = np.ones((len(PROBE), 3), np.float32)
     form = Contributions(feature_fn, LOSS, "logits", PROBE, v, X[:5], RATE)
     with pytest.raises(InputError, match="not among the training images"):
-        run(Smooth(), lambda epochs, steps: optax.sgd(RATE), form)
+        run(Smooth(), recipes.sgd(RATE), form)
 
 
 def test_other_optimisers_are_an_error():

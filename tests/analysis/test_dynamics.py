@@ -15,7 +15,7 @@ from analysis.dynamics import (
     velocity,
 )
 from analysis.kernel_regression import make_gradient_fn
-from fssd_jax import InputError, make_feature_fn
+from fssd_jax import InputError, make_feature_fn, recipes
 from tests.analysis.following import (
     DECAY,
     PROBE,
@@ -175,7 +175,7 @@ def test_what_is_beyond_first_order_falls_with_the_square_of_the_step():
         recorder = Recorder(
             make_feature_fn(model), make_loss_fn(model), {"noise": PROBE}, [0]
         )
-        run(model, lambda e, s, rate=rate: optax.sgd(rate), recorder)
+        run(model, recipes.sgd(rate), recorder)
         movements = recorder.records[0].movements["noise"]
         np.testing.assert_allclose(
             movements["parameter step"], rate * movements["speed"], rtol=1e-3

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
-from fssd_jax import InputError, make_feature_fn
+from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.features import pool
 from fssd_jax.losses import cross_entropy
 from fssd_jax.models import LeNet
@@ -89,7 +89,7 @@ def test_the_kernel_at_the_start_of_each_step_errs_by_the_step():
         form = PathForm(feature_fn, PROBE)
         trained = run(
             model,
-            lambda e, s, steps=steps: optax.sgd(4 / steps),
+            recipes.sgd(4 / steps),
             form,
             epochs=steps,
             batch_size=22,
@@ -205,7 +205,7 @@ def decayed(epochs, steps):
         (Smooth(), momentum),
         (Smooth(), adam),
         (Smooth(), decayed),
-        (Smooth(), lambda e, s: optax.sgd(2 * RATE)),
+        (Smooth(), recipes.sgd(2 * RATE)),
         (Normed(), sgd),
     ],
 )

@@ -5,13 +5,12 @@ from functools import partial
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 import pytest
 
 from analysis.kernel_regression import FrozenForm, make_gradient_fn
 from analysis.ntk import drift, sketched_kernel, trace_directions
 from analysis.ntk_networks import ConvNet, Perceptron
-from fssd_jax import make_feature_fn
+from fssd_jax import make_feature_fn, recipes
 from fssd_jax.losses import squared
 from fssd_jax.train import train
 from tests.analysis.following import PROBE, X, Y
@@ -49,7 +48,7 @@ def test_frozen_form_comes_true_with_width(network, widths, prepared):
             seed=0,
             epochs=20,
             batch_size=11,
-            recipe=lambda e, s: optax.sgd(0.1),
+            recipe=recipes.sgd(0.1),
             initial=initial,
             loss=squared,
             on_step=form,

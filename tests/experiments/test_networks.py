@@ -138,6 +138,33 @@ def test_all_that_decides_the_weights_decides_the_folder(calls):
     assert all(call.folder.parent == TRAINING.cache for call in calls)
 
 
+@pytest.mark.parametrize("configuration", ["jax_enable_x64", "jax_default_prng_impl"])
+def test_jaxs_configuration_decides_the_folder(calls, configuration):
+    short()
+    value = {"jax_enable_x64": True, "jax_default_prng_impl": "rbg"}[configuration]
+    before = getattr(jax.config, configuration)
+    jax.config.update(configuration, value)
+    try:
+        short()
+    finally:
+        jax.config.update(configuration, before)
+    assert calls[0].folder != calls[1].folder
+
+
+def test_the_code_of_batches_decides_the_folder(calls, monkeypatch):
+    """Dividing by 25.5 in place of 255 once gave the old weights."""
+    short()
+    bare = provenance.bare_code
+    with monkeypatch.context() as changed:
+        changed.setattr(
+            provenance, "bare_code", lambda s: bare(s.replace("(255)", "(25.5)"))
+        )
+        provenance.code_digest.cache_clear()
+        short()
+    provenance.code_digest.cache_clear()
+    assert calls[0].folder != calls[1].folder
+
+
 def test_nothing_else_decides_the_folder(calls, tmp_path):
     plain()
     plain(short_epochs=7)  # of other seeds
@@ -208,5 +235,5 @@ def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, found[1].initial, found[0].variables)
     first, last = (v["params"]["logits"]["kernel"] for v in found[1][:2])
     assert np.any(first != last)
-    monkeypatch.setattr(train, "train_step", None)  # would fail if called
+    monkeypatch.setattr(train, "_order", None)  # an epoch would fail
     jax.tree.map(np.testing.assert_array_equal, both(), found)

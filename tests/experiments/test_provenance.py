@@ -1,8 +1,6 @@
 """What a results folder's name follows: the code that decides, found from the code."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -62,19 +60,15 @@ FORMULAS = {
 }
 
 
-def digests(tree):
-    """By module, as a process sees them whose code that tree is."""
-    code = (
-        "from experiments.harness import provenance;"
-        f"assert provenance.ROOT == __import__('pathlib').Path({str(tree)!r});"
-        f"print(*map(provenance.code_digest, {list(FORMULAS)!r}))"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tree, env={"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return dict(zip(FORMULAS, found.stdout.split(), strict=True))
+TRAINING = "fssd_jax.train"  # whose packages decide no weights
+
+
+def digests(monkeypatch, tree):
+    """By module, as if the packages in that tree were ours."""
+    monkeypatch.setattr(provenance, "ROOT", tree)
+    fresh = provenance.code_digest.__wrapped__
+    found = {module: fresh(module) for module in FORMULAS}
+    return found | {TRAINING: fresh(TRAINING, packages=False)}
 
 
 def change(path, before, after):
@@ -83,8 +77,10 @@ def change(path, before, after):
     path.write_text(text.replace(before, after))
 
 
-def test_a_formula_far_away_changes_the_digest_and_a_reworded_table_does_not(tree):
-    first = digests(tree)
+def test_a_formula_far_away_changes_the_digest_and_a_reworded_table_does_not(
+    monkeypatch, tree
+):
+    first = digests(monkeypatch, tree)
     change(
         tree / "experiments/comparison/tables.py",
         "A control knows nothing of the trained network",
@@ -95,11 +91,15 @@ def test_a_formula_far_away_changes_the_digest_and_a_reworded_table_does_not(tre
     for name in ("fssd_jax/fssd.py", "analysis/ntk.py"):
         source = tree / name
         source.write_text(f"# A comment.\n{source.read_text()}")
-    assert digests(tree) == first
+    assert digests(monkeypatch, tree) == first
+    # What scores follow, weights need not: training does not know the metrics.
+    change(tree / "fssd_jax/metrics.py", "return float(_wins", "return 2 * float(_wins")
+    then = digests(monkeypatch, tree)
+    assert [m for m in first if first[m] == then[m]] == [TRAINING]
     for name, before, after in FORMULAS.values():
         change(tree / name, before, after)
-    then = digests(tree)
-    for module in FORMULAS:
+    then = digests(monkeypatch, tree)
+    for module in first:
         assert then[module] != first[module], module
 
 

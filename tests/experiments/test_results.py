@@ -46,6 +46,14 @@ def test_the_name_follows_options_data_code_and_nothing_else(tmp_path, monkeypat
     ]
     with jax.enable_x64(True):
         others.append(place(tmp_path).path)
+    with jax.default_prng_impl("rbg"):
+        others.append(place(tmp_path).path)
+    versions = provenance.versions()
+    for name in ("scipy", "neural-tangents"):
+        other = {**versions, name: "0.1"}
+        monkeypatch.setattr(provenance, "versions", lambda other=other: other)
+        others.append(place(tmp_path).path)
+    monkeypatch.setattr(provenance, "versions", lambda: versions)
     monkeypatch.setattr(provenance, "available_cores", lambda: 77)
     others.append(place(tmp_path).path)
     assert len({first, *others}) == 1 + len(others)
@@ -88,6 +96,17 @@ def test_all_files_of_the_contract(tmp_path, capsys):
     assert f"results: {path / 'report.html'}" in printed
     assert "In the files also: more." in printed
     np.testing.assert_array_equal(np.load(path / "scores.npz")["x"], np.arange(3))
+
+
+def test_the_unfinished_folder_of_a_living_run_stays(tmp_path):
+    """Two runs of one name at once: neither touches the other's files."""
+    with files.results_folder(tmp_path / "name") as first:
+        (first / "first").touch()
+        with files.results_folder(tmp_path / "name") as second:
+            (second / "second").touch()
+            assert (first / "first").exists()
+        assert [p.name for p in (tmp_path / "name").iterdir()] == ["second"]
+    assert [p.name for p in tmp_path.rglob("*")] == ["name", "first"]
 
 
 def test_a_failed_write_leaves_the_old_folder(tmp_path):

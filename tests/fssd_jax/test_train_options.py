@@ -1,5 +1,7 @@
 """Training that begins elsewhere, keeps snapshots, or looks at outliers too."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,7 @@ from fssd_jax import InputError, make_feature_fn, make_logit_fn, recipes
 from fssd_jax import train as training
 from fssd_jax.train import TrainState, accuracy, train_step
 from tests.conftest import Smooth
-from tests.fssd_jax.test_train import assert_same, data, fit
-
-
-def adam(epochs, steps):
-    return optax.adam(0.02)  # whatever the number of epochs
+from tests.fssd_jax.test_train import adam, assert_same, data, fit, folders
 
 
 def boards(n):
@@ -56,7 +54,7 @@ def test_outliers_do_not_change_which_images_come(other):
     """At rate zero the mean loss is that of the same batch, plus the outliers'."""
     still = {
         "initial": other, "epochs": 2, "batch_size": 60,
-        "recipe": lambda epochs, steps: optax.sgd(0.0),
+        "recipe": recipes.sgd(0.0),
     }  # fmt: skip
     alone, beside = fit(**still), fit(**still, outliers=boards(1))
     p = softmax(np.asarray(Smooth().apply(other, boards(1)), float), axis=1)
@@ -72,10 +70,8 @@ def test_a_step_with_outliers_follows_both_gradients(other):
     outside = boards(5)
     optimiser = optax.sgd(1.0)
     state = TrainState(jax.tree.map(jnp.copy, other), optimiser.init(other["params"]))
-    found, totals = train_step(
-        Smooth().apply, optimiser.update, state, jnp.zeros(2), x, y,
-        jax.random.key(0), outside,
-    )  # fmt: skip
+    step = jax.jit(partial(train_step, Smooth().apply, optimiser.update))
+    found, totals = step(state, jnp.zeros(2), x, y, jax.random.key(0), outside)
 
     feature_fn = make_feature_fn(Smooth(), layers=["second", "logits"])
     both = feature_fn(other, np.concatenate([x, outside]))
@@ -110,7 +106,7 @@ def test_training_begins_at_the_given_weights(other, tmp_path):
     x, y = data()
     still = {
         "initial": other, "epochs": 1, "batch_size": 100,
-        "recipe": lambda epochs, steps: optax.sgd(0.0),
+        "recipe": recipes.sgd(0.0),
     }  # fmt: skip
     found = fit(tmp_path, **still)
     assert_same(found.variables, before)
@@ -135,22 +131,21 @@ def test_snapshots_are_the_weights_of_shorter_runs():
     assert_same(found.snapshots[6], found.variables)
 
 
-def test_a_killed_run_keeps_its_snapshots(tmp_path, monkeypatch):
+def test_a_killed_run_keeps_its_snapshots(tmp_path):
     """1 and 2 lie before the last checkpoint; 3 lies after it and is made again."""
     options = {"recipe": adam, "snapshots": (1, 2, 3, 5), "save_every": 2}
-    step, steps_taken = training.train_step, []
+    steps_taken = []
 
-    def killed_in_the_fourth_epoch(*args, **kwargs):
+    def killed_in_the_fourth_epoch(*_):
         steps_taken.append(1)
         if len(steps_taken) == 6 * 3 + 4:
             raise KeyboardInterrupt
-        return step(*args, **kwargs)
 
-    monkeypatch.setattr(training, "train_step", killed_in_the_fourth_epoch)
+    options["on_step"] = killed_in_the_fourth_epoch
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, **options)
-    left = {"initial", "epoch-00002", *(f"snapshot-0000{e}" for e in (1, 2, 3))}
-    assert {p.name for p in tmp_path.iterdir()} == left
+    left = ["epoch-00002", "initial", *(f"snapshot-0000{e}" for e in (1, 2, 3))]
+    assert folders(tmp_path) == left
     resumed = fit(tmp_path, **options)
     assert len(steps_taken) == 6 * 3 + 4 + 6 * 4
     assert_same(resumed, fit(**options))

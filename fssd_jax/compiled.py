@@ -1,0 +1,72 @@
+"""What is compiled is kept, found again by value, and let go when it is old.
+
+Every compiled function maps memory, and a process may have 65,530 maps: some 600
+trainings, each compiled anew, reach them.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial, wraps
+from typing import Any
+
+import jax
+import numpy as np
+
+PROGRAMS = 128  # compiled programs that one function keeps
+OBJECTS = 256  # functions that one maker keeps
+
+
+def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], Any]:
+    """A decorator: `jax.jit`, of which the least recently used programs are let go.
+
+    Args:
+      static: the first so many arguments are known when compiling: functions, and what
+        else can be hashed. Functions are told apart by identity; those of a maker
+        `by_value` are the same for equal arguments.
+      donate: numbers of further arguments, static ones counted, whose memory may be
+        used for the result.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @lru_cache(maxsize=PROGRAMS)
+        def program(fixed, signature):
+            # One function a signature, so that letting it go lets go of one program.
+            donated = tuple(number - static for number in donate)
+            return jax.jit(partial(function, *fixed), donate_argnums=donated)
+
+        @wraps(function)
+        def call(*args, **kwargs):
+            fixed, arrays = args[:static], args[static:]
+            leaves, structure = jax.tree.flatten((arrays, kwargs))
+            signature = structure, tuple(map(_shape_and_type, leaves))
+            return program(fixed, signature)(*arrays, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def by_value(make: Callable) -> Callable:
+    """A decorator: the same object for equal arguments, so that its programs serve.
+
+    Arguments that cannot be hashed, as a model that holds an array, make a new one.
+    """
+
+    @lru_cache(maxsize=OBJECTS)
+    def kept(args, options, _):
+        return make(*args, **dict(options))
+
+    @wraps(make)
+    def call(*args, **options):
+        key = args, tuple(sorted(options.items()))
+        try:
+            hash(key)
+        except TypeError:
+            return make(*args, **options)
+        # 1, 1.0 and True are equal, but make other networks: so does how they print.
+        return kept(*key, repr(key))
+
+    return call
+
+
+def _shape_and_type(leaf) -> tuple:
+    return np.shape(leaf), getattr(leaf, "dtype", type(leaf))
