@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv.
-.PHONY: help quickstart data test test-peers lint constraints clean
+.PHONY: help quickstart data test test-peers test-oldest lint constraints clean
 
 CANDIDATES = python3 python3.13 python3.12 python3.11 python
 SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -13,6 +13,7 @@ help:
 	@echo "make data         get FashionMNIST, MNIST and outliers, by whatever works here"
 	@echo "make test         run the tests"
 	@echo "make test-peers   run those against PyTorch itself, which it installs"
+	@echo "make test-oldest  run them with the oldest versions that pyproject.toml allows"
 	@echo "make lint         ruff and pyright"
 	@echo "make constraints  resolve the newest versions into constraints.txt"
 	@echo "make clean        remove .venv and results"
@@ -30,6 +31,15 @@ test: .venv/with-dev
 test-peers: .venv/with-peers
 	$(BIN)/python -m pytest -m peers -n 2 --dist loadfile
 
+# Old Flax calls what new JAX deprecates.
+test-oldest: .venv/with-dev
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest --resolution lowest-direct \
+		-e ".[dev]"
+	$(BIN)/uv pip install --quiet --python .venv-oldest --no-deps neural-tangents==0.6.5
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -W default::DeprecationWarning
+
 lint: .venv/with-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +56,7 @@ constraints: .venv/with-dev
 	open('constraints.txt', 'w').write('\n'.join(head + lines) + '\n')"
 
 clean:
-	rm -rf .venv results
+	rm -rf .venv .venv-oldest results
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later with venv and pip" \

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-PROGRAMS = 128  # compiled programs that one function keeps
-OBJECTS = 256  # functions that one maker keeps
+PROGRAMS = 64  # compiled programs that one function keeps
+OBJECTS = 64  # functions that one maker keeps
 
 
 def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], Any]:
