@@ -138,8 +138,10 @@ def save(path: Path, tree: Any) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), tree, force=True)
     except Exception as error:  # Orbax has no common base for what can go wrong
+        full = "No space left" in str(error)
         raise InputError(
-            f"cannot write the checkpoint {path} ({error}); free space on the disk or "
+            f"cannot write the checkpoint {path} "
+            f"({'the disk is full' if full else type(error).__name__}); free space or "
             "choose another folder, and run again: it goes on from the last one"
         ) from error
 

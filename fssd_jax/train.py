@@ -127,7 +127,7 @@ def train(
             beside = first % len(x if outliers is None else outliers)
             program = step_fn.trace(state, jnp.zeros(2), *arguments(first, beside, 0))
             run = {
-                "the compiled step (network, rate, loss, augmentation)": program.jaxpr,
+                "the compiled step (network, rate, loss, JAX)": program.jaxpr,
                 "the initial weights": initial,
                 "the initial optimiser state": state.opt_state,
                 "images": x,
