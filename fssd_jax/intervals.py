@@ -80,4 +80,4 @@ def _root(tail: Callable[[float], float], end: float) -> float:
     """Where `tail` is 0.025; the end where it is not below that on [0, 1]."""
     if tail(end) >= TAIL:
         return end
-    return float(optimize.brentq(lambda p: tail(p) - TAIL, 0.0, 1.0))
+    return optimize.brentq(lambda p: tail(p) - TAIL, 0.0, 1.0)  # pyright: ignore[reportReturnType]

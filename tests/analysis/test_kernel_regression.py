@@ -217,6 +217,51 @@ def test_frozen_form_refuses_all_but_plain_sgd(model, recipe):
         run(model, recipe, form)
 
 
+class Wide(nn.Module):
+    feature_layers = ("logits",)
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Dense(512)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(3, name="logits")(nn.relu(nn.Dense(512)(x)))
+
+
+def test_frozen_form_tells_momentum_from_sgd_by_steps_below_rounding():
+    """At rate 10⁻⁴ a step is shorter than 4 ε ‖θ‖: ε the spacing at 1, in float32."""
+    model = Wide()
+    feature_fn = make_feature_fn(model)
+    gradient_fn = make_gradient_fn(model, feature_fn)
+    initial = model.init(jax.random.key(0), X)
+    rest = {k: v for k, v in initial.items() if k != "params"}
+
+    # Not compiled, and so rounded otherwise than the gradient it is compared with.
+    @jax.grad
+    def gradient(params):
+        return cross_entropy(model.apply({**rest, "params": params}, X), jnp.asarray(Y))
+
+    def follow(rate, beta):
+        form = FrozenForm(feature_fn, gradient_fn, initial, rate)
+        before, trace = initial, jax.tree.map(jnp.zeros_like, initial["params"])
+        for step in range(3):
+            g = gradient(before["params"])
+            trace = jax.tree.map(lambda t, g: beta * t + g, trace, g)
+            moved = jax.tree.map(lambda p, t: p - rate * t, before["params"], trace)
+            after = {**rest, "params": moved}
+            form(step, before, after, X, Y)
+            before = after
+
+    for rate in (1e-4, 1e-6):
+        follow(rate, 0.0)
+        for beta in (0.9, 0.1):
+            with pytest.raises(InputError, match=r"step 1 is not .* plain SGD"):
+                follow(rate, beta)
+    for beta in (0.0, 0.9):
+        with pytest.raises(
+            InputError, match=r"step 0: cannot tell .* rounding takes 9"
+        ):
+            follow(1e-8, beta)
+
+
 def test_frozen_form_refuses_dropout():
     model = LeNet(num_classes=3, mean=(0.5,), std=(0.3,))
     x = np.random.default_rng(0).uniform(size=(6, 28, 28, 1)).astype(np.float32)
