@@ -66,10 +66,9 @@ def rate_at(positives, negatives, percent: int) -> Interval:
     """
     n, m = positives.sum(), negatives.sum()
     passed = np.concatenate([[0], np.repeat(np.cumsum(negatives), positives), [m]])
-    above = stats.binom(n, percent / 100)
-    first, last = above.ppf([1e-9, 1 - 1e-9])
+    first, last = stats.binom.ppf([1e-9, 1 - 1e-9], n, percent / 100)
     count = np.arange(int(first), int(last) + 1)
-    chance = above.pmf(count)
+    chance = stats.binom.pmf(count, n, percent / 100)
     return (
         _root(lambda p: chance @ special.bdtrc(passed[count] - 1, m, p), 0.0),
         _root(lambda p: chance @ special.bdtr(passed[count + 1], m, p), 1.0),
