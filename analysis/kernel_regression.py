@@ -18,7 +18,7 @@ after each step of a loop of yours, whose step must not donate the variables bef
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -35,6 +35,7 @@ from fssd_jax.features import FeatureFn, Variables
 
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 TOLERANCE = 1e-3  # relative, of a step against −η∇L
+LOST = 0.9  # relative, what rounding may take from a step
 
 
 class PathForm:
@@ -185,7 +186,7 @@ class FrozenForm:
 
 @compiled(static=2, donate=(2,))
 def _add_pullback(feature_fn, gradient_fn, total, initial, before, after, x, y, rate):
-    """u with one batch more, and how far the step is from −η∇L, relative to it."""
+    """u with one batch more, and how far the step is from −η∇L."""
     gradient, by_feature = gradient_fn(before, x, y)
     error = sgd_error(before, after, gradient, rate)
     added = jax.tree.map(lambda g: rate * g, pull(feature_fn, initial, by_feature, x))
@@ -193,25 +194,41 @@ def _add_pullback(feature_fn, gradient_fn, total, initial, before, after, x, y, 
     return total, error
 
 
-def sgd_error(before: Variables, after: Variables, gradient, rate) -> Float[Array, ""]:
-    """‖step − (−η∇L)‖ / ‖η∇L‖, less what rounding can do to it."""
-    expected = {name: jax.tree.map(jnp.zeros_like, v) for name, v in before.items()}
-    expected["params"] = jax.tree.map(lambda g: -rate * g, gradient)
-    gap = jax.tree.map(lambda a, b, e: (a - b) - e, after, before, expected)
-    # A step is known up to the rounding of the parameters that it changed.
-    epsilon = jnp.finfo(jnp.result_type(*jax.tree.leaves(gradient))).eps
-    excess = jnp.maximum(_size(gap) - 4 * epsilon * _size(before), 0)
+class StepError(NamedTuple):
+    """Of a step against plain SGD's, relative to ‖η∇L‖."""
+
+    gap: Float[Array, ""]  # what plain SGD, rounded like the step, does not explain
+    lost: Float[Array, ""]  # what rounding takes from plain SGD's step
+
+
+def sgd_error(before: Variables, after: Variables, gradient, rate) -> StepError:
+    """How far a step is from fl(θ − η∇L), and that from θ − η∇L itself."""
+    step = {name: jax.tree.map(jnp.zeros_like, v) for name, v in before.items()}
+    step["params"] = jax.tree.map(lambda g: -rate * g, gradient)
+    plain = jax.tree.map(jnp.add, before, step)
+    gap = _size(jax.tree.map(jnp.subtract, after, plain))
+    lost = _size(jax.tree.map(lambda p, b, s: (p - b) - s, plain, before, step))
+    size = _size(step)
     # At rate 0 nothing may change.
-    return jnp.where(excess > 0, excess / _size(expected), 0)
+    return StepError(*(jnp.where(e > 0, e / size, 0) for e in (gap, lost)))
 
 
-def check_sgd(step: int, rate: float, error) -> None:
-    """Raise `InputError` if a step was not one of plain SGD."""
-    if not error < TOLERANCE:
+def check_sgd(step: int, rate: float, error: StepError) -> None:
+    """Raise `InputError` if a step was not one of plain SGD, or if none could tell."""
+    gap, lost = map(float, error)
+    # Where the step is near the spacing of floating-point numbers, an error of the
+    # gradient in its last digits sends a few parameters to the next number.
+    if not gap < TOLERANCE + lost / 50:
         raise checks.InputError(
-            f"step {step} is not −{rate:g}·∇L, it differs by {float(error):.1%} of it: "
+            f"step {step} is not −{rate:g}·∇L, it differs by {gap:.1%} of it: "
             "this is for plain SGD, with this learning rate, without momentum, weight "
             "decay, dropout or BatchNorm in training; PathForm is for any"
+        )
+    if not lost < LOST:
+        raise checks.InputError(
+            f"step {step}: cannot tell whether it is one of plain SGD: rounding takes "
+            f"{lost:.0%} of −{rate:g}·∇L; use a larger learning rate, or "
+            "JAX_ENABLE_X64 with parameters in float64; PathForm follows any step"
         )
 
 

@@ -156,7 +156,7 @@ def run(config: Config) -> dict[str, Any]:
 def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
     counts = facts["counts"]
     notes = [
-        f"In %, [95 % bootstrap interval of the images]; in-distribution is positive. "
+        f"In %, [{tables.INTERVAL} of the images]; in-distribution is positive. "
         f"{counts['ind']:,} in-distribution and {counts['ood']:,} OoD images, "
         f"{counts['noise']:,} samples of noise for F*. No OoD image served to fit or "
         "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "

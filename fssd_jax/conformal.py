@@ -42,7 +42,13 @@ def threshold(scores, acceptance: float = 0.95) -> Threshold:
     That P is over the calibration set too. Given the calibration set, the share of all
     new images that is accepted is Beta(n + 1 − k, k) distributed if there are no ties
     (Vovk 2012, "Conditional Validity of Inductive Conformal Predictors"); `low95` and
-    `high95` are its 2.5 % and 97.5 % quantiles. It says nothing about OoD images.
+    `high95` are its 2.5 % and 97.5 % quantiles. Ties at `value` let more images pass:
+    `low95` still holds. If any scores are equal, `high95` is the 97.5 % quantile of
+    Beta(n + 1 − j, j), with j < k scores below `value`, or 1 if j = 0: Clopper and
+    Pearson's upper end of the share that scores as high as `value` or higher. It is
+    exceeded with P ≤ 0.025, whatever the distribution, because of the candidates for
+    `value` for which it could be, a wrong bound at any needs too many scores below the
+    highest one. All this says nothing about OoD images.
 
     Args:
       scores: [n] scores, higher for in-distribution, of in-distribution images that
@@ -73,6 +79,10 @@ def threshold(scores, acceptance: float = 0.95) -> Threshold:
             f"scores: {count} images are too few to accept {acceptance} of them with "
             f"a guarantee; give {ceil(1 / rejected) - 1} or more, or a lower acceptance"
         )
-    value = np.sort(checks.scores(scores, "scores"))[k - 1]
-    low, high = scipy.stats.beta.ppf([0.025, 0.975], count + 1 - k, k)
+    ordered = np.sort(checks.scores(scores, "scores"))
+    value = ordered[k - 1]
+    low = scipy.stats.beta.ppf(0.025, count + 1 - k, k)
+    tied = bool((ordered[1:] == ordered[:-1]).any())
+    below = int(np.searchsorted(ordered, value)) if tied else k
+    high = scipy.stats.beta.ppf(0.975, count + 1 - below, below) if below else 1.0
     return Threshold(float(value), float(acceptance), count, float(low), float(high))

@@ -1,4 +1,4 @@
-"""AUROC, AUPRC and FPR at a wanted TPR: exact, tie-aware, with bootstrap intervals.
+"""AUROC, AUPRC and FPR at a wanted TPR: exact, tie-aware, with intervals.
 
 In-distribution is the positive class and a higher score means more in-distribution.
 `paired` tests whether two scores of the same images differ in AUROC.
@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fssd_jax import checks
-
-Interval = tuple[float, float]
+from fssd_jax import checks, intervals
+from fssd_jax.intervals import Interval
 
 
 class Metrics(NamedTuple):
-    """Fractions in [0, 1]; each interval is a 95 % percentile bootstrap interval."""
+    """Fractions in [0, 1], each with a 95 % interval; see `evaluate`."""
 
     auroc: float
     auprc: float
@@ -27,44 +26,53 @@ class Metrics(NamedTuple):
     fpr95_ci95: Interval
 
 
-def evaluate(ind, ood, *, resamples: int = 1000, seed: int = 0) -> Metrics:
+def evaluate(ind, ood) -> Metrics:
     """Metrics of the scores of in-distribution (positive) and OoD (negative) images.
 
     AUROC counts a tie as one half (Mann–Whitney); AUPRC is average precision,
     Σ (R_n − R_{n−1}) P_n over distinct thresholds; FPR80 is the false positive rate
     at the first threshold whose true positive rate is at least 80 %.
 
+    The intervals are of new images of both kinds, by the same network and detector;
+    nothing is resampled. AUROC and AUPRC: Clopper–Pearson with the number of trials
+    that has their variance, by DeLong and by the influence of each image, made safe for
+    few errors (`intervals.auroc`; for AUPRC, the largest variance of the sample and of
+    it with one image more, of either kind, that scores above all). FPR: Clopper–Pearson
+    averaged over where the true threshold may lie (`intervals.rate_at`): with fewer
+    than 72 in-distribution images the upper end of FPR95 is 1, with fewer than 17 that
+    of FPR80.
+
     Args:
       ind: scores [n] of in-distribution images.
       ood: scores [m] of OoD images.
-      resamples: bootstrap resamples, drawn from each set separately.
-      seed: of the resampling.
 
     Raises:
       InputError: an empty set, or scores that are not finite.
     """
     ind, ood = checks.scores(ind, "in-distribution"), checks.scores(ood, "OoD")
-    # Sort once; a resample only changes how often each distinct score occurs.
+    # How often each distinct score occurs, best first.
     values, index = np.unique(-np.concatenate([ind, ood]), return_inverse=True)
-    groups_ind, groups_ood = index[: len(ind)], index[len(ind) :]
-
-    def count(groups):
-        return np.bincount(groups, minlength=len(values))
-
-    point = _from_counts(count(groups_ind), count(groups_ood))
-    rng = np.random.default_rng(seed)
-    draws = np.array(
-        [
-            _from_counts(
-                count(rng.choice(groups_ind, len(ind))),
-                count(rng.choice(groups_ood, len(ood))),
-            )
-            for _ in range(resamples)
-        ]
+    positives, negatives = (
+        np.bincount(groups, minlength=len(values))
+        for groups in (index[: len(ind)], index[len(ind) :])
     )
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    intervals = list(zip(low.tolist(), high.tolist(), strict=True))
-    return Metrics(*map(float, point), *intervals)  # pyright: ignore[reportArgumentType]
+    auroc, auroc_variance = _auroc(positives, negatives)
+    auprc, trials = _auprc(positives, negatives)
+    # As if one more image of either kind, better than all, had been seen: the best
+    # scores decide most, and those of the sample may happen to be all of one kind.
+    for ind_first, ood_first in ((1, 0), (0, 1)):
+        more = np.append(ind_first, positives), np.append(ood_first, negatives)
+        trials = min(trials, _auprc(*more)[1])
+    return Metrics(
+        auroc,
+        auprc,
+        _rate_at(positives, negatives, 80),
+        _rate_at(positives, negatives, 95),
+        intervals.auroc(auroc, auroc_variance, min(len(ind), len(ood))),
+        intervals.share(auprc, trials),
+        intervals.rate_at(positives, negatives, 80),
+        intervals.rate_at(positives, negatives, 95),
+    )
 
 
 def auroc(ind, ood) -> float:
@@ -77,7 +85,7 @@ class Paired(NamedTuple):
     """AUROC of the first score less that of the second, in [−1, 1]."""
 
     difference: float
-    ci95: Interval  # normal approximation
+    ci95: Interval
     p: float  # two-sided, of the hypothesis that there is no difference
 
 
@@ -91,8 +99,15 @@ def paired(ind_a, ood_a, ind_b, ood_b) -> Paired:
         difference = mean(D),    Var(difference) = s²(D) / n + s²(E) / m,
 
     and the difference over the root of its variance is about standard normal if the
-    AUROCs are equal. Where a score makes next to no error V and W hardly vary, and the
-    test is too sure of itself.
+    AUROCs are equal: p, which is never below 2^(1 − min(n, m)), that of a sign test.
+
+    Near AUROC 1 that variance is too small if the AUROCs differ; p stays honest, being
+    of equal ones. `ci95` so comes from the intervals [l, u] of A = AUROC(a) and B,
+    as in `evaluate`, and DeLong's correlation r of the two (Zou and Donner 2008):
+
+        low = A − B − √((A − l_A)² + (u_B − B)² − 2 r (A − l_A)(u_B − B)),
+
+    and high likewise. It is wider than p tells, and may hold 0 with p < 0.05.
 
     DeLong, DeLong and Clarke-Pearson (1988), "Comparing the Areas under Two or More
     Correlated Receiver Operating Characteristic Curves"; by sorting in O(n log n), as
@@ -121,14 +136,26 @@ def paired(ind_a, ood_a, ind_b, ood_b) -> Paired:
             f"paired: expected two images or more of either set, got {n} "
             f"in-distribution, {m} OoD"
         )
-    over_ind = (_wins(ind_a, ood_a) - _wins(ind_b, ood_b)) / (2 * m)
-    over_ood = (_wins(ood_b, ind_b) - _wins(ood_a, ind_a)) / (2 * n)
-    difference = over_ind.mean()
-    error = math.sqrt(over_ind.var(ddof=1) / n + over_ood.var(ddof=1) / m)
+    over = np.stack([_wins(ind_a, ood_a), _wins(ind_b, ood_b)]) / (2 * m)
+    under = 1 - np.stack([_wins(ood_a, ind_a), _wins(ood_b, ind_b)]) / (2 * n)
+    a, b = over.mean(1).tolist()
+    covariance = np.cov(over) / n + np.cov(under) / m
+    error = math.sqrt(
+        np.var(over[0] - over[1], ddof=1) / n + np.var(under[0] - under[1], ddof=1) / m
+    )
     # The error is 0 where every image wins as often by either score: equal scores, say.
-    p = math.erfc(abs(difference) / error / math.sqrt(2)) if error else difference == 0
-    low, high = difference - 1.959964 * error, difference + 1.959964 * error
-    return Paired(float(difference), (float(low), float(high)), float(p))
+    p = math.erfc(abs(a - b) / error / math.sqrt(2)) if error else float(a == b)
+    low_a, high_a = intervals.auroc(a, covariance[0, 0], min(n, m))
+    low_b, high_b = intervals.auroc(b, covariance[1, 1], min(n, m))
+    errors = math.sqrt(covariance[0, 0] * covariance[1, 1])
+    r = covariance[0, 1] / errors if errors else 0.0
+
+    def reach(x, y):
+        return math.sqrt(max(x * x + y * y - 2 * r * (x * y), 0))
+
+    low = a - b - reach(a - low_a, high_b - b)
+    high = a - b + reach(high_a - a, b - low_b)
+    return Paired(a - b, (low, high), max(p, 2.0 ** (1 - min(n, m))))
 
 
 def _wins(scores, others) -> np.ndarray:
@@ -138,14 +165,47 @@ def _wins(scores, others) -> np.ndarray:
     return below + np.searchsorted(ordered, scores, "right")
 
 
-def _from_counts(positives, negatives) -> tuple[float, float, float, float]:
-    """Metrics from how often each distinct score occurs, best score first."""
+def _auroc(positives, negatives) -> tuple[float, float]:
+    """AUROC, and DeLong's estimate of its variance."""
+    n, m = positives.sum(), negatives.sum()
+    # A tied group is one straight piece of the ROC curve: each counts one half.
+    over_ood = 1 - (np.cumsum(negatives) - negatives / 2) / m
+    under_ind = (np.cumsum(positives) - positives / 2) / n
+    variance = _variance(positives, over_ood) + _variance(negatives, under_ind)
+    return float((positives * over_ood).sum() / n), variance
+
+
+def _auprc(positives, negatives) -> tuple[float, float]:
+    """Average precision, and how many trials of a share would vary as much.
+
+    With the precision P = tp / (tp + fp) at each score, an in-distribution image there
+    adds P and raises P at each lower score; an OoD image lowers it there.
+    """
     tp, fp = np.cumsum(positives), np.cumsum(negatives)
-    # A tied group is one straight piece of the ROC curve: the trapezoid gives it ½.
-    auroc = (negatives * (tp - positives / 2)).sum() / (tp[-1] * fp[-1])
-    seen = np.maximum(tp + fp, 1)  # 0 only where a resample has not begun yet
-    auprc = (positives * (tp / seen)).sum() / tp[-1]
+    n, m, seen = tp[-1], fp[-1], tp + fp
+
+    def lower(at):
+        return np.cumsum(at[::-1])[::-1]
+
+    precision = tp / seen
+    of_ind = precision + lower(positives * fp / seen / seen)
+    of_ood = lower(positives * precision / seen) * (m / n)
+    value = float((positives * precision).sum() / n)
+    variance = _variance(positives, of_ind) + _variance(negatives, of_ood)
+    return value, value * (1 - value) / variance if variance else math.inf
+
+
+def _rate_at(positives, negatives, percent: int) -> float:
+    """False positive rate at the first threshold with that true positive rate."""
+    tp, fp = np.cumsum(positives), np.cumsum(negatives)
     # Whole numbers, because 0.8 · n in floating point may land just above a count.
-    fpr80 = fp[np.argmax(100 * tp >= 80 * tp[-1])] / fp[-1]
-    fpr95 = fp[np.argmax(100 * tp >= 95 * tp[-1])] / fp[-1]
-    return auroc, auprc, fpr80, fpr95
+    return float(fp[np.argmax(100 * tp >= percent * tp[-1])] / fp[-1])
+
+
+def _variance(counts, values) -> float:
+    """Of the mean of `values`, each seen `counts` times; infinite if seen once."""
+    number = counts.sum()
+    if number < 2:
+        return math.inf
+    mean = (counts * values).sum() / number
+    return float((counts * (values - mean) ** 2).sum() / number / (number - 1))

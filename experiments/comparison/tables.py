@@ -8,6 +8,7 @@ from experiments.comparison.report import KINDS, METRICS, Result, row_names
 from experiments.harness.sheets import Sheet, mean_cell
 
 HEADINGS = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
+INTERVAL = "95 % interval, Clopper–Pearson's with the variance of the metric,"
 SCREEN = ("method", "AUROC", "FPR95", "fitted on", "chosen")
 
 
@@ -40,7 +41,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     spread = (
         "± standard deviation over seeds"
         if len(results) > 1
-        else "[95 % bootstrap interval of the test images, not of training again]"
+        else f"[{INTERVAL} of the test images, not of training again]"
     )
     notes = [
         f"In %; in-distribution is positive; {spread}. Network of {epochs} "

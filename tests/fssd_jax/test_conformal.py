@@ -4,7 +4,7 @@ from itertools import product
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from fssd_jax import InputError, threshold
 
@@ -79,6 +79,68 @@ def test_the_interval_is_that_of_the_realised_acceptance():
     # The mean is the promised 1 − k / (n + 1), to three standard errors.
     error = 3 * np.std(realised) / np.sqrt(repeats)
     assert np.mean(realised) == pytest.approx(1 - 6 / 61, abs=error)
+
+
+def grid(step):
+    """Normal scores rounded to a grid, and the true share at a value or above."""
+    return (
+        lambda rng, n: (rng.normal(size=n) / step).round() * step,
+        lambda value: special.ndtr(-(value - step / 2)),
+    )
+
+
+def one_atom(mass):
+    """A share of all scores is 0, the rest uniform on [−1, 1] without it."""
+    return (
+        lambda rng, n: np.where(rng.random(n) < mass, 0.0, rng.uniform(-1, 1, n)),
+        lambda v: (1 - mass) * (1 - v) / 2 + mass * (v <= 0),
+    )
+
+
+@pytest.mark.parametrize(
+    "distribution", [grid(2.0), grid(1.0), grid(0.2), one_atom(0.9), one_atom(0.02)]
+)
+def test_the_interval_holds_with_ties(distribution):
+    draw, accepted = distribution
+    rng = np.random.default_rng(1)
+    found = [threshold(draw(rng, 60), 0.9) for _ in range(2000)]
+    realised = np.array([accepted(f.value) for f in found])
+    low, high = np.array([f[3:] for f in found]).T
+    # Three standard errors of a 2.5 % tail in 2,000 draws are 1 %.
+    assert np.mean(realised < low) < 0.035
+    assert np.mean(realised > high) < 0.035
+
+
+def test_the_upper_end_holds_by_exact_sums_for_the_worst_atoms():
+    """P(share accepted > high95) <= 2.5 % over all pairs of shares of three scores."""
+    n, k = 20, 4
+    counts = [(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)]
+    ways = stats.multinomial(n, [1 / 3] * 3).pmf(counts) * 3.0**n
+    high, value = [], []
+    for count in counts:
+        found = threshold(np.repeat([0, 1, 2], count), 1 - k / (n + 1))
+        high.append(found.high95)
+        value.append(int(found.value))
+    worst = 0.0
+    for p, q in product(np.linspace(0.002, 0.3, 40), repeat=2):
+        shares = np.array([p, q, 1 - p - q])
+        accepted = shares[::-1].cumsum()[::-1][value]
+        missed = accepted > np.array(high) + 1e-12
+        worst = max(
+            worst, ways[missed] @ np.prod(shares ** np.array(counts)[missed], 1)
+        )
+    assert 0.02 < worst <= 0.025
+
+
+def test_the_interval_with_ties_by_hand():
+    assert threshold(np.zeros(20), 0.9).high95 == 1
+    # 5 of 40 scores are below the threshold 1; k = 8.
+    scores = np.repeat([0, 1, 2], [5, 10, 25])
+    found = threshold(scores, 0.8)
+    assert found.value == 1
+    exact = stats.binomtest(35, 40).proportion_ci(0.95, "exact")
+    assert found.high95 == pytest.approx(exact.high, abs=1e-12)
+    assert found.low95 == threshold(np.arange(40), 0.8).low95
 
 
 def test_the_interval_by_hand():

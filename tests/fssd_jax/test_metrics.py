@@ -22,15 +22,15 @@ def test_agrees_with_scikit_learn(ties, sizes):
     ind, ood = rng.normal(0.7, 1, sizes[0]), rng.normal(0, 1, sizes[1])
     if ties:
         ind, ood = ind.round(), ood.round()
-    found = evaluate(ind, ood, resamples=10)
+    found = evaluate(ind, ood)
     np.testing.assert_allclose(found[:4], sklearn_metrics(ind, ood), atol=1e-12)
     assert auroc(ind, ood) == pytest.approx(found.auroc, abs=1e-12)
 
 
 def test_limits():
-    assert evaluate([2, 3], [0, 1], resamples=5)[:4] == (1, 1, 0, 0)
-    assert evaluate([0, 1], [2, 3], resamples=5).auroc == 0
-    everything_tied = evaluate([1, 1, 1], [1], resamples=5)
+    assert evaluate([2, 3], [0, 1])[:4] == (1, 1, 0, 0)
+    assert evaluate([0, 1], [2, 3]).auroc == 0
+    everything_tied = evaluate([1, 1, 1], [1])
     assert everything_tied[:4] == (0.5, 0.75, 1, 1)
     # AUROC is a probability over pairs: 2 wins and a tie of 4 pairs.
     assert auroc([1, 3], [1, 2]) == 2.5 / 4
@@ -38,7 +38,7 @@ def test_limits():
 
 def test_the_threshold_is_the_first_that_reaches_the_rate():
     # 5 positives: 80 % is reached at the fourth, exactly, before the second negative.
-    assert evaluate([9, 8, 7, 5, 1], [6, 4], resamples=5).fpr80 == 0.5
+    assert evaluate([9, 8, 7, 5, 1], [6, 4]).fpr80 == 0.5
 
 
 def test_negating_scores_and_swapping_classes_keeps_auroc():
@@ -46,32 +46,6 @@ def test_negating_scores_and_swapping_classes_keeps_auroc():
     ind, ood = rng.normal(1, 1, 30), rng.normal(0, 1, 40)
     assert auroc(ind, ood) == pytest.approx(auroc(-ood, -ind), abs=1e-12)
     assert auroc(ind, ood) == pytest.approx(auroc(np.exp(ind), np.exp(ood)))
-
-
-def test_intervals_agree_with_resampling_by_scikit_learn():
-    rng = np.random.default_rng(1)
-    ind, ood = rng.normal(0.8, 1, 60).round(1), rng.normal(0, 1, 80).round(1)
-    draws = np.array(
-        [
-            sklearn_metrics(rng.choice(ind, len(ind)), rng.choice(ood, len(ood)))
-            for _ in range(1500)
-        ]
-    )
-    expected = np.percentile(draws, [2.5, 97.5], axis=0).T
-    found = np.array(evaluate(ind, ood, resamples=1500)[4:])
-    np.testing.assert_allclose(found[:2], expected[:2], atol=0.02)
-    np.testing.assert_allclose(found[2:], expected[2:], atol=0.05)
-
-
-@pytest.mark.slow
-def test_intervals_cover_the_truth():
-    """Normal scores one deviation apart: AUROC is Φ(1/√2) = 0.7602."""
-    rng = np.random.default_rng(2)
-    hits = 0
-    for _ in range(200):
-        low, high = evaluate(rng.normal(1, 1, 100), rng.normal(0, 1, 100)).auroc_ci95
-        hits += low <= 0.76025 <= high
-    assert 0.89 < hits / 200 < 0.99
 
 
 @pytest.mark.parametrize(
@@ -125,15 +99,13 @@ def test_paired_is_delong_by_definition(digits, sizes):
     difference, error = delong_by_definition(*scores)
     found = paired(*scores)
     assert error > 0
-    expected = stats.norm(difference, error)
     assert found.difference == pytest.approx(difference, abs=1e-12)
-    assert found.ci95 == pytest.approx(expected.interval(0.95), abs=1e-6)
     two_sided = 2 * stats.norm.sf(abs(difference) / error)
-    assert found.p == pytest.approx(two_sided, rel=1e-6)
+    assert found.p == pytest.approx(max(two_sided, 2.0 ** (1 - min(sizes))), rel=1e-6)
     assert found.difference == pytest.approx(auroc(*scores[:2]) - auroc(*scores[2:]))
 
 
-def test_the_error_of_paired_agrees_with_a_bootstrap_of_the_images():
+def test_the_interval_of_paired_agrees_with_a_bootstrap_of_the_images():
     rng = np.random.default_rng(4)
     scores = two_scores(rng, 150, 200, shift=(1.2, 0.9))
 
@@ -146,9 +118,20 @@ def test_the_error_of_paired_agrees_with_a_bootstrap_of_the_images():
 
     low, high = paired(*scores).ci95
     error = (high - low) / (2 * stats.norm.ppf(0.975))
-    assert error == pytest.approx(np.std(list(draws(True))), rel=0.06)
+    bootstrapped = np.std(list(draws(True)))
+    assert bootstrapped < error < 1.1 * bootstrapped
     # What is gained by looking at the same images.
     assert error < 0.8 * np.std(list(draws(False)))
+
+
+@pytest.mark.parametrize("aurocs", [(0.998, 0.97), (0.998, 0.993), (0.9, 0.8)])
+def test_the_interval_of_paired_holds_a_difference_near_perfection(aurocs):
+    """DeLong's own holds these in 80, 65 and 92 % of the samples."""
+    rng = np.random.default_rng(8)
+    shift = np.sqrt(2) * stats.norm.ppf(aurocs)
+    found = [paired(*two_scores(rng, 20, 20, tuple(shift))).ci95 for _ in range(300)]
+    true = aurocs[0] - aurocs[1]
+    assert np.mean([low <= true <= high for low, high in found]) > 0.93
 
 
 def test_paired_is_wrong_as_often_as_it_says():
@@ -157,9 +140,9 @@ def test_paired_is_wrong_as_often_as_it_says():
     found = [paired(*two_scores(rng, 60, 80)) for _ in range(600)]
     p = np.array([f.p for f in found])
     assert stats.kstest(p, "uniform").pvalue > 0.01
-    misses = [not f.ci95[0] < 0 < f.ci95[1] for f in found]
-    assert 0.025 < np.mean(misses) < 0.08
-    np.testing.assert_array_equal(misses, p < 0.05)
+    misses = np.array([not f.ci95[0] < 0 < f.ci95[1] for f in found])
+    assert 0.02 < np.mean(misses) < 0.06
+    assert (p < 0.05)[misses].all()
 
 
 def test_paired_is_antisymmetric_and_sees_the_order_of_scores_only():
@@ -176,14 +159,15 @@ def test_paired_is_antisymmetric_and_sees_the_order_of_scores_only():
 
 def test_paired_at_its_limits():
     a, b, _, _ = two_scores(np.random.default_rng(7), 20, 30)
-    assert paired(a, b, a, b) == (0, (0, 0), 1)
-    assert paired([2, 3], [0, 1], [8, 9], [7, 5]) == (
-        0,
-        (0, 0),
-        1,
-    )  # both without error
-    assert paired([1, 1], [1, 1], [0, 0], [0, 0]) == (0, (0, 0), 1)
-    assert paired([2, 3], [0, 1], [0, 1], [2, 3]) == (1, (1, 1), 0)
+    same = paired(a, b, a, b)
+    assert (same.difference, same.p) == (0, 1)
+    # Both without an error: any of the AUROCs from 0.025^(1/20) on may be the true one.
+    perfect = paired(a + 99, b, 2 * a + 99, b)
+    assert (perfect.difference, perfect.p) == (0, 1)
+    assert perfect.ci95 == pytest.approx((0.025**0.05 - 1, 1 - 0.025**0.05))
+    assert paired([1, 1], [1, 1], [0, 0], [0, 0])[::2] == (0, 1)
+    # No surer than two images can be.
+    assert paired([2, 3], [0, 1], [0, 1], [2, 3])[::2] == (1, 0.5)
 
 
 @pytest.mark.parametrize(
