@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -72,8 +73,14 @@ def padded_batches(
 
 
 @compiled(static=2)
-def _score_batch(score, apply_fn, variables, state, x, kwargs):
+def _score_batch(score, apply_fn, variables, state, x, **kwargs):
     return score(apply_fn, variables, state, x, **kwargs)
+
+
+def _call_parts(score, apply_fn, *arrays, **kwargs):
+    # Here, or each part would have NumPy arrays copied to the device.
+    arrays, kwargs = jax.device_put((arrays, kwargs))
+    return score(apply_fn, *arrays, **kwargs)
 
 
 def map_batches(
@@ -152,6 +159,7 @@ def scored_batches(
     bar = tqdm(
         total=len(x), desc=progress, disable=progress is None, **bar_options("image")
     )
+    call = _call_parts if getattr(score, "by_parts", False) else _score_batch
     # One batch in flight while the next is prepared, so that the device never waits.
     waiting = None
     with bar:
@@ -159,7 +167,7 @@ def scored_batches(
             part, mask = pad(as_float(x[start : start + size]), size)
             if with_mask:
                 kwargs["mask"] = mask
-            scores = _score_batch(score, apply_fn, variables, state, part, kwargs)
+            scores = call(score, apply_fn, variables, state, part, **kwargs)
             if waiting:
                 yield waiting
             waiting = scores, mask
