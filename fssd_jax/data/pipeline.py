@@ -100,7 +100,8 @@ def map_batches(
     """`score(apply_fn, variables, state, x, **kwargs)` over a data set, in batches.
 
     Args:
-      score: any function of that signature: a detector's `score`, or `fssd.fssd`.
+      score: any function of that signature: a detector's `score`, or `fssd.fssd`. It
+        is compiled as a whole, but for one marked `compiled.by_parts`.
       apply_fn: a `FeatureFn` or `LogitFn`. Reuse one object of your own: what is
         compiled is found again by the identity of `score` and `apply_fn`. (Those of
         `make_feature_fn` and its like are one object for equal arguments.)
