@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from fssd_jax.checks import InputError
-from fssd_jax.compiled import compiled
+from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data.pipeline import padded_batches
 from fssd_jax.features import FeatureFn, Variables, pool
 
@@ -164,10 +165,11 @@ def fssd(
     """
     if isinstance(epsilon, int | float) and epsilon == 0:
         return distances(singularity, feature_fn(variables, x))
-    swept = sweep(feature_fn, variables, singularity, x, jnp.asarray(epsilon)[None])
-    return swept[0]
+    of = _layers(feature_fn, singularity), (variables, singularity), x
+    return at_step(*of, signs(*of), epsilon)
 
 
+@by_parts
 def sweep(
     feature_fn: FeatureFn,
     variables: Variables,
@@ -176,28 +178,102 @@ def sweep(
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch layers"]:
     """`fssd` for many ε: sign(∇ₓ FSSD) does not depend on ε and is computed once."""
-    layers = partial(layer_distance, feature_fn, variables, singularity)
-    scores = [partial(layers, layer) for layer in singularity.center]
-    return sweep_each(scores, x, epsilons)
+    return sweep_each(
+        _layers(feature_fn, singularity), (variables, singularity), x, epsilons
+    )
+
+
+def _layers(feature_fn: FeatureFn, singularity: Singularity) -> "Scores":
+    return Scores(layer_distance, feature_fn, tuple(singularity.center))
+
+
+# ---- several scores of one image, each with a step of its own -----------------------
+
+
+class Scores(NamedTuple):
+    """Scores that read one network: of(apply_fn, variables, state, name, x) → [batch].
+
+    It is what programs are found again by: functions of a module, and no arrays.
+    """
+
+    of: Callable[..., Float[Array, " batch"]]
+    apply_fn: Callable  # a FeatureFn or LogitFn
+    names: tuple  # of the scores: layers, …
 
 
 def sweep_each(
-    scores: Sequence[Callable[[Array], Float[Array, " batch"]]],
+    scores: Scores,
+    arrays: tuple,
     x: Float[Array, "batch ..."],
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch score"]:
-    """score(x + ε · sign(∇ₓ score(x))) for many ε and several scores of one image."""
-    columns = []
-    for score in scores:
-        # One `grad` a score: XLA merges their common forward pass.
-        step = gradient_sign(score, x)
-        columns.append(each(lambda e, s=step, f=score: f(x + e * s), epsilons))
-    return jnp.stack(columns, -1)
+    """score(x + ε · sign(∇ₓ score(x))) for many ε and several scores of one image.
+
+    Args:
+      scores: what they are; each takes its own step.
+      arrays: (variables, state), which they take.
+      x: images.
+      epsilons: input steps, in the units of x.
+    """
+    return at_steps(scores, arrays, x, signs(scores, arrays, x), epsilons)
+
+
+def signs(scores: Scores, arrays: tuple, x: Float[Array, "batch ..."]) -> list[Array]:
+    """sign(∇ₓ score(x)) of each score."""
+    return [jnp.sign(gradient) for gradient in gradients(scores, arrays, x)]
+
+
+@compiled(static=1)
+def gradients(
+    scores: Scores, arrays: tuple, x: Float[Array, "batch ..."]
+) -> list[Float[Array, "batch ..."]]:
+    """∇ₓ score(x) of each score; they share the forward pass."""
+    evaluate = _traced_once(scores, arrays)
+    return [jax.grad(lambda x, k=k: evaluate(k, x).sum())(x) for k in scores.names]
+
+
+@compiled(static=1)
+def at_step(
+    scores: Scores,
+    arrays: tuple,
+    x: Float[Array, "batch ..."],
+    steps: Sequence[Float[Array, "batch ..."]],
+    epsilon: float | Float[Array, ""],
+) -> Float[Array, "batch score"]:
+    """score(x + ε · step) of each score, with a step each."""
+    evaluate = _traced_once(scores, arrays)
+    stepped = zip(scores.names, steps, strict=True)
+    return jnp.stack([evaluate(k, x + epsilon * step) for k, step in stepped], -1)
+
+
+def at_steps(
+    scores: Scores,
+    arrays: tuple,
+    x: Float[Array, "batch ..."],
+    steps: Sequence[Float[Array, "batch ..."]],
+    epsilons: Float[Array, " epsilon"],
+) -> Float[Array, "epsilon batch score"]:
+    """`at_step` for many ε, compiled for one: a call each, or a loop under `jit`."""
+    at = partial(at_step, scores, arrays, x, steps)
+    if any(isinstance(a, Tracer) for a in (x, epsilons)):
+        return jax.lax.map(at, epsilons)
+    return jnp.stack([at(epsilon) for epsilon in epsilons])
+
+
+def _traced_once(scores: Scores, arrays: tuple) -> Callable:
+    """(name, x) → score, for use under `jit`: the network is traced once for all.
+
+    XLA sees each call, merges what they have in common, and drops what is not used.
+    """
+    network = jax.jit(scores.apply_fn)
+    variables, state = arrays
+    return lambda name, x: scores.of(network, variables, state, name, x)
 
 
 def each(f: Callable, values):
     """Stack f(value) over the first axis, one after the other in one compiled call."""
     # Rolled loops around convolutions are slow on a CPU.
     if jax.default_backend() == "cpu":
+        f = jax.jit(f)  # traced once
         return jnp.stack([f(value) for value in values])
     return jax.lax.map(f, values)

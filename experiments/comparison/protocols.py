@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 import fssd_jax
 from fssd_jax import metrics
+from fssd_jax.compiled import by_parts
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import fssd
 from fssd_jax.ensemble import (
@@ -32,8 +33,11 @@ from fssd_jax.ensemble import (
 )
 from fssd_jax.features import FeatureFn, Variables
 from fssd_jax.fssd import (
+    Scores,
     Singularity,
+    at_steps,
     estimate_singularity,
+    gradients,
     layer_distance,
     uniform_noise,
 )
@@ -99,6 +103,7 @@ def draw_noise(
     return normalised * std_ + mean_
 
 
+@by_parts
 def standardised_sweep(
     feature_fn: FeatureFn,
     variables: Variables,
@@ -112,17 +117,21 @@ def standardised_sweep(
     The released code's step: it lowers the distance, and an image's score depends on
     its batch-mates. Padded rows do not count.
     """
-    columns = []
-    for layer in singularity.center:
-        score = partial(layer_distance, feature_fn, variables, singularity, layer)
-        gradient = -jax.grad(lambda x, f=score: f(x).sum())(x)
-        rows = mask.reshape(-1, *(1,) * (x.ndim - 1))
-        count = mask.sum() * x[0].size
-        mean = jnp.where(rows, gradient, 0).sum() / count
-        squares = jnp.where(rows, jnp.square(gradient - mean), 0).sum()
-        z = (gradient - mean) / jnp.sqrt(squares / (count - 1))
-        columns.append(jnp.stack([score(x + e * z) for e in epsilons]))
-    return jnp.stack(columns, -1)
+    scores = Scores(layer_distance, feature_fn, tuple(singularity.center))
+    of = scores, (variables, singularity), x
+    steps = [_standardised(-slope, mask) for slope in gradients(*of)]
+    return at_steps(*of, steps, epsilons)
+
+
+@jax.jit
+def _standardised(
+    g: Float[Array, "batch ..."], mask: Bool[Array, " batch"]
+) -> Float[Array, "batch ..."]:
+    rows = mask.reshape(-1, *(1,) * (g.ndim - 1))
+    count = mask.sum() * g[0].size
+    mean = jnp.where(rows, g, 0).sum() / count
+    squares = jnp.where(rows, jnp.square(g - mean), 0).sum()
+    return (g - mean) / jnp.sqrt(squares / (count - 1))
 
 
 def fit(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -72,8 +73,14 @@ def padded_batches(
 
 
 @compiled(static=2)
-def _score_batch(score, apply_fn, variables, state, x, kwargs):
+def _score_batch(score, apply_fn, variables, state, x, **kwargs):
     return score(apply_fn, variables, state, x, **kwargs)
+
+
+def _call_parts(score, apply_fn, *arrays, **kwargs):
+    # Here, or each part would have NumPy arrays copied to the device.
+    arrays, kwargs = jax.device_put((arrays, kwargs))
+    return score(apply_fn, *arrays, **kwargs)
 
 
 def map_batches(
@@ -93,7 +100,8 @@ def map_batches(
     """`score(apply_fn, variables, state, x, **kwargs)` over a data set, in batches.
 
     Args:
-      score: any function of that signature: a detector's `score`, or `fssd.fssd`.
+      score: any function of that signature: a detector's `score`, or `fssd.fssd`. It
+        is compiled as a whole, but for one marked `compiled.by_parts`.
       apply_fn: a `FeatureFn` or `LogitFn`. Reuse one object of your own: what is
         compiled is found again by the identity of `score` and `apply_fn`. (Those of
         `make_feature_fn` and its like are one object for equal arguments.)
@@ -152,6 +160,7 @@ def scored_batches(
     bar = tqdm(
         total=len(x), desc=progress, disable=progress is None, **bar_options("image")
     )
+    call = _call_parts if getattr(score, "by_parts", False) else _score_batch
     # One batch in flight while the next is prepared, so that the device never waits.
     waiting = None
     with bar:
@@ -159,7 +168,7 @@ def scored_batches(
             part, mask = pad(as_float(x[start : start + size]), size)
             if with_mask:
                 kwargs["mask"] = mask
-            scores = _score_batch(score, apply_fn, variables, state, part, kwargs)
+            scores = call(score, apply_fn, variables, state, part, **kwargs)
             if waiting:
                 yield waiting
             waiting = scores, mask

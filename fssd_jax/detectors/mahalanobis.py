@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fssd_jax import checks
-from fssd_jax.compiled import compiled
+from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
 from fssd_jax.ensemble import (
     EPSILONS,
@@ -32,7 +32,7 @@ from fssd_jax.ensemble import (
     standardise,
 )
 from fssd_jax.features import FeatureFn, Variables, pool
-from fssd_jax.fssd import sweep_each
+from fssd_jax.fssd import Scores, sweep_each
 
 
 class Moments(NamedTuple):
@@ -157,6 +157,7 @@ def confidences(
     return jnp.stack([_confidence(gaussians, k, features[k]) for k in features], -1)
 
 
+@by_parts
 def sweep(
     feature_fn: FeatureFn,
     variables: Variables,
@@ -165,13 +166,20 @@ def sweep(
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch layers"]:
     """M_k(x + ε · sign(∇ₓ M_k(x))) for many ε; one gradient a layer."""
+    scores = Scores(layer_confidence, feature_fn, tuple(gaussians.factor))
+    return sweep_each(scores, (variables, gaussians), x, epsilons)
 
-    def of_layer(layer: str, x):
-        feature = OrderedDict([(layer, feature_fn(variables, x)[layer])])
-        return _confidence(gaussians, layer, pool(feature, "mean")[layer])
 
-    scores = [partial(of_layer, layer) for layer in gaussians.factor]
-    return sweep_each(scores, x, epsilons)
+def layer_confidence(
+    feature_fn: FeatureFn,
+    variables: Variables,
+    gaussians: Gaussians,
+    layer: str,
+    x: Float[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """M_k(x) of one layer. Under `jit`, nothing above that layer is computed."""
+    feature = OrderedDict([(layer, feature_fn(variables, x)[layer])])
+    return _confidence(gaussians, layer, pool(feature, "mean")[layer])
 
 
 def _confidence(
@@ -179,7 +187,27 @@ def _confidence(
 ) -> Float[Array, " batch"]:
     factor, center = gaussians.factor[layer], gaussians.center[layer]
     white = jax.scipy.linalg.solve_triangular(factor, f.T, lower=True).T
-    return -jnp.square(white[:, None] - center[None]).sum(-1).min(-1)
+    # The gradient of the minimum is that of the nearest centre's distance: found apart,
+    # no [batch, classes, dim] is held for the others.
+    nearest = _nearest(jax.lax.stop_gradient(white), center)
+    return -jnp.square(white - center[nearest]).sum(-1)
+
+
+def _nearest(
+    w: Float[Array, "batch dim"], center: Float[Array, "classes dim"]
+) -> Int[Array, " batch"]:
+    """argmin_c ‖w − c‖, by one matrix product.
+
+    −2 w·c + ‖c‖² ranks the centres, but loses digits where they are far from 0: it is
+    taken about their mean, and the four that it finds nearest are compared exactly.
+    """
+    middle = center.mean(0)[None]
+    moved = center - middle
+    product = jnp.matmul(w - middle, moved.T, precision="highest")
+    closeness = 2 * product - jnp.square(moved).sum(-1)[None]
+    _, some = jax.lax.top_k(closeness, min(4, len(center)))
+    best = jnp.square(w[:, None] - center[some]).sum(-1).argmin(-1)
+    return jnp.take_along_axis(some, best[:, None], axis=1)[:, 0]
 
 
 # ---- estimation, in one pass over the training set ----------------------------------

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from fssd_jax.compiled import by_parts
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import EPSILONS, check_validation, first_best
 from fssd_jax.features import LogitFn, Variables
-from fssd_jax.fssd import perturb, sweep_each
+from fssd_jax.fssd import Scores, perturb, sweep_each
 from fssd_jax.metrics import auroc
 
 TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)  # Evaluation
@@ -133,7 +134,12 @@ def log_confidence(
     return -jnp.log1p(jnp.where(top, 0, jnp.exp(below)).sum(-1))
 
 
+@by_parts
 def sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperature"]:
     temperatures, epsilons = grid
-    scores = [partial(log_confidence, logit_fn, variables, t) for t in temperatures]
-    return sweep_each(scores, x, epsilons)
+    scores = Scores(_at_temperature, logit_fn, tuple(range(len(temperatures))))
+    return sweep_each(scores, (variables, temperatures), x, epsilons)
+
+
+def _at_temperature(logit_fn, variables, temperatures, index: int, x):
+    return log_confidence(logit_fn, variables, temperatures[index], x)

@@ -9,6 +9,7 @@ import pytest
 
 from fssd_jax import InputError, estimate_singularity, map_batches, uniform_noise
 from fssd_jax import fssd as F
+from fssd_jax.features import join
 
 EPSILONS = jnp.asarray([0.0, 0.03, 0.2])
 
@@ -125,12 +126,43 @@ def test_a_sweep_equals_separate_calls(lenet):
         np.testing.assert_allclose(row, alone, rtol=1e-5)
 
 
-def test_a_rolled_sweep_equals_an_unrolled_one(smooth, monkeypatch):
+def test_a_sweep_over_a_data_set_traces_each_network_once(smooth):
+    """Not once a layer and ε; and the rows are those of separate calls."""
+    feature_fn, variables, _, x = smooth
+    traces = []
+
+    def counted(variables, x):
+        traces.append(x.shape)
+        return feature_fn(variables, x)
+
+    joined = join({"one": counted, "two": counted})
+    both = {"one": variables, "two": jax.tree.map(lambda a: a + 0.1, variables)}
+    noise = uniform_noise(jax.random.key(2), 4, (4, 4, 1))
+    singularity = estimate_singularity(joined, both, noise)
+    traces.clear()
+    apply = partial(map_batches, F.sweep, joined, both, singularity, np.asarray(x))
+    swept = apply(epsilons=EPSILONS, batch_size=4, batch_axis=1)  # 6: one is padded
+    assert swept.shape == (3, 6, 6)
+    assert traces == [(4, 4, 4, 1)] * 2
+    apply(epsilons=jnp.linspace(0, 0.1, 21), batch_size=4, batch_axis=1)
+    assert len(traces) == 2
+    score = jax.jit(partial(F.layer_distance, joined, both, singularity, "two/second"))
+    for row, epsilon in zip(swept, EPSILONS, strict=True):
+        expected = score(F.perturb(score, x, epsilon))
+        np.testing.assert_allclose(row[:, 4], expected, rtol=1e-6)
+
+
+def test_a_sweep_under_jit_is_the_same_and_does_not_grow(smooth):
     feature_fn, variables, singularity, x = smooth
-    unrolled = F.sweep(feature_fn, variables, singularity, x, EPSILONS)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    rolled = F.sweep(feature_fn, variables, singularity, x, EPSILONS)
-    np.testing.assert_allclose(rolled, unrolled, rtol=1e-5)
+    sweep = jax.jit(partial(F.sweep, feature_fn))
+    by_calls = F.sweep(feature_fn, variables, singularity, x, EPSILONS)
+    whole = sweep(variables, singularity, x, EPSILONS)
+    np.testing.assert_allclose(whole, by_calls, rtol=1e-6)
+    lines = [
+        len(sweep.lower(variables, singularity, x, e).as_text().splitlines())
+        for e in (EPSILONS, jnp.zeros(21))
+    ]
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.08])

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -87,6 +88,60 @@ def test_the_mahalanobis_step_raises_the_confidence(blobs):
     plain = mahalanobis.confidences(feature_fn, variables, gaussians, jnp.asarray(ind))
     np.testing.assert_allclose(swept[0], plain, rtol=1e-5)
     assert np.all(swept[1] >= swept[0])
+
+
+def plain_formula(gaussians, f):
+    """Values and gradients in NumPy: ∇ max_c −‖L⁻¹f − m_c‖² = −2 (L⁻¹f − m_c)ᵀ L⁻¹."""
+    (factor,), (center,) = (list(part.values()) for part in gaussians)
+    white = np.linalg.solve(factor, f.T).T
+    squares = np.square(white[:, None] - center[None]).sum(-1)
+    gap = white - center[squares.argmin(-1)]
+    return -squares.min(-1), -2 * np.linalg.solve(factor.T, gap.T).T
+
+
+@jax.jit
+def ours(gaussians, f):
+    def total(f):
+        values = mahalanobis._confidence(gaussians, "layer", f)
+        return values.sum(), values
+
+    gradient, values = jax.grad(total, has_aux=True)(f)
+    return values, gradient
+
+
+def many_classes(classes, offset=0.0):
+    """(gaussians, features near some of the centres)."""
+    rng = np.random.default_rng(0)
+    factor = np.tril(rng.normal(size=(64, 64)), -1) * 0.05 + np.eye(64)
+    center = rng.normal(size=(classes, 64)) + offset
+    f = (center[:16] + rng.normal(size=(16, 64))[: len(center)]) @ factor.T
+    return mahalanobis.Gaussians(
+        OrderedDict(layer=factor), OrderedDict(layer=center)
+    ), f
+
+
+@pytest.mark.parametrize("classes", [3, 200])
+def test_the_nearest_class_is_the_plain_formulas(classes):
+    case = many_classes(classes)
+    with jax.enable_x64(True):
+        found = ours(*case)
+    for a, b in zip(found, plain_formula(*case), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_the_nearest_class_is_found_far_from_zero():
+    """Where ‖w‖² − 2 w·c + ‖c‖² keeps no digit in float32: 6·10⁷ less 6·10⁷."""
+    case = jax.tree.map(np.float32, many_classes(200, offset=1000.0))
+    expected = plain_formula(*jax.tree.map(np.float64, case))
+    np.testing.assert_allclose(ours(*case)[0], expected[0], rtol=0.02)
+
+
+def test_many_classes_need_little_memory():
+    case = jax.tree.map(np.float32, many_classes(2000))
+    analysis = ours.lower(*case).compile().memory_analysis()
+    assert analysis is not None
+    # [batch, classes, dim] would be 8 MiB; one more set of centres is 0.5 MiB.
+    assert analysis.temp_size_in_bytes < 1.5 * 2**20
 
 
 def test_mahalanobis_refuses_what_it_cannot_estimate():
