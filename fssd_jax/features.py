@@ -1,7 +1,7 @@
 """Features of every layer from one forward pass, by Flax's `capture_intermediates`."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import flax.linen as nn
@@ -129,6 +129,18 @@ def join(feature_fns: Mapping[str, FeatureFn]) -> FeatureFn:
         )
 
     return feature_fn
+
+
+def same_layers(fitted: Iterable[str], features: Iterable[str]) -> None:
+    """Raise `InputError` unless the features are of the layers that a state is of.
+
+    In the same order, too: columns of distances and weights have no names.
+    """
+    if list(features) != list(fitted):
+        raise InputError(
+            f"the state was fitted on layers {list(fitted)}, the features are of "
+            f"{list(features)}; use one feature_fn for both, or fit again"
+        )
 
 
 def pool(
