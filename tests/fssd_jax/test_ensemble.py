@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fssd_jax import InputError
-from fssd_jax.ensemble import choose_epsilon, combine, fit_ensemble
+from fssd_jax.ensemble import choose_epsilon, combine, fit_ensemble, standardise
 
 LAYERS = ["a", "b", "c"]
 
@@ -89,7 +89,32 @@ def test_bad_validation_sets(scores):
     flat = [np.array(part) for part in scores]
     for part in flat:
         part[:, 1] = 4.0
-    with pytest.raises(InputError, match=r"layers \['b'\].*constant"):
+    with pytest.raises(
+        InputError, match=r"layers \['b'\] give all validation.*constant"
+    ):
         fit_ensemble(*flat, LAYERS)
     with pytest.raises(InputError, match="without repeats"):
         choose_epsilon([ind, ind], [ood, ood], [0.1, 0.1], LAYERS)
+
+
+def test_a_layer_that_is_constant_but_for_rounding_is_refused_by_every_fit(scores):
+    """Standardised it would be worth as much as a layer that tells."""
+    rng = np.random.default_rng(2)
+    rounded = (40 * (1 + rng.normal(0, 1e-7, 170))).astype(np.float32)
+    assert np.ptp(rounded) > 0
+    ind, ood = (np.array(part) for part in scores)
+    ind[:, 1], ood[:, 1] = rounded[:80], rounded[80:]
+    message = r"layers \['b'\] give all .* the same score, up to rounding"
+    for fit in (
+        lambda: fit_ensemble(ind, ood, LAYERS),
+        lambda: choose_epsilon([ind], [ood], [0.0], LAYERS),
+        lambda: standardise(ind, LAYERS),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit()
+    # What varies a hundred times as much is no rounding.
+    ind[:, 1], ood[:, 1] = (
+        40 + 0.004 * rng.normal(size=len(part)) for part in (ind, ood)
+    )
+    fit_ensemble(ind, ood, LAYERS)
+    standardise(ind, LAYERS)

@@ -8,6 +8,7 @@ import pytest
 
 from fssd_jax import InputError, map_batches
 from fssd_jax.detectors import displacement, fssd, mahalanobis
+from fssd_jax.fssd import Singularity
 
 LAYERS = ("near", "far")
 
@@ -49,3 +50,18 @@ def test_layers_of_another_order_or_number_are_refused(name, other):
         map_batches(score, in_order(other), variables, state, x)
     assert str(list(LAYERS)) in str(raised.value)
     assert str(list(other)) in str(raised.value)
+
+
+def test_constant_features_are_told_from_nearly_constant_ones():
+    """Features with a spread of 3·10⁻⁵ of their mean carry 500 steps of float32."""
+
+    def of_spread(relative):
+        return Singularity(
+            OrderedDict(dead=jnp.array([300.0, 400.0])),
+            OrderedDict(dead=jnp.float32(500 * relative)),
+            jnp.int32(10),
+        )
+
+    fssd.check_alive(of_spread(3e-5))
+    with pytest.raises(InputError, match=r"\['dead'\] have constant features"):
+        fssd.check_alive(of_spread(3e-6))
