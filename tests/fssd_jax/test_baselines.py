@@ -1,6 +1,7 @@
 """Every detector beside FSSD: against an independent implementation, and in common."""
 
 import itertools
+from collections import OrderedDict
 from functools import partial
 
 import flax.linen as nn
@@ -259,6 +260,52 @@ def test_knn_is_scikit_learns(blobs, monkeypatch, k, chunk):
     distance, _ = NearestNeighbors(n_neighbors=k).fit(bank).kneighbors(tested)
     found = map_batches(knn.score, feature_fn, variables, state, ind)
     np.testing.assert_allclose(found, -distance[:, -1], rtol=1e-3, atol=1e-6)
+
+
+def knn_scores(train, tested, k, dtype=jnp.float32):
+    """The detector's scores, and scikit-learn's distances of normalised features.
+
+    The input is the feature.
+    """
+
+    def directions(variables, x):
+        return OrderedDict(image=x.astype(dtype))
+
+    train, tested = (a[:, None, None].astype(np.float32) for a in (train, tested))
+    of = directions, {}
+    state = knn.fit(*of, train, "image", k=k, unit_range=False)
+    found = map_batches(knn.score, *of, state, tested, unit_range=False)
+    z = [a[:, 0, 0].astype(np.float64) for a in (train, tested)]
+    lengths = [np.linalg.norm(a, axis=1, keepdims=True) for a in z]
+    bank, tested = (a / np.where(n == 0, 1, n) for a, n in zip(z, lengths, strict=True))
+    distance, _ = NearestNeighbors(n_neighbors=k).fit(bank).kneighbors(tested)
+    return found, distance[:, -1]
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("k", [1, 20, 45, 50])
+def test_knn_ranks_features_of_zeros_by_distance(monkeypatch, k, x64):
+    """A feature of zeros is 1 away from all, nearer than one at more than 60°."""
+    monkeypatch.setattr(knn, "CHUNK", 16)  # the last chunk is filled with zeros, too
+    rng = np.random.default_rng(0)
+    train, tested = rng.normal(size=(50, 4)), rng.normal(size=(40, 4))
+    train[::10] = 0
+    tested[0] = 0
+    with jax.enable_x64(x64):  # then float32 networks are there, too
+        for dtype in (jnp.float32, jnp.float64) if x64 else (jnp.float32,):
+            found, expected = knn_scores(train, tested, k, dtype)
+            assert found.dtype == dtype
+            tolerance = 1e-12 if dtype == jnp.float64 else 1e-6
+            np.testing.assert_allclose(found, -expected, tolerance, tolerance)
+
+
+def test_what_fills_the_last_chunk_of_knn_is_nobodys_neighbour(monkeypatch):
+    """All training features point away from what is tested: at more than zeros' 1."""
+    monkeypatch.setattr(knn, "CHUNK", 16)
+    train = np.abs(np.random.default_rng(0).normal(size=(50, 4)))
+    found, expected = knn_scores(train, -train[:7], 3)
+    assert expected.min() > 1.4
+    np.testing.assert_allclose(found, -expected, rtol=1e-6)
 
 
 def test_knn_refuses_an_unknown_layer_and_too_many_neighbours(blobs):
