@@ -29,8 +29,8 @@ Criterion = Callable[[np.ndarray, np.ndarray], float]
 FOLDS = 5
 # Each outer training part, 4/5 of a set, must still fill the inner folds.
 FEWEST = 10
-# Scores are float32: what varies by less, relative to its mean, is rounding (its unit is
-# 6e-8, and a distance is a sum of many squares).
+# What varies by less, relative to its mean, is rounding: the unit of float32 is 6e-8,
+# and a score is a sum of many terms.
 ROUNDING = 1e-6
 # The regressions are tiny: threads of BLAS wait for each other longer than they
 # compute, and on busy cores take several times as long.

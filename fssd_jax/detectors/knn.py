@@ -77,8 +77,7 @@ def score(
 ) -> Float[Array, " batch"]:
     """−‖z(x) − z_(k)‖; the neighbours are found chunk by chunk.
 
-    The nearest has the largest z(x)·z − ‖z‖²/2, of which ‖z‖ is 1, or 0 for a feature of
-    zeros.
+    The nearest has the largest z(x)·z − ‖z‖²/2; ‖z‖ is 1, or 0 for a feature of zeros.
     """
     z = _normalised(feature_fn, variables, state.bank, x)
     (bank,) = state.bank.values()

@@ -151,6 +151,35 @@ def test_odins_choice_is_the_best_auroc_of_the_whole_grid(blobs):
     assert chosen == pytest.approx(EPSILONS[e])
 
 
+@pytest.mark.parametrize("gap", [10.0, 72.0, 90.0, 200.0, 2000.0])
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_odin_takes_its_step_however_sure_the_network_is(gap, temperature):
+    """Against float64; a step back is taken, so that the score tells where it led."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(20, 6)), rng.normal(size=(6, 3))
+    logits = x @ kernel
+    first, second = np.sort(logits)[:, :-3:-1].T
+    x *= (gap / (first - second))[:, None]
+
+    def linear(variables, x):
+        return x @ kernel.astype(np.float32)
+
+    z = x @ kernel / temperature
+    top = z.argmax(1)
+    others = z - np.where(np.eye(3)[top], np.inf, 0)
+    weights = np.eye(3)[top] - scipy.special.softmax(others, axis=1)
+    step = np.sign(weights @ kernel.T)  # of the gradient of log S_T, times a positive
+    # So far that one of the images is left with a margin of about 3.
+    back = (3 * temperature - gap) / abs(weights @ kernel.T).sum(1).max()
+    moved = (x + back * step) @ kernel / temperature
+    expected = scipy.special.log_softmax(moved, axis=1).max(1)
+    state = odin.fit(temperatures=(temperature,))
+    state = state._replace(epsilon=jnp.float32(back))
+    found = odin.score(linear, {}, state, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
+    assert expected.min() < -0.01
+
+
 def test_odin_without_ood_images_chooses_nothing():
     state = odin.fit()
     assert (float(state.temperature), state.epsilon) == (1000, None)
