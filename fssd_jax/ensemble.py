@@ -165,10 +165,19 @@ def choose_epsilon(
       seed: of the fold assignment, which all ε share.
       model: as in `fit_ensemble`.
       criterion: what is averaged over the folds.
+
+    Raises:
+      InputError: no or repeated ε, or not as many as were swept; as `fit_ensemble`.
     """
     epsilons = np.asarray(epsilons, np.float64)
     if len(epsilons) == 0 or len(set(epsilons)) < len(epsilons):
         raise InputError(f"epsilons: one or more, without repeats; got {epsilons}")
+    for name, swept in (("in-distribution", ind), ("OoD", ood)):
+        if len(swept) != len(epsilons):
+            raise InputError(
+                f"{name} validation scores: swept over {len(swept)} ε, but {epsilons} "
+                f"are {len(epsilons)}; give the ε that were swept, in their order"
+            )
     means = []
     for ind_e, ood_e in zip(ind, ood, strict=True):
         d, y = _labelled(ind_e, ood_e, layers)

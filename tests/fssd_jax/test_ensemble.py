@@ -7,7 +7,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fssd_jax import InputError
-from fssd_jax.ensemble import choose_epsilon, combine, fit_ensemble, standardise
+from fssd_jax.ensemble import (
+    choose_epsilon,
+    combine,
+    fit_ensemble,
+    fit_swept,
+    standardise,
+)
 
 LAYERS = ["a", "b", "c"]
 
@@ -91,6 +97,10 @@ def test_bad_validation_sets(scores):
         part[:, 1] = 4.0
     with pytest.raises(InputError, match=r"layers \['b'\] give all.*constant"):
         fit_ensemble(*flat, LAYERS)
+    for sets in (([ind] * 3, [ood] * 3), ([ind] * 5, [ood] * 3)):
+        for fit in (choose_epsilon, fit_swept):
+            with pytest.raises(InputError, match="swept over 3 ε"):
+                fit(*sets, [0.0, 0.1, 0.2, 0.3, 0.4], LAYERS, seed=0)
     with pytest.raises(InputError, match="without repeats"):
         choose_epsilon([ind, ind], [ood, ood], [0.1, 0.1], LAYERS)
 
