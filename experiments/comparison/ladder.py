@@ -14,6 +14,7 @@ from experiments.comparison.setting import Setting
 from experiments.harness.files import load_arrays, save_arrays
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import metrics
+from fssd_jax.data.benchmarks import draw
 from fssd_jax.data.corruptions import corrupted
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset
@@ -46,7 +47,8 @@ def sets_of(s: Setting, others: ArrayDataset) -> dict[str, np.ndarray]:
     return {
         "val_ind": s.val_ind,
         "target": s.val_ood,
-        "other": others.x[: len(s.val_ood)],
+        # Neighbouring patches are of one picture, and at first of its sky.
+        "other": draw(others.x, len(s.val_ood), of_seed(s.seed, Use.PHOTOGRAPHS)),
         "corrupted": corrupted(s.val_ind, of_seed(s.seed, Use.CORRUPTED)),
         "test_ind": s.test_ind,
         "test_ood": s.test_ood,

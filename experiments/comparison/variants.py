@@ -48,13 +48,13 @@ Center = Callable[[Setting], tuple[Any, dict[str, Any]]]
 
 def shuffled_pixels(s: Setting) -> tuple[np.ndarray, dict[str, Any]]:
     assert s.train is not None  # `needs`
-    count, key = len(s.noise), of_seed(s.seed, Use.OTHER_CENTERS)
+    count, key = len(s.noise), of_seed(s.seed, Use.SHUFFLED_PIXELS)
     images = corruptions.shuffled_pixels(s.train.x, count, key)
     return images, {"fitted_on": f"{count} of the training set"}
 
 
 def scaled_noise(s: Setting) -> tuple[np.ndarray, dict[str, Any]]:
-    key = of_seed(s.seed, Use.OTHER_CENTERS)
+    key = of_seed(s.seed, Use.SCALED_NOISE)
     return corruptions.scaled_noise(s.noise, key), {"fitted_on": "nothing"}
 
 
