@@ -86,13 +86,13 @@ def fit_ensemble(
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
 
 
-def standardise(d, layers: list[str], sign=None) -> Ensemble:
-    """Weights without OoD data: Σ_k sign_k (d_k − mean_k) / std_k.
+def standardise(d, layers: list[str], alpha=None) -> Ensemble:
+    """Weights without OoD data: Σ_k α_k (d_k − mean_k) / std_k.
 
     Args:
       d: [n, layers] scores of in-distribution validation images.
       layers: their names, for errors.
-      sign: [layers] +1 or −1; by default every layer counts as +1.
+      alpha: [layers] by default every layer counts as 1.
 
     Raises:
       InputError: a layer gives all images the same score, up to rounding.
@@ -100,7 +100,7 @@ def standardise(d, layers: list[str], sign=None) -> Ensemble:
     d = np.asarray(d, np.float64)
     check_varied(d, layers, "in-distribution")
     center, scale = d.mean(0), d.std(0)
-    alpha = np.ones(len(layers)) if sign is None else sign
+    alpha = np.ones(len(layers)) if alpha is None else alpha
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
+from experiments.comparison import protocols
 from experiments.comparison.controls import CONTROLS
 from experiments.comparison.setting import Setting
 from experiments.harness.files import load_arrays, save_arrays
@@ -111,11 +112,12 @@ def by_labels(
 
 
 def without_labels(name: str, d: Swept, s: Setting) -> float:
-    """AUROC of what the method is where it may see no OoD image."""
+    """AUROC of what the method is where it may see no OoD image; FSSD is `clean`."""
     if name == "odin":  # the largest temperature, no step
         return metrics.auroc(d.test_ind[0, :, -1], d.test_ood[0, :, -1])
     if name == "fssd":
-        weights = fssd.fit(s.feature_fn, s.variables, s.noise, s.val_ind).ensemble
+        network = s.feature_fn, s.variables
+        weights = protocols.fit_clean(*network, s.noise, s.val_ind).ensemble
     else:
         layers = [str(k) for k in range(d.val_ind.shape[2])]
         weights = standardise(d.val_ind[0], layers)
