@@ -78,9 +78,8 @@ def of_photographs(results: list[Result]) -> list[str]:
     if not any(k.endswith(", photographs") for r in results for k in r["methods"]):
         return []
     return [
-        "Rows of photographs take patches of two photographs as the OoD set. If the "
-        "in-distribution images are no photographs nothing should be easier to tell: a "
-        "row below chance has turned layers round that it should not have."
+        "Rows of photographs take patches of two photographs as the OoD set: hardly "
+        "anything should be easier to tell, if the in-distribution images are none."
     ]
 
 
