@@ -170,11 +170,11 @@ def fit_clean(
     A layer where noise lies farther from F* than the data do is turned round, which may
     be worse than chance on what is far from both.
     """
-    options = {"batch_size": batch_size}
-    state = fssd.fit(feature_fn, variables, noise, **options)
+    state = fssd.fit(feature_fn, variables, noise, batch_size=batch_size)
     singularity = state.singularity
     d = map_batches(
-        *(fssd_jax.fssd.fssd, feature_fn, variables, singularity, val_ind), **options
+        *(fssd_jax.fssd.fssd, feature_fn, variables, singularity, val_ind),
+        batch_size=batch_size,
     )
     sign = np.where(fssd.beyond_noise(singularity, d), 1.0, -1.0)
     return state._replace(ensemble=standardise(d, list(singularity.center), sign))
