@@ -30,6 +30,7 @@ ROWS = {
     "methods": [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
+        *("fssd default", "fssd default, photographs"),
         *("displacement", "relative displacement", "msp", "max logit"),
         *("energy", "knn", "mahalanobis clean", "deep ensemble"),
         *("mc dropout", "mc dropout, mean"),
