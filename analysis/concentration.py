@@ -74,16 +74,13 @@ def with_batch_statistics(
     """The variables with BatchNorm's running statistics replaced by those of a batch.
 
     As drawn, BatchNorm is the identity; at the first step of training it is not. The
-    model's momentum m need not be known: running' = m · running + (1 − m) · batch, once
-    from running = 0 and once from 1.
+    model's momentum m need not be known: running' = m · running + (1 − m) · batch gives
+    r₁ = (1 − m) · batch from running = 0, and r₂ = (1 + m) · r₁ once more from there.
     """
     key = jax.random.key(0)  # of dropout, which may come before the last statistics
 
     @jax.jit
-    def after(value, variables, x):
-        statistics = jax.tree.map(
-            lambda a: jnp.full_like(a, value), variables["batch_stats"]
-        )
+    def after(statistics, variables, x):
         _, updated = model.apply(
             {**variables, "batch_stats": statistics},
             x,
@@ -93,9 +90,12 @@ def with_batch_statistics(
         )
         return updated["batch_stats"]
 
+    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    once = after(zeros, variables, x)
+    twice = after(once, variables, x)
+    # As ratios, because batch statistics may be as large as they like.
     statistics = jax.tree.map(
-        lambda zero, one: zero / (1 - (one - zero)),
-        *(after(value, variables, x) for value in (0.0, 1.0)),
+        lambda one, two: one / (2 - jnp.where(one == 0, 1, two / one)), once, twice
     )
     return {**variables, "batch_stats": statistics}
 

@@ -10,8 +10,8 @@ FSSD of every layer, MSP, energy, the maximum logit and ODIN stand controls that
 nothing of your training: the same network untrained, and pixels. With --train,
 Mahalanobis and k nearest neighbours, too. Leaves OUT/score/IN-OOD-MODEL-SEED-DIGEST/
 with report.html, metrics.json, the table, the scores of every image, pictures, and
-fssd.npz: the fitted detector and its threshold, for `fssd_jax.load`. Scores are kept in
-OUT/scores, network by network: the same command again goes on from there.
+fssd.npz: the fitted "fssd default" and its threshold, for `fssd_jax.load`. Scores are
+kept in OUT/scores, network by network: the same command again goes on from there.
 """
 
 import dataclasses
@@ -134,7 +134,7 @@ def run(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "counts": {k: len(v) for k, v in images._asdict().items()},
         "accuracy": float(np.mean(found.answers.predicted == y)) if known else None,
-        "threshold": found.fitted.config["threshold"],
+        "threshold": found.fitted and found.fitted.config["threshold"],
         **found.result,
     }
     results.leave(
@@ -144,13 +144,16 @@ def run(config: Config) -> dict[str, Any]:
         pictures.figures(found.answers, config.model),
         report.score_arrays(found.answers),
         records=tables.records(found.result),
-        extras={
-            "fssd.npz": lambda path: fssd_jax.save(
-                path, found.fitted, network.variables
-            )
-        },
+        extras=saved(found.fitted, network),
     )
     return facts
+
+
+def saved(fitted: fssd_jax.Fitted | None, network: brought.Network):
+    """How to write fssd.npz, if there is a detector."""
+    if fitted is None:
+        return {}
+    return {"fssd.npz": lambda path: fssd_jax.save(path, fitted, network.variables)}
 
 
 def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
@@ -160,12 +163,19 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         f"{counts['ind']:,} in-distribution and {counts['ood']:,} OoD images, "
         f"{counts['noise']:,} samples of noise for F*. No OoD image served to fit or "
         "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "
-        "standardised by in-distribution images.",
+        "standardised by in-distribution images, and turned round where noise lies "
+        "farther from F* than these do; default: left out there.",
+        *tables.of_photographs([facts]),
         "A method that does not pass the controls shows nothing of the training. The "
         "untrained network's BatchNorm has the statistics of in-distribution images.",
         *(f"warning: {text}" for text in facts["warnings"]),
         *tables.left_out(facts),
     ]
+    if facts["threshold"] is None:
+        notes.append(
+            "No fssd.npz: at every layer noise lies farther from F* than "
+            "in-distribution images do. Choose other layers, or another method."
+        )
     if facts["accuracy"] is None:
         notes.append(
             "Accuracy: not known, the in-distribution images are of more or fewer "

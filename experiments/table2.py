@@ -59,7 +59,9 @@ class Config(Options):
     protocol: Literal["paper", "released", "clean"] = "paper"
     """paper: layer weights and input step from labelled validation images of both
     sets. released: the same as the authors' code does it. clean: nothing is fitted
-    or chosen on any OoD set."""
+    or chosen on any OoD set; a layer where noise lies farther from F* than the data do
+    is turned round. Beside it stand the library's default, which leaves such a layer
+    out, and both against photographs."""
     seeds: tuple[int, ...] = (0,)
     """A network, a split and a results folder for each."""
     outliers: Literal["auto", "kmnist", "cns_glyphs"] = "auto"

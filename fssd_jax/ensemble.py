@@ -29,6 +29,9 @@ Criterion = Callable[[np.ndarray, np.ndarray], float]
 FOLDS = 5
 # Each outer training part, 4/5 of a set, must still fill the inner folds.
 FEWEST = 10
+# What varies by less, relative to its mean, is rounding: the unit of float32 is 6e-8,
+# and a score is a sum of many terms.
+ROUNDING = 1e-6
 # The regressions are tiny: threads of BLAS wait for each other longer than they
 # compute, and on busy cores take several times as long.
 _one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
@@ -70,7 +73,8 @@ def fit_ensemble(
         `logistic_regression`.
 
     Raises:
-      InputError: one of the sets is missing or too small, or a layer is constant.
+      InputError: one of the sets is missing or too small, or a layer gives all images
+        the same score, up to rounding.
     """
     d, y = _labelled(ind, ood, layers)
     *scalers, regression = (
@@ -82,32 +86,37 @@ def fit_ensemble(
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
 
 
-def standardise(d, layers: list[str], sign=None) -> Ensemble:
-    """Weights without OoD data: Σ_k sign_k (d_k − mean_k) / std_k.
+def standardise(d, layers: list[str], alpha=None) -> Ensemble:
+    """Weights without OoD data: Σ_k α_k (d_k − mean_k) / std_k.
 
     Args:
       d: [n, layers] scores of in-distribution validation images.
       layers: their names, for errors.
-      sign: [layers] +1 or −1; by default every layer counts as +1.
+      alpha: [layers] by default every layer counts as 1.
 
     Raises:
       InputError: a layer gives all images the same score, up to rounding.
     """
     d = np.asarray(d, np.float64)
+    check_varied(d, layers, "in-distribution")
     center, scale = d.mean(0), d.std(0)
-    flat = [
-        k
-        for k, c, s in zip(layers, center, scale, strict=True)
-        if not s > 1e-6 * abs(c)
-    ]
+    alpha = np.ones(len(layers)) if alpha is None else alpha
+    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
+
+
+def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:
+    """Raise if a layer gives all images the same score, up to rounding.
+
+    Standardised, its rounding errors would be worth as much as another layer's scores.
+    """
+    varied = d.std(0) > ROUNDING * abs(d.mean(0))
+    flat = [name for name, v in zip(layers, varied, strict=True) if not v]
     if flat:
         raise InputError(
-            f"layers {flat} give all in-distribution images the same score, so there "
-            "is nothing to standardise by; give more images, or leave them out with "
-            "layers=[...]"
+            f"layers {flat} give all {which} images the same score, up to rounding: "
+            "too few images, or constant features (dead units?); give more images, or "
+            "leave the layers out with layers=[...]"
         )
-    alpha = np.ones(len(layers)) if sign is None else sign
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
 
 
 def fit_swept(
@@ -156,10 +165,19 @@ def choose_epsilon(
       seed: of the fold assignment, which all ε share.
       model: as in `fit_ensemble`.
       criterion: what is averaged over the folds.
+
+    Raises:
+      InputError: no or repeated ε, or not as many as were swept; as `fit_ensemble`.
     """
     epsilons = np.asarray(epsilons, np.float64)
     if len(epsilons) == 0 or len(set(epsilons)) < len(epsilons):
         raise InputError(f"epsilons: one or more, without repeats; got {epsilons}")
+    for name, swept in (("in-distribution", ind), ("OoD", ood)):
+        if len(swept) != len(epsilons):
+            raise InputError(
+                f"{name} validation scores: swept over {len(swept)} ε, but {epsilons} "
+                f"are {len(epsilons)}; give the ε that were swept, in their order"
+            )
     means = []
     for ind_e, ood_e in zip(ind, ood, strict=True):
         d, y = _labelled(ind_e, ood_e, layers)
@@ -212,11 +230,5 @@ def _labelled(ind, ood, layers):
         if not np.isfinite(part).all():
             raise InputError(f"{name} validation scores hold NaN or infinite values")
     d = np.concatenate([ind, ood])
-    spread = d.max(axis=0) - d.min(axis=0)
-    dead = [name for name, s in zip(layers, spread, strict=True) if s == 0]
-    if dead:
-        raise InputError(
-            f"layers {dead} give every validation image the same score: their features "
-            "are constant (dead units?); leave them out with layers=[...]"
-        )
+    check_varied(d, layers, "validation")
     return d, np.concatenate([np.ones(len(ind)), np.zeros(len(ood))])

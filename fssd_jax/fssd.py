@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data.pipeline import padded_batches
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 
 
 class Singularity(NamedTuple):
@@ -113,11 +113,7 @@ def distances(
     singularity: Singularity, features: OrderedDict[str, Float[Array, "batch ..."]]
 ) -> Float[Array, "batch layers"]:
     """Eq. (1): ‖F_k(x) − F*_k‖₂ for each layer k, on flattened, unscaled features."""
-    if list(features) != list(singularity.center):
-        raise InputError(
-            f"the singularity was estimated for layers {list(singularity.center)}, the "
-            f"features are of {list(features)}; use one feature_fn for both"
-        )
+    same_layers(singularity.center, features)
     flat = pool(features, "flatten")
     return jnp.stack(
         [norm(flat[k] - center[None]) for k, center in singularity.center.items()], -1

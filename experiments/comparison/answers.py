@@ -17,9 +17,10 @@ import fssd_jax
 from analysis import pca
 from experiments.comparison import rows
 from experiments.comparison.controls import CONTROLS
-from experiments.comparison.methods import METHODS, last_hidden, singularity_of
+from experiments.comparison.methods import METHODS, last_hidden
 from experiments.comparison.rows import Ask, Method, Rows, seconds_per_1000
 from experiments.comparison.setting import Setting
+from experiments.comparison.singular import singularity_of
 from experiments.comparison.variants import VARIANTS
 from experiments.harness.files import Stopwatch, load_arrays, save_arrays
 from experiments.harness.provenance import config_digest

@@ -12,10 +12,11 @@ import fssd_jax
 from analysis.concentration import with_batch_statistics
 from experiments.comparison import report
 from experiments.comparison.answers import Answers
-from experiments.comparison.methods import METHODS, singularity_of
-from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.methods import METHODS
+from experiments.comparison.protocols import PROTOCOLS, without_turned
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
+from experiments.comparison.singular import clean_state
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checks, torch_weights
@@ -175,7 +176,8 @@ def make_setting(
 class Found(NamedTuple):
     answers: Answers
     result: Result
-    fitted: fssd_jax.Fitted  # FSSD by protocol `clean`, and its threshold
+    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that refuses.
+    fitted: fssd_jax.Fitted | None
 
 
 def measure(
@@ -197,8 +199,10 @@ def measure(
     answers, result = report.measure(
         *(s, names, folder, title), again=False, clock=Stopwatch()
     )
+    state = without_turned(clean_state(s))
+    if state is None:
+        return Found(answers, result, None)
     of = s.feature_fn, s.variables
-    state = fssd.fit(*of, singularity_of(s), s.val_ind, batch_size=s.batch_size)
     scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
     settings = {
         "layers": network.layers,

@@ -7,9 +7,9 @@ import numpy as np
 from sklearn.svm import SVC
 
 from analysis import pixels
-from experiments.comparison.methods import ask_fssd, ask_layers, run_fssd
 from experiments.comparison.rows import Ask, Method, Rows, Scored
 from experiments.comparison.setting import Setting
+from experiments.comparison.singular import ask_fssd, ask_layers, run_fssd
 from fssd_jax.ensemble import logistic_regression
 
 

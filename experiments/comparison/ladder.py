@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
+from experiments.comparison import protocols
 from experiments.comparison.controls import CONTROLS
 from experiments.comparison.setting import Setting
 from experiments.harness.files import load_arrays, save_arrays
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import metrics
+from fssd_jax.data.benchmarks import draw
 from fssd_jax.data.corruptions import corrupted
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset
@@ -46,7 +48,8 @@ def sets_of(s: Setting, others: ArrayDataset) -> dict[str, np.ndarray]:
     return {
         "val_ind": s.val_ind,
         "target": s.val_ood,
-        "other": others.x[: len(s.val_ood)],
+        # Neighbouring patches are of one picture, and at first of its sky.
+        "other": draw(others.x, len(s.val_ood), of_seed(s.seed, Use.PHOTOGRAPHS)),
         "corrupted": corrupted(s.val_ind, of_seed(s.seed, Use.CORRUPTED)),
         "test_ind": s.test_ind,
         "test_ood": s.test_ood,
@@ -109,11 +112,12 @@ def by_labels(
 
 
 def without_labels(name: str, d: Swept, s: Setting) -> float:
-    """AUROC of what the method is where it may see no OoD image."""
+    """AUROC of what the method is where it may see no OoD image; FSSD is `clean`."""
     if name == "odin":  # the largest temperature, no step
         return metrics.auroc(d.test_ind[0, :, -1], d.test_ood[0, :, -1])
     if name == "fssd":
-        weights = fssd.fit(s.feature_fn, s.variables, s.noise, s.val_ind).ensemble
+        network = s.feature_fn, s.variables
+        weights = protocols.fit_clean(*network, s.noise, s.val_ind).ensemble
     else:
         layers = [str(k) for k in range(d.val_ind.shape[2])]
         weights = standardise(d.val_ind[0], layers)

@@ -3,19 +3,15 @@
 A new method is a function and a row in `METHODS`, at the end of this file.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from functools import cache, partial
 from types import ModuleType
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-import fssd_jax
 from experiments.comparison import protocols, retrained
 from experiments.comparison.rows import (
     Ask,
-    LayerScores,
     Method,
     Rows,
     Scored,
@@ -23,126 +19,29 @@ from experiments.comparison.rows import (
     seconds_per_1000,
 )
 from experiments.comparison.setting import Setting
+from experiments.comparison.singular import (
+    ask_layers,
+    ask_noise,
+    ask_without_labels,
+    chosen_epsilon,
+    epsilon_note,
+    passes,
+    run_fssd,
+)
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.detectors import (
     displacement,
     energy,
-    fssd,
     knn,
     mahalanobis,
     max_logit,
     msp,
     odin,
 )
-from fssd_jax.ensemble import combine
 from fssd_jax.features import FeatureFn, pool
-from fssd_jax.fssd import Singularity
 from fssd_jax.questions import Question
 
 LOGITS = "logits"
-Pair = tuple[np.ndarray, np.ndarray]  # of the in-distribution and of the OoD images
-
-
-# ---- FSSD ---------------------------------------------------------------------------
-
-
-def run_fssd(name: str, s: Setting) -> Rows:
-    """FSSD-Ensem as the protocol says."""
-    network = (s.feature_fn, s.variables)
-    assert s.val_ood is not None  # `needs`
-    state = protocols.fit(s.protocol, *network, s.noise, s.val_ind, s.val_ood, s.seed)
-    epsilon = chosen_epsilon(state)
-    distances = partial(
-        protocols.plain_and_stepped, s.protocol, *network, state.singularity, epsilon
-    )
-    ind, ood = distances(s.test_ind), distances(s.test_ood)
-    row = fssd_row(s, state, (ind[0], ood[0]), (ind[1], ood[1]))
-    seconds = seconds_per_1000(s, distances, s.protocol.batch_size)
-    return {name: row._replace(seconds=seconds)}
-
-
-def ask_fssd(name: str, s: Setting) -> list[Ask]:
-    """FSSD-Ensem where no OoD image may be seen: a forward pass."""
-    state = fssd.fit(
-        *(s.feature_fn, s.variables, singularity_of(s), s.val_ind),
-        batch_size=s.batch_size,
-    )
-    return [ask_combined(name, s, state)]
-
-
-_ESTIMATED: deque = deque(maxlen=2)  # of the trained network and of the untrained
-
-
-def singularity_of(s: Setting) -> Singularity:
-    """F* of the setting's noise, estimated once for what all ask of one network.
-
-    As one object, so that what is computed from it is computed once, too.
-    """
-    inputs = s.feature_fn, s.variables, s.noise
-    for known, singularity in _ESTIMATED:
-        if all(a is b for a, b in zip(known, inputs, strict=True)):
-            return singularity
-    singularity = fssd_jax.estimate_singularity(
-        *inputs,
-        batch_size=s.batch_size,
-        unit_range=False,  # released noise may leave [0, 1]
-    )
-    _ESTIMATED.append((inputs, singularity))
-    return singularity
-
-
-def ask_combined(name: str, s: Setting, state: fssd.State) -> Ask:
-    """A fitted detector without input step."""
-    question = Question(fssd_jax.fssd.fssd, s.feature_fn, state.singularity)
-    return Ask(question, lambda *d: {name: fssd_row(s, state, plain=d, stepped=d)})
-
-
-def ask_noise(s: Setting) -> list[Ask]:
-    """FSSD of all layers by nothing but noise: their mean, in units of its spread."""
-    state = fssd.fit(s.feature_fn, s.variables, singularity_of(s))
-    question = Question(fssd.score, s.feature_fn, state)
-    return [Ask(question, one_row("fssd noise", data="F*"))]
-
-
-def ask_layers(prefix: str, s: Setting) -> list[Ask]:
-    """FSSD of each layer alone, Eq. (1) as it stands: no labels, no input step."""
-    singularity = singularity_of(s)
-    question = Question(fssd_jax.fssd.fssd, s.feature_fn, singularity)
-    names = [f"{prefix}{layer}" for layer in singularity.center]
-    return [Ask(question, partial(columns, names, data="F*"), timed=False)]
-
-
-def columns(names: list[str], ind: np.ndarray, ood: np.ndarray, **facts) -> Rows:
-    """A row for each column of the answers; `facts` are other fields of `Scored`."""
-    return {name: Scored(ind[:, k], ood[:, k], **facts) for k, name in enumerate(names)}
-
-
-def fssd_row(s: Setting, state: fssd.State, plain: Pair, stepped: Pair) -> Scored:
-    """The row of a fitted detector, from the distances of the test images."""
-    epsilon, centers = chosen_epsilon(state), state.singularity.center
-    layers = LayerScores(
-        names=list(centers),
-        dims=[center.size for center in centers.values()],
-        alpha=np.asarray(state.ensemble.alpha),
-        spread=np.array([float(v) for v in state.singularity.spread.values()]),
-        epsilon=epsilon,
-        epsilons=np.asarray(state.epsilons),
-        criterion=np.asarray(state.epsilon_auroc),
-        ind=stepped[0],
-        ood=stepped[1],
-        plain_ind=plain[0],
-        plain_ood=plain[1],
-    )
-    ind, ood = (np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped)
-    return Scored(
-        ind,
-        ood,
-        note=epsilon_note(state),
-        passes=_passes(len(centers), epsilon),
-        data="F*",
-        layers=layers,
-        **s.labels,
-    )
 
 
 # ---- the rivals ---------------------------------------------------------------------
@@ -168,7 +67,7 @@ def run_odin(s: Setting) -> Rows:
     score = partial(map_batches, odin.score, s.logit_fn, s.variables, state)
     facts = {
         "note": f"T = {float(state.temperature):g}, {epsilon_note(state)}",
-        "passes": _passes(1, chosen_epsilon(state)),
+        "passes": passes(1, chosen_epsilon(state)),
         "seconds": seconds_per_1000(s, score),
         **s.labels_that_choose,
     }
@@ -211,7 +110,7 @@ def _gaussians(s: Setting) -> mahalanobis.Gaussians:
 def _of_mahalanobis(s: Setting, state: mahalanobis.State) -> dict:
     return {
         "note": epsilon_note(state),
-        "passes": _passes(len(state.gaussians.factor), chosen_epsilon(state)),
+        "passes": passes(len(state.gaussians.factor), chosen_epsilon(state)),
         "data": "class means, covariances",
         **s.labels | {"fitted_on": f"{s.labels['fitted_on']}, training set"},
     }
@@ -273,30 +172,11 @@ def ask_displacement(s: Setting) -> list[Ask]:
     return asks
 
 
-# ---- what they share ----------------------------------------------------------------
-
-
-def _passes(gradients: int, epsilon: float) -> str:
-    return f"{1 + gradients} + {gradients} backward" if epsilon else "1"
-
-
-def chosen_epsilon(state) -> float:
-    """The input step of a fitted state, without the noise of float32."""
-    return 0.0 if state.epsilon is None else round(float(state.epsilon), 6)
-
-
-def epsilon_note(state) -> str:
-    """ε as chosen, and whether a larger one, which was not tried, may be better."""
-    epsilon, tried = chosen_epsilon(state), np.asarray(state.epsilons)
-    at_end = len(tried) > 1 and np.isclose(epsilon, tried.max())
-    return f"ε = {epsilon:g}" + (", the largest tried" if at_end else "")
-
-
 # In the order of the table: first what needs no label of any OoD image.
 METHODS: dict[str, Method] = {
     "layers": Method(partial(ask_layers, "fssd ")),
     "fssd_noise": Method(ask_noise),
-    "fssd_clean": Method(lambda s: ask_fssd("fssd clean", s.under_clean())),
+    "fssd_clean": Method(lambda s: ask_without_labels("fssd clean", s.under_clean())),
     "displacement": Method(ask_displacement, needs=("training",)),
     "msp": Method(partial(ask_logits, "msp", msp)),
     "max_logit": Method(partial(ask_logits, "max logit", max_logit)),
@@ -314,5 +194,5 @@ METHODS: dict[str, Method] = {
     "mahalanobis": Method(
         partial(ask_mahalanobis, "mahalanobis"), run_mahalanobis, needs=("train",)
     ),
-    "fssd": Method(partial(ask_fssd, "fssd"), partial(run_fssd, "fssd")),
+    "fssd": Method(partial(ask_without_labels, "fssd"), partial(run_fssd, "fssd")),
 }

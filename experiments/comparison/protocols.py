@@ -30,6 +30,7 @@ from fssd_jax.ensemble import (
     first_best,
     fit_ensemble,
     logistic_regression,
+    standardise,
 )
 from fssd_jax.features import FeatureFn, Variables
 from fssd_jax.fssd import (
@@ -146,10 +147,10 @@ def fit(
     """Find F*, ε and α as the switches say.
 
     For the paper's switches this is `fssd_jax.detectors.fssd.fit` again (a test asserts
-    it), and for the clean ones it is that function.
+    it), for the clean ones `fit_clean`.
     """
     if protocol.ensemble == "clean":
-        return fssd.fit(feature_fn, variables, noise, val_ind)
+        return fit_clean(feature_fn, variables, noise, val_ind)
     # Released noise may leave [0, 1]: it need only be finite.
     singularity = estimate_singularity(feature_fn, variables, noise, unit_range=False)
     fssd.check_alive(singularity)
@@ -168,6 +169,34 @@ def fit(
         jnp.asarray(protocol.epsilons, jnp.float32),
         jnp.asarray(choice.auroc, jnp.float32),
     )
+
+
+def fit_clean(
+    feature_fn: FeatureFn, variables: Variables, noise, val_ind, batch_size: int = 64
+) -> fssd.State:
+    """Protocol `clean`: layers standardised by in-distribution images, and summed.
+
+    A layer where noise lies farther from F* than the data do is turned round, which may
+    be worse than chance on what is far from both.
+    """
+    state = fssd.fit(feature_fn, variables, noise, batch_size=batch_size)
+    singularity = state.singularity
+    d = map_batches(
+        *(fssd_jax.fssd.fssd, feature_fn, variables, singularity, val_ind),
+        batch_size=batch_size,
+    )
+    sign = np.where(fssd.beyond_noise(singularity, d), 1.0, -1.0)
+    return state._replace(ensemble=standardise(d, list(singularity.center), sign))
+
+
+def without_turned(state: fssd.State) -> fssd.State | None:
+    """What `fssd.fit` gives by default, of a state of `clean` (a test asserts it).
+
+    What `clean` turns round is left out; None if nothing is left.
+    """
+    alpha = jnp.maximum(state.ensemble.alpha, 0)
+    kept = state.ensemble._replace(alpha=alpha)
+    return state._replace(ensemble=kept) if alpha.any() else None
 
 
 def _choose(

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.comparison.methods import run_fssd
 from experiments.comparison.protocols import PROTOCOLS, Protocol
 from experiments.comparison.setting import Prepared, make_setting
+from experiments.comparison.singular import run_fssd
 from fssd_jax import metrics
 
 # In the order of the procedure: F*, the weights, the choice of ε, the step, the test.

@@ -50,6 +50,8 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         "chosen.",
     ]
     notes += left_out(first)
+    if "methods" in kinds:
+        notes += of_photographs(results)
     if len(results) > 1:
         notes.append(
             "Deep ensembles of neighbouring seeds, and the rows of several networks, "
@@ -70,6 +72,16 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     else:
         title += ": FSSD varied"
     return Sheet(title, HEADINGS, metric_rows(results, kinds), notes, SCREEN)
+
+
+def of_photographs(results: list[Result]) -> list[str]:
+    """A note, if there are such rows."""
+    if not any(k.endswith(", photographs") for r in results for k in r["methods"]):
+        return []
+    return [
+        "Rows of photographs take patches of two photographs as the OoD set: hardly "
+        "anything should be easier to tell, if the in-distribution images are none."
+    ]
 
 
 def left_out(result: Result) -> list[str]:

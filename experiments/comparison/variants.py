@@ -13,9 +13,9 @@ import numpy as np
 
 import fssd_jax
 from experiments.comparison import networks, protocols
-from experiments.comparison.methods import ask_combined, columns, singularity_of
 from experiments.comparison.rows import Ask, Method, Rows, Scored, seconds_per_1000
 from experiments.comparison.setting import Setting
+from experiments.comparison.singular import ask_combined, columns, singularity_of
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.data import corruptions
 from fssd_jax.data.pipeline import as_float, map_batches
@@ -48,13 +48,13 @@ Center = Callable[[Setting], tuple[Any, dict[str, Any]]]
 
 def shuffled_pixels(s: Setting) -> tuple[np.ndarray, dict[str, Any]]:
     assert s.train is not None  # `needs`
-    count, key = len(s.noise), of_seed(s.seed, Use.OTHER_CENTERS)
+    count, key = len(s.noise), of_seed(s.seed, Use.SHUFFLED_PIXELS)
     images = corruptions.shuffled_pixels(s.train.x, count, key)
     return images, {"fitted_on": f"{count} of the training set"}
 
 
 def scaled_noise(s: Setting) -> tuple[np.ndarray, dict[str, Any]]:
-    key = of_seed(s.seed, Use.OTHER_CENTERS)
+    key = of_seed(s.seed, Use.SCALED_NOISE)
     return corruptions.scaled_noise(s.noise, key), {"fitted_on": "nothing"}
 
 
@@ -77,7 +77,8 @@ def singularities(s: Setting) -> list[Ask]:
     asks = []
     for name, center in CENTERS.items():
         images, of_center = center(s)
-        state = fssd.fit(s.feature_fn, s.variables, images, s.val_ind)
+        network = s.feature_fn, s.variables
+        state = protocols.fit_clean(*network, images, s.val_ind)
         # Weighted as under `clean`, which this is only if F* saw no OoD image.
         of_all = f"{len(s.val_ind)} in"
         if of_center["fitted_on"] != "nothing":
@@ -160,7 +161,7 @@ def ensembles(s: Setting) -> Rows:
     members, epochs = _members(s)
     feature_fn = join({name: pair[0] for name, pair in members.items()})
     variables = {name: pair[1] for name, pair in members.items()}
-    state = fssd.fit(feature_fn, variables, s.noise, s.val_ind)
+    state = protocols.fit_clean(feature_fn, variables, s.noise, s.val_ind)
     apply = partial(
         map_batches, fssd_jax.fssd.fssd, feature_fn, variables, state.singularity
     )

@@ -5,29 +5,33 @@ every seed, is the key itself (`fixed`). Weights are drawn by the seed's own key
 training folds 0 to 3 into it.
 """
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import jax
 from jaxtyping import PRNGKeyArray
 
 
+@unique
 class Use(IntEnum):
-    # These two share a number: experiments that never meet, and seed 0's weights.
-    TRAINING_SUBSET = 0
-    TANGENT_DIRECTIONS = 0
+    TRAINING_SUBSET = (
+        0  # as itself, the key of seed 0's weights: nothing is made of both
+    )
     # comparison: a trained network on a pair of sets.
     NOISE = 100
     SPLIT_IND = 101
     SPLIT_OOD = 102
     MC_DROPOUT = 104
-    OTHER_CENTERS = 105  # shuffled pixels, and the scale of noise
+    SHUFFLED_PIXELS = 105
     CORRUPTED = 106
+    SCALED_NOISE = 107
+    PHOTOGRAPHS = 108
     # kernel_study: networks of NTK parametrisation.
     KERNEL_NOISE = 200
     KERNEL_DIRECTIONS = 201
     KERNEL_TRAIN = 202
     KERNEL_IND = 203
     KERNEL_OOD = 204
+    TANGENT_DIRECTIONS = 205
     # Figure 3: networks before training.
     UNTRAINED_NOISE = 300
     UNTRAINED_IND = 301

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
+from jaxtyping import Float
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
@@ -229,16 +231,39 @@ def _digits(split: str) -> Arrays:
 
 
 def _photo_patches(split: str) -> Arrays:
-    patches = []
-    for photo in load_sample_images().images:
-        # ITU-R 601 luma, as in "L" images of Pillow and in MNIST-like conversions.
-        grey = photo.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        rows, columns = (n // SIDE for n in grey.shape)
-        grey = grey[: rows * SIDE, : columns * SIDE] / 255
-        grid = grey.reshape(rows, SIDE, columns, SIDE).swapaxes(1, 2)
-        patches.append(grid.reshape(-1, SIDE, SIDE, 1))
-    x = np.concatenate(patches).clip(0, 1)
+    x = photo_patches((SIDE, SIDE, 1))
     return x, np.zeros(len(x), np.int32), _embedded("china.jpg and flower.jpg")
+
+
+def photo_patches(shape: tuple[int, int, int]) -> Float[np.ndarray, "n h w channels"]:
+    """Patches of scikit-learn's two photographs (427×640), in [0, 1].
+
+    One every 28 pixels: larger ones overlap, and are no independent sample.
+
+    Args:
+      shape: height, width and channels of a patch; 3 channels, or 1 for grey.
+
+    Raises:
+      InputError: larger patches than photographs, or other channels.
+    """
+    *size, channels = shape
+    photos = load_sample_images().images
+    if channels not in (1, 3) or np.any(np.greater(size, photos[0].shape[:2])):
+        raise InputError(
+            f"photo_patches: no patches of shape {shape} in photographs of shape "
+            f"{photos[0].shape}; give a smaller size, and 1 or 3 channels"
+        )
+    patches = []
+    for photo in photos:
+        pixels = photo.astype(np.float32)
+        if channels == 1:
+            # ITU-R 601 luma, as in "L" images of Pillow and in MNIST-like conversions.
+            luma = np.array([0.299, 0.587, 0.114], np.float32)
+            pixels = (pixels @ luma)[..., None]
+        windows = sliding_window_view(pixels / 255, size, axis=(0, 1))
+        grid = np.moveaxis(windows[::SIDE, ::SIDE], 2, -1)
+        patches.append(grid.reshape(-1, *shape))
+    return np.concatenate(patches).clip(0, 1)
 
 
 def enlarge(images: np.ndarray, side: int) -> np.ndarray:

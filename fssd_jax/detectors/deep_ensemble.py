@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fssd_jax.checks import InputError
-from fssd_jax.features import LogitFn, Variables
+from fssd_jax.features import LogitFn, Variables, float32
 from fssd_jax.fssd import each
 
 
@@ -51,6 +51,6 @@ def score(
 
     def probabilities(m):
         member = jax.tree.map(lambda a: a[m], variables)
-        return jax.nn.softmax(logit_fn(member, x), axis=-1)
+        return jax.nn.softmax(float32(logit_fn(member, x)), axis=-1)
 
     return each(probabilities, jnp.arange(count)).mean(0).max(-1)

@@ -6,19 +6,21 @@ F_0 is the network before training. It is the second form of Eq. (4) of Huang et
 (2021), which FSSD approximates by F* ≈ F_0(x); it needs the initial weights, no noise.
 """
 
+from collections import OrderedDict
 from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.ensemble import Ensemble, combine, standardise
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 from fssd_jax.fssd import norm
 
 
 class State(NamedTuple):
+    columns: OrderedDict[str, Int[Array, ""]]  # which of the weights a layer has
     initial: Variables
     relative: Bool[Array, ""]
     ensemble: Ensemble
@@ -48,7 +50,9 @@ def fit(
     apply = partial(map_batches, batch_size=batch_size, unit_range=unit_range)
     start = (initial, jnp.asarray(relative))
     d = apply(displacements, feature_fn, variables, start, ind)
-    return State(*start, standardise(d, list(feature_fn(variables, as_float(ind[:1])))))
+    layers = list(feature_fn(variables, as_float(ind[:1])))
+    columns = OrderedDict((name, jnp.int32(k)) for k, name in enumerate(layers))
+    return State(columns, *start, standardise(d, layers))
 
 
 def score(
@@ -58,8 +62,9 @@ def score(
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
     """Σ_k (D_k(x) − center_k) / scale_k."""
-    d = displacements(feature_fn, variables, (state.initial, state.relative), x)
-    return combine(state.ensemble, d)
+    d = _by_layer(feature_fn, variables, (state.initial, state.relative), x)
+    same_layers(state.columns, d)
+    return combine(state.ensemble, jnp.stack(list(d.values()), -1))
 
 
 def displacements(
@@ -69,12 +74,18 @@ def displacements(
     x: Float[Array, "batch ..."],
 ) -> Float[Array, "batch layers"]:
     """D_k(x) of every layer; `start` are the initial variables and `relative`."""
+    return jnp.stack(list(_by_layer(feature_fn, variables, start, x).values()), -1)
+
+
+def _by_layer(
+    feature_fn, variables, start, x
+) -> OrderedDict[str, Float[Array, " batch"]]:
     initial, relative = start
     now = pool(feature_fn(variables, x), "flatten")
     then = pool(feature_fn(initial, x), "flatten")
-    columns = []
+    found = OrderedDict()
     for name in now:
         length = norm(then[name])
         unit = jnp.where(relative & (length > 0), length, 1)
-        columns.append(norm(now[name] - then[name]) / unit)
-    return jnp.stack(columns, -1)
+        found[name] = norm(now[name] - then[name]) / unit
+    return found

@@ -3,6 +3,7 @@
 score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -54,8 +55,9 @@ def fit(
 
     - `noise` alone: ε = 0 and the mean over layers of FSSD^(k) / spread_k, the noise's
       own root-mean-square distance. No data and no labels are used.
-    - and `ind`: ε = 0, layers standardised on `ind` and summed; a layer counts
-      negatively if noise lies farther from F* than the data do (protocol `clean`).
+    - and `ind`: ε = 0, layers standardised on `ind` and summed. A layer where noise
+      lies farther from F* than the data do has weight 0, and a warning tells: there an
+      OoD image may lie on either side of the data.
     - and `ood`: α from logistic regression and ε from nested cross-validation
       (the paper; see `ensemble`).
 
@@ -71,6 +73,10 @@ def fit(
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
       progress: whether to show a progress bar.
+
+    Raises:
+      InputError: unusable images, too few of them, constant features, or noise that at
+        every layer lies farther from F* than the data do.
     """
     if ood is not None:
         check_validation(ind, ood, epsilons)
@@ -123,14 +129,45 @@ def check_alive(singularity: fssd.Singularity) -> None:
 def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble:
     """Weights without OoD data; `d` [n, layers] are in-distribution distances."""
     layers = list(singularity.center)
-    spread = np.array([float(s) for s in singularity.spread.values()])
     if d is not None:
-        # Noise lies at `spread` from F*: data beyond it are told by a larger distance.
-        sign = np.where(np.median(d, axis=0) >= spread, 1.0, -1.0)
-        return standardise(d, layers, sign)
+        kept = beyond_noise(singularity, d)
+        names = [k for k, keep in zip(layers, kept, strict=True) if not keep]
+        _tell_left_out(names, layers)
+        return standardise(d, layers, kept)
+    spread = np.array([float(s) for s in singularity.spread.values()])
     mean = np.full(len(layers), 1 / len(layers))
     arrays = (np.zeros(len(layers)), spread, mean, 0)
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
+
+
+def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:
+    """[layers] whether the data lie farther from F* than noise does, as FSSD presumes.
+
+    Noise lies at `spread`; `d` [n, layers] are distances of in-distribution images.
+    """
+    spread = np.array([float(s) for s in singularity.spread.values()])
+    return np.median(d, axis=0) >= spread
+
+
+def _tell_left_out(names: list[str], layers: list[str]) -> None:
+    """Warn, or raise if no layer is left."""
+    if not names:
+        return
+    why = (
+        "noise lies farther from F* there than the in-distribution images do, so that "
+        "the distance does not tell which are in-distribution"
+    )
+    what_to_do = (
+        "give OoD validation images (ood=...), or F* of other noise, or choose other "
+        "layers"
+    )
+    if names == layers:
+        raise InputError(
+            f"none of the layers {layers} can be used: {why}; {what_to_do}"
+        )
+    warnings.warn(
+        f"layers {names} are left out: {why}; to use them {what_to_do}", stacklevel=4
+    )
 
 
 def score(

@@ -75,15 +75,19 @@ def score(
     state: State,
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
-    """−‖z(x) − z_(k)‖; the neighbours are found chunk by chunk, by largest z(x)·z."""
+    """−‖z(x) − z_(k)‖; the neighbours are found chunk by chunk.
+
+    The nearest has the largest z(x)·z − ‖z‖²/2; ‖z‖ is 1, or 0 for a feature of zeros.
+    """
     z = _normalised(feature_fn, variables, state.bank, x)
     (bank,) = state.bank.values()
     rows, k = bank.shape[1], len(state.ranks)
 
     def closer(best, chunk):
         start, other = chunk
-        index = start + jnp.arange(rows)
+        index = start + jnp.arange(rows, dtype=jnp.int32)
         similarity = jnp.matmul(z, other.T, precision="highest")
+        similarity -= jnp.square(other).sum(-1)[None] / 2
         similarity = jnp.where((index < state.count)[None], similarity, -jnp.inf)
         both = jnp.concatenate([best[0], similarity], 1)
         indices = jnp.concatenate(
@@ -92,8 +96,12 @@ def score(
         values, at = jax.lax.top_k(both, k)
         return (values, jnp.take_along_axis(indices, at, 1)), None
 
-    nothing = (jnp.full((len(z), k), -jnp.inf), jnp.zeros((len(z), k), jnp.int32))
-    starts = rows * jnp.arange(len(bank))
+    # Types are told, because without x64 all are 32 bits and with it not.
+    nothing = (
+        jnp.full((len(z), k), -jnp.inf, jnp.result_type(z, bank)),
+        jnp.zeros((len(z), k), jnp.int32),
+    )
+    starts = rows * jnp.arange(len(bank), dtype=jnp.int32)
     (_, nearest), _ = jax.lax.scan(closer, nothing, (starts, bank))
     # Not √(2 − 2 z·z'), which loses half the digits of a small distance.
     return -norm(z - bank.reshape(-1, bank.shape[-1])[nearest[:, -1]])

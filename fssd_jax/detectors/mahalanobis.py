@@ -31,7 +31,7 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 from fssd_jax.fssd import Scores, sweep_each
 
 
@@ -154,6 +154,7 @@ def confidences(
 ) -> Float[Array, "batch layers"]:
     """M_k(x) of every layer from one forward pass."""
     features = pool(feature_fn(variables, x), "mean")
+    same_layers(gaussians.factor, features)
     return jnp.stack([_confidence(gaussians, k, features[k]) for k in features], -1)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from fssd_jax.features import LogitFn, Variables
+from fssd_jax.features import LogitFn, Variables, float32
 
 
 class State(NamedTuple):
@@ -23,4 +23,4 @@ def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """max_y f_y(x)."""
-    return logit_fn(variables, x).max(axis=-1)
+    return float32(logit_fn(variables, x)).max(axis=-1)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from fssd_jax.checks import at_least_one
-from fssd_jax.features import StochasticLogitFn, Variables
+from fssd_jax.features import StochasticLogitFn, Variables, float32
 from fssd_jax.fssd import each
 
 
@@ -49,7 +49,7 @@ def scores(
 
     def one_pass(key):
         of_image = lambda image: logit_fn(variables, image[None], key)[0]  # noqa: E731
-        return jax.vmap(of_image)(x)
+        return float32(jax.vmap(of_image)(x))
 
     logits = each(one_pass, state.keys)  # [passes, batch, classes]
     mean = jax.nn.softmax(logits, axis=-1).mean(0)

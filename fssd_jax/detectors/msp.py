@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from fssd_jax.features import LogitFn, Variables
+from fssd_jax.features import LogitFn, Variables, float32
 
 
 class State(NamedTuple):
@@ -24,4 +24,4 @@ def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """max_y softmax(logits)_y."""
-    return jax.nn.softmax(logit_fn(variables, x), axis=-1).max(axis=-1)
+    return jax.nn.softmax(float32(logit_fn(variables, x)), axis=-1).max(axis=-1)

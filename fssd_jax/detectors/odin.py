@@ -2,7 +2,8 @@
 
     S_T(x) = max_y softmax(f(x) / T)_y,   x̃ = x + ε · sign(∇ₓ log S_T(x))
 
-The score is log S_T(x̃).
+The score is log S_T(x̃). With the margin m = f_top/T − log Σ_{y ≠ top} exp(f_y/T) it is
+−log(1 + e⁻ᵐ), and the sign of its gradient is that of m's.
 
 Liang, Li and Srikant (2018), "Enhancing the Reliability of Out-of-Distribution Image
 Detection in Neural Networks".
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 from fssd_jax.compiled import by_parts
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import EPSILONS, check_validation, first_best
-from fssd_jax.features import LogitFn, Variables
+from fssd_jax.features import LogitFn, Variables, float32
 from fssd_jax.fssd import Scores, perturb, sweep_each
 from fssd_jax.metrics import auroc
 
@@ -117,29 +118,38 @@ def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """log S_T(x̃)."""
-    of = partial(log_confidence, logit_fn, variables, state.temperature)
-    return of(x if state.epsilon is None else perturb(of, x, state.epsilon))
+    of = partial(margin, logit_fn, variables, state.temperature)
+    stepped = x if state.epsilon is None else perturb(of, x, state.epsilon)
+    return log_confidence(of(stepped))
 
 
-def log_confidence(
+def margin(
     logit_fn: LogitFn,
     variables: Variables,
     temperature: Float[Array, ""],
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
-    """log max_y softmax(f(x) / T)_y, exact also where the probability is nearly 1."""
-    logits = logit_fn(variables, x) / temperature
+    """log S_T/(1 − S_T): the top logit over T, less the log-sum-exp of all others.
+
+    Its gradient does not vanish where S_T rounds to 1, as that of log S_T does.
+    """
+    logits = float32(logit_fn(variables, x)) / temperature
     top = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
-    below = logits - logits.max(-1, keepdims=True)
-    return -jnp.log1p(jnp.where(top, 0, jnp.exp(below)).sum(-1))
+    others = jax.nn.logsumexp(jnp.where(top, -jnp.inf, logits), axis=-1)
+    return jnp.where(top, logits, 0).sum(-1) - others
+
+
+def log_confidence(margin: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log S_T of the margin, exact also where the probability is nearly 1."""
+    return jax.nn.log_sigmoid(margin)
 
 
 @by_parts
 def sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperature"]:
     temperatures, epsilons = grid
-    scores = Scores(_at_temperature, logit_fn, tuple(range(len(temperatures))))
-    return sweep_each(scores, (variables, temperatures), x, epsilons)
+    margins = Scores(_at_temperature, logit_fn, tuple(range(len(temperatures))))
+    return log_confidence(sweep_each(margins, (variables, temperatures), x, epsilons))
 
 
 def _at_temperature(logit_fn, variables, temperatures, index: int, x):
-    return log_confidence(logit_fn, variables, temperatures[index], x)
+    return margin(logit_fn, variables, temperatures[index], x)

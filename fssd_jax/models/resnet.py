@@ -173,9 +173,10 @@ class CosineHead(nn.Module):
 
 
 def _unit(v, axis):
-    # Where the norm is 0, so is the gradient.
+    # Where the norm is 0, so is the gradient: of both factors.
     squares = jnp.square(v).sum(axis, keepdims=True)
-    return v / jnp.sqrt(jnp.maximum(squares, 1e-12))
+    zero = squares == 0
+    return jnp.where(zero, 0, v) / jnp.sqrt(jnp.where(zero, 1, squares))
 
 
 class ResNet(nn.Module):

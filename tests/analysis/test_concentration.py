@@ -1,5 +1,6 @@
 from collections import OrderedDict
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -73,3 +74,26 @@ def test_batch_statistics_are_those_of_the_batch():
         np.testing.assert_allclose(kept["var"], f.var(axes), rtol=1e-3)
     # And the rest is as it was.
     jax.tree.map(np.testing.assert_array_equal, found["params"], variables["params"])
+
+
+class Normed(nn.Module):
+    momentum: float
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.BatchNorm(not train, momentum=self.momentum, name="norm")(x)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.9])
+@pytest.mark.parametrize("scale", [1e-4, 3000.0, 1e6])
+def test_batch_statistics_of_any_size(momentum, scale):
+    """Against float64; a channel of zeros has the statistics 0."""
+    x = np.random.default_rng(0).uniform(-0.2, 1, (64, 3, 3, 4)) * scale
+    x[..., 3] = 0
+    x = x.astype(np.float32)
+    model = Normed(momentum)
+    variables = model.init(jax.random.key(0), x)
+    found = with_batch_statistics(model, variables, x)["batch_stats"]["norm"]
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(found["mean"], exact.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["var"], exact.var((0, 1, 2)), rtol=1e-5)

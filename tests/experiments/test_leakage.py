@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -9,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from experiments import leakage, train_size
 from experiments.comparison import ladder
 from experiments.comparison.ladder import RUNGS, Swept
+from fssd_jax.data.sources import load
 from fssd_jax.detectors import odin
 
 
@@ -55,6 +57,21 @@ def test_odins_rung_is_the_best_cell_of_the_validation_table():
     expected = roc_auc_score(y, np.r_[d.test_ind[e, :, t], d.test_ood[e, :, t]])
     found = ladder.by_labels("odin", d, d.val_ind, d.target, (0.0, 0.1), seed=0)
     assert found == pytest.approx(expected)
+
+
+def test_the_photographs_are_a_sample_of_both_pictures(setting):
+    """By a key of their own; the first hundred patches are the sky of one picture."""
+    s = setting._replace(val_ood=np.zeros((100, 28, 28, 1)), seed=3)
+    photos = load("photo_patches", "test")
+    found = ladder.sets_of(s, photos)["other"]
+    key = jax.random.fold_in(jax.random.key(3), 108)
+    order = np.asarray(jax.random.permutation(key, len(photos.x)))[:100]
+    np.testing.assert_array_equal(found, photos.x[np.sort(order)])
+    # As bright as all of them, up to 4 standard errors; the sky is far off.
+    brightness = photos.x.mean((1, 2, 3))
+    error = brightness.std() / 10
+    assert abs(found.mean() - brightness.mean()) < 4 * error
+    assert abs(brightness[:100].mean() - brightness.mean()) > 4 * error
 
 
 @pytest.mark.slow  # three minutes, most of them compiling

@@ -16,6 +16,7 @@ from experiments.comparison import (
     report,
     retrained,
     rows,
+    singular,
     variants,
 )
 from experiments.comparison.rows import LayerScores, Method, Scored
@@ -28,8 +29,10 @@ from tests.experiments.conftest import near_only
 ROWS = {
     "methods": [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
-        *("fssd noise", "fssd clean", "displacement", "relative displacement", "msp"),
-        *("max logit", "energy", "knn", "mahalanobis clean", "deep ensemble"),
+        *("fssd noise", "fssd clean", "fssd clean, photographs"),
+        *("fssd default", "fssd default, photographs"),
+        *("displacement", "relative displacement", "msp", "max logit"),
+        *("energy", "knn", "mahalanobis clean", "deep ensemble"),
         *("mc dropout", "mc dropout, mean"),
         *("mc dropout, variance", "outlier exposure, fine-tuned"),
         *("outlier exposure, from scratch", "odin", "mahalanobis", "fssd"),
@@ -224,10 +227,10 @@ def test_the_end_of_the_grid_is_told():
         epsilons: tuple[float, ...]
 
     grid = (0.0, 0.1, 0.2)
-    assert methods.epsilon_note(State(0.2, grid)) == "ε = 0.2, the largest tried"
-    assert methods.epsilon_note(State(0.1, grid)) == "ε = 0.1"
-    assert methods.epsilon_note(State(None, grid)) == "ε = 0"
-    assert methods.epsilon_note(State(None, ())) == "ε = 0"
+    assert singular.epsilon_note(State(0.2, grid)) == "ε = 0.2, the largest tried"
+    assert singular.epsilon_note(State(0.1, grid)) == "ε = 0.1"
+    assert singular.epsilon_note(State(None, grid)) == "ε = 0"
+    assert singular.epsilon_note(State(None, ())) == "ε = 0"
 
 
 def test_the_roc_shows_whole_methods_only():

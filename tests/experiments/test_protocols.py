@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,50 @@ def test_the_papers_switches_give_the_librarys_fit(smooth, validation):
         fssd.layer_scores, feature_fn, variables, expected, validation[0]
     )
     np.testing.assert_allclose(stepped, of_library, rtol=1e-5)
+
+
+@pytest.fixture
+def half_beyond(smooth):
+    """A network one of whose layers has noise farther from F* than the data."""
+    feature_fn, variables, _, _ = smooth
+
+    def with_pixels(variables, x):
+        layers = {"pixels": x - 0.5, "far": 3 + x.mean((1, 2, 3))[:, None]}
+        return OrderedDict(layers | feature_fn(variables, x))
+
+    x = 0.9 + 0.2 * (np.random.default_rng(3).uniform(size=(50, 4, 4, 1)) - 0.5)
+    return with_pixels, variables, np.clip(x, 0, 1).astype(np.float32)
+
+
+def test_clean_takes_the_sign_from_noise(half_beyond):
+    """Of standardised layers: by hand."""
+    feature_fn, variables, ind = half_beyond
+    ind[:, :2] -= 0.4  # so that pixels are nearer than noise
+    state = protocols.fit(PROTOCOLS["clean"], feature_fn, variables, noise(), ind, None)
+    features = [
+        {k: np.asarray(f, np.float64).reshape(len(x), -1) for k, f in of.items()}
+        for x in (noise(), ind)
+        for of in [feature_fn(variables, x)]
+    ]
+    expected, signs = 0, []
+    for of_noise, of_ind in zip(*(f.values() for f in features), strict=True):
+        center = of_noise.mean(0)
+        d = np.linalg.norm(of_ind - center, axis=1)
+        spread = np.sqrt(((of_noise - center) ** 2).sum(1).mean())
+        signs.append(1 if np.median(d) >= spread else -1)
+        expected = expected + signs[-1] * (d - d.mean()) / d.std()
+    assert set(signs) == {1, -1}
+    assert state.ensemble.alpha.tolist() == signs
+    found = map_batches(fssd.score, feature_fn, variables, state, ind)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+    # The library's default leaves out what is turned round here.
+    default = protocols.without_turned(state)
+    with pytest.warns(UserWarning, match="are left out"):
+        of_library = fssd.fit(feature_fn, variables, noise(), ind)
+    jax.tree.map(np.testing.assert_array_equal, default, of_library)
+    turned = state.ensemble._replace(alpha=-jnp.ones(len(signs)))
+    assert protocols.without_turned(state._replace(ensemble=turned)) is None
 
 
 def test_the_released_step_agrees_with_finite_differences(smooth):

@@ -51,8 +51,9 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     }
     assert list(facts["methods"]) == [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
-        *("fssd noise", "fssd clean", "msp", "max logit", "energy", "knn"),
-        *("mahalanobis clean", "odin"),
+        *("fssd noise", "fssd clean", "fssd clean, photographs"),
+        *("fssd default", "fssd default, photographs"),
+        *("msp", "max logit", "energy", "knn", "mahalanobis clean", "odin"),
     ]
     assert list(facts["controls"]) == [
         "control: untrained, clean",
@@ -64,8 +65,9 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     scores = np.load(path / "scores.npz")
     for name, row in rows.items():
         ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
-        assert (len(ind), len(ood)) == (192, 60)
-        expected = roc_auc_score([1] * 192 + [0] * 60, np.concatenate([ind, ood]))
+        count = 660 if name.endswith("photographs") else 60
+        assert (len(ind), len(ood)) == (192, count)
+        expected = roc_auc_score([1] * 192 + [0] * count, np.concatenate([ind, ood]))
         assert row["auroc"] == pytest.approx(expected)
 
     # By the library's own road.
@@ -84,7 +86,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     found = fssd_jax.map_batches(
         fssd.score, feature_fn, variables, fitted.state, photos
     )
-    np.testing.assert_allclose(scores["fssd clean/ood"], found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
     assert fitted.config["threshold"] == facts["threshold"]
 
     digits = load_images(files / "digits", size=28, channels=1, progress=False)
@@ -111,7 +113,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
             np.testing.assert_array_equal(first[name], second[name], name)
 
 
-def test_a_resnet_and_chosen_layers(files, tmp_path):
+def test_a_resnet_and_chosen_layers(files, tmp_path, capsys):
     """The stages alone; images of another size are made to fit."""
     path = save_weights(files / "r18.safetensors", "cifar_resnet18")
     args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
@@ -122,8 +124,13 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     assert [k for k in facts["methods"] if k.startswith("fssd")] == [
-        *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean")
+        *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean"),
+        "fssd clean, photographs",
     ]
+    # By default nothing is left, so there is no detector to keep, and that is told.
+    assert facts["threshold"] is None
+    assert not (path / "fssd.npz").exists()
+    assert "No fssd.npz: at every layer" in capsys.readouterr().out
     assert facts["accuracy"] is None  # 7 classes of the network, 10 of the images
     assert "resized to 32×32" in facts["data"]["ind"]["path"]
 

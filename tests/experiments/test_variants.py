@@ -1,5 +1,6 @@
 """A new centre and a new rule are one function and one row."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -83,3 +84,16 @@ def test_the_untrained_control_has_a_singularity_of_its_own(setting):
     expected = np.linalg.norm(tested - noise.mean(0), axis=1)
     row = found["control: untrained, fc1"]
     np.testing.assert_allclose(row.ood, expected, rtol=1e-4)
+
+
+def test_no_two_centres_are_drawn_by_one_key(setting, monkeypatch):
+    used = []
+
+    def of_seed(seed, use):
+        used.append(use)
+        return jax.random.key(int(use))
+
+    monkeypatch.setattr(variants, "of_seed", of_seed)
+    for center in variants.CENTERS.values():
+        center(setting)
+    assert len(used) == len(set(used)) == 2

@@ -1,6 +1,7 @@
 """Every detector beside FSSD: against an independent implementation, and in common."""
 
 import itertools
+from collections import OrderedDict
 from functools import partial
 
 import flax.linen as nn
@@ -150,6 +151,35 @@ def test_odins_choice_is_the_best_auroc_of_the_whole_grid(blobs):
     assert chosen == pytest.approx(EPSILONS[e])
 
 
+@pytest.mark.parametrize("gap", [10.0, 72.0, 90.0, 200.0, 2000.0])
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_odin_takes_its_step_however_sure_the_network_is(gap, temperature):
+    """Against float64; a step back is taken, so that the score tells where it led."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(20, 6)), rng.normal(size=(6, 3))
+    logits = x @ kernel
+    first, second = np.sort(logits)[:, :-3:-1].T
+    x *= (gap / (first - second))[:, None]
+
+    def linear(variables, x):
+        return x @ kernel.astype(np.float32)
+
+    z = x @ kernel / temperature
+    top = z.argmax(1)
+    others = z - np.where(np.eye(3)[top], np.inf, 0)
+    weights = np.eye(3)[top] - scipy.special.softmax(others, axis=1)
+    step = np.sign(weights @ kernel.T)  # of the gradient of log S_T, times a positive
+    # So far that one of the images is left with a margin of about 3.
+    back = (3 * temperature - gap) / abs(weights @ kernel.T).sum(1).max()
+    moved = (x + back * step) @ kernel / temperature
+    expected = scipy.special.log_softmax(moved, axis=1).max(1)
+    state = odin.fit(temperatures=(temperature,))
+    state = state._replace(epsilon=jnp.float32(back))
+    found = odin.score(linear, {}, state, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
+    assert expected.min() < -0.01
+
+
 def test_odin_without_ood_images_chooses_nothing():
     state = odin.fit()
     assert (float(state.temperature), state.epsilon) == (1000, None)
@@ -259,6 +289,52 @@ def test_knn_is_scikit_learns(blobs, monkeypatch, k, chunk):
     distance, _ = NearestNeighbors(n_neighbors=k).fit(bank).kneighbors(tested)
     found = map_batches(knn.score, feature_fn, variables, state, ind)
     np.testing.assert_allclose(found, -distance[:, -1], rtol=1e-3, atol=1e-6)
+
+
+def knn_scores(train, tested, k, dtype=jnp.float32):
+    """The detector's scores, and scikit-learn's distances of normalised features.
+
+    The input is the feature.
+    """
+
+    def directions(variables, x):
+        return OrderedDict(image=x.astype(dtype))
+
+    train, tested = (a[:, None, None].astype(np.float32) for a in (train, tested))
+    of = directions, {}
+    state = knn.fit(*of, train, "image", k=k, unit_range=False)
+    found = map_batches(knn.score, *of, state, tested, unit_range=False)
+    z = [a[:, 0, 0].astype(np.float64) for a in (train, tested)]
+    lengths = [np.linalg.norm(a, axis=1, keepdims=True) for a in z]
+    bank, tested = (a / np.where(n == 0, 1, n) for a, n in zip(z, lengths, strict=True))
+    distance, _ = NearestNeighbors(n_neighbors=k).fit(bank).kneighbors(tested)
+    return found, distance[:, -1]
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("k", [1, 20, 45, 50])
+def test_knn_ranks_features_of_zeros_by_distance(monkeypatch, k, x64):
+    """A feature of zeros is 1 away from all, nearer than one at more than 60°."""
+    monkeypatch.setattr(knn, "CHUNK", 16)  # the last chunk is filled with zeros, too
+    rng = np.random.default_rng(0)
+    train, tested = rng.normal(size=(50, 4)), rng.normal(size=(40, 4))
+    train[::10] = 0
+    tested[0] = 0
+    with jax.enable_x64(x64):  # then float32 networks are there, too
+        for dtype in (jnp.float32, jnp.float64) if x64 else (jnp.float32,):
+            found, expected = knn_scores(train, tested, k, dtype)
+            assert found.dtype == dtype
+            tolerance = 1e-12 if dtype == jnp.float64 else 1e-6
+            np.testing.assert_allclose(found, -expected, tolerance, tolerance)
+
+
+def test_what_fills_the_last_chunk_of_knn_is_nobodys_neighbour(monkeypatch):
+    """All training features point away from what is tested: at more than zeros' 1."""
+    monkeypatch.setattr(knn, "CHUNK", 16)
+    train = np.abs(np.random.default_rng(0).normal(size=(50, 4)))
+    found, expected = knn_scores(train, -train[:7], 3)
+    assert expected.min() > 1.4
+    np.testing.assert_allclose(found, -expected, rtol=1e-6)
 
 
 def test_knn_refuses_an_unknown_layer_and_too_many_neighbours(blobs):

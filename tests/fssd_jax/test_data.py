@@ -10,7 +10,7 @@ from fssd_jax.data.benchmarks import (
     load_benchmark,
     split_validation,
 )
-from fssd_jax.data.sources import digest, enlarge
+from fssd_jax.data.sources import digest, enlarge, photo_patches
 
 
 def test_digits_are_scikit_learns():
@@ -42,6 +42,25 @@ def test_photo_patches_tile_the_photographs():
     grey = photo @ [0.299, 0.587, 0.114]
     second_row_third_column = patches.x[640 // 28 + 2, :, :, 0]
     np.testing.assert_allclose(second_row_third_column, grey, atol=1e-6)
+
+
+def test_photo_patches_of_any_size():
+    """In colour, or grey as above; larger than 28 they overlap."""
+    from sklearn.datasets import load_sample_image
+
+    assert np.array_equal(photo_patches((28, 28, 1)), load("photo_patches", "test").x)
+    photo = load_sample_image("flower.jpg").astype(np.float32) / 255
+    patches = photo_patches((32, 40, 3))
+    rows, columns = (427 - 32) // 28 + 1, (640 - 40) // 28 + 1
+    assert patches.shape == (2 * rows * columns, 32, 40, 3)
+    second_row_third_column = patches[rows * columns + columns + 2]
+    np.testing.assert_array_equal(second_row_third_column, photo[28:60, 56:96])
+    assert len(photo_patches((224, 224, 3))) == 2 * 8 * 15
+    for shape in ((448, 448, 3), (32, 32, 2)):
+        with pytest.raises(
+            InputError, match="give a smaller size, and 1 or 3 channels"
+        ):
+            photo_patches(shape)
 
 
 def test_the_digits_benchmark_keeps_its_sets_apart():

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from functools import partial
 
 import jax
@@ -70,22 +71,64 @@ def test_noise_alone_gives_the_mean_distance_in_units_of_the_noises_own(blobs):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_clean_standardises_sums_and_takes_the_sign_from_noise(blobs, trained):
+def test_layers_are_standardised_by_in_distribution_images_and_summed(blobs):
     model, variables, sets, (ind, _) = blobs
-    if not trained:  # there noise lies farther from F* than the data do
-        variables = model.init(jax.random.key(0), ind[:1])
     feature_fn = make_feature_fn(model)
     state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
-    of_ind, of_noise, d = (
+    of_ind, d = (
         np.asarray(fssd.layer_scores(feature_fn, variables, state, jnp.asarray(x)))
-        for x in (ind, noise(), sets[1])
+        for x in (ind, sets[1])
     )
-    sign = np.where(np.median(of_ind, 0) > np.sqrt((of_noise**2).mean(0)), 1, -1)
-    assert sign.tolist() == [1 if trained else -1] * 3
-    expected = (sign * (d - of_ind.mean(0)) / of_ind.std(0)).sum(1)
+    expected = ((d - of_ind.mean(0)) / of_ind.std(0)).sum(1)
     found = fssd.score(feature_fn, variables, state, jnp.asarray(sets[1]))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["first", "logits"])
+def test_a_layer_where_noise_lies_farther_than_the_data_is_left_out(blobs, layer):
+    """The pixels themselves: noise is far from F*, a grey image near, data between.
+
+    Turned round, they outweigh the layer that training made, and what is as far from
+    the data as can be scores highest.
+    """
+    model, variables, (tested, ood), (ind, _) = blobs
+    own = make_feature_fn(model, [layer])
+
+    def feature_fn(variables, x):
+        return OrderedDict([("pixels", x), *own(variables, x).items()])
+
+    rng = np.random.default_rng(1)
+    grey = rng.normal(0.5, 0.02, (100, 1, 1, 1)) + rng.normal(0, 0.02, (100, 4, 4, 1))
+    with pytest.warns(
+        UserWarning, match=r"layers \['pixels'\] are left out.*ood="
+    ) as told:
+        state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
+    assert len(told) == 1
+    assert state.ensemble.alpha.tolist() == [0, 1]
+    of = partial(map_batches, fssd.score, feature_fn, variables)
+    grey = grey.astype(np.float32)
+    assert metrics.auroc(of(state, tested), of(state, grey)) > 0.95
+    assert metrics.auroc(of(state, tested), of(state, ood)) > 0.95
+    # As it was once: below chance, though each layer alone tells all of them.
+    turned = state.ensemble._replace(alpha=jnp.array([-1.0, 1.0]))
+    turned = state._replace(ensemble=turned)
+    assert metrics.auroc(of(turned, tested), of(turned, grey)) < 0.05
+    # It is left out and no more: the other layer's score is what it is alone.
+    alone = fssd.fit(own, variables, noise(), ind, **OPTIONS)
+    expected = map_batches(fssd.score, own, variables, alone, tested)
+    np.testing.assert_allclose(of(state, tested), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_no_layer_is_left_where_noise_is_farther_everywhere(blobs):
+    model, _, _, (ind, ood) = blobs
+    untrained = model.init(jax.random.key(0), ind[:1])
+    feature_fn = make_feature_fn(model)
+    with pytest.raises(
+        InputError, match=r"none of the layers .*'logits'\].*give OoD validation"
+    ):
+        fssd.fit(feature_fn, untrained, noise(), ind, **OPTIONS)
+    # What it says to do.
+    fssd.fit(feature_fn, untrained, noise(), ind, ood, epsilons=(0.0,), **OPTIONS)
 
 
 def test_a_score_does_not_depend_on_its_batch(blobs):
@@ -153,8 +196,10 @@ def test_ood_without_in_distribution_is_an_error(blobs):
 def test_fssd_takes_a_singularity_that_was_estimated_before(smooth):
     feature_fn, variables, singularity, x = smooth
     noise = fssd_jax.uniform_noise(jax.random.key(2), 50, (4, 4, 1))
-    found = fssd.fit(feature_fn, variables, singularity, x)
-    expected = fssd.fit(feature_fn, variables, noise, x)
+    with pytest.warns(UserWarning, match=r"\['first'\] are left out"):
+        found = fssd.fit(feature_fn, variables, singularity, x)
+    with pytest.warns(UserWarning, match=r"\['first'\] are left out"):
+        expected = fssd.fit(feature_fn, variables, noise, x)
     assert found.singularity is singularity
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected

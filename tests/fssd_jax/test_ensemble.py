@@ -7,7 +7,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fssd_jax import InputError
-from fssd_jax.ensemble import choose_epsilon, combine, fit_ensemble
+from fssd_jax.ensemble import (
+    choose_epsilon,
+    combine,
+    fit_ensemble,
+    fit_swept,
+    standardise,
+)
 
 LAYERS = ["a", "b", "c"]
 
@@ -89,7 +95,34 @@ def test_bad_validation_sets(scores):
     flat = [np.array(part) for part in scores]
     for part in flat:
         part[:, 1] = 4.0
-    with pytest.raises(InputError, match=r"layers \['b'\].*constant"):
+    with pytest.raises(InputError, match=r"layers \['b'\] give all.*constant"):
         fit_ensemble(*flat, LAYERS)
+    for sets in (([ind] * 3, [ood] * 3), ([ind] * 5, [ood] * 3)):
+        for fit in (choose_epsilon, fit_swept):
+            with pytest.raises(InputError, match="swept over 3 ε"):
+                fit(*sets, [0.0, 0.1, 0.2, 0.3, 0.4], LAYERS, seed=0)
     with pytest.raises(InputError, match="without repeats"):
         choose_epsilon([ind, ind], [ood, ood], [0.1, 0.1], LAYERS)
+
+
+def test_a_layer_that_is_constant_but_for_rounding_is_refused_by_every_fit(scores):
+    """Standardised it would be worth as much as a layer that tells."""
+    rng = np.random.default_rng(2)
+    rounded = (40 * (1 + rng.normal(0, 1e-7, 170))).astype(np.float32)
+    assert np.ptp(rounded) > 0
+    ind, ood = (np.array(part) for part in scores)
+    ind[:, 1], ood[:, 1] = rounded[:80], rounded[80:]
+    message = r"layers \['b'\] give all .* the same score, up to rounding"
+    for fit in (
+        lambda: fit_ensemble(ind, ood, LAYERS),
+        lambda: choose_epsilon([ind], [ood], [0.0], LAYERS),
+        lambda: standardise(ind, LAYERS),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit()
+    # What varies a hundred times as much is no rounding.
+    ind[:, 1], ood[:, 1] = (
+        40 + 0.004 * rng.normal(size=len(part)) for part in (ind, ood)
+    )
+    fit_ensemble(ind, ood, LAYERS)
+    standardise(ind, LAYERS)

@@ -218,7 +218,7 @@ def test_features_of_other_layers_are_an_error(smooth):
     feature_fn, variables, singularity, x = smooth
     features = feature_fn(variables, x)
     features.pop("first")
-    with pytest.raises(InputError, match="estimated for layers"):
+    with pytest.raises(InputError, match="fitted on layers"):
         F.distances(singularity, features)
 
 

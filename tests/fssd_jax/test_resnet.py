@@ -13,7 +13,7 @@ from fssd_jax import InputError, losses, make_feature_fn, recipes, torch_weights
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.fssd import fssd
 from fssd_jax.models import ResNet, cifar_resnet18, face_resnext50, resnext50
-from fssd_jax.models.resnet import CIFAR10
+from fssd_jax.models.resnet import CIFAR10, CosineHead
 from fssd_jax.train import TrainState, train, train_step
 from tests.fssd_jax import references
 
@@ -144,6 +144,25 @@ def test_faces():
     cosine = layer @ kernel / np.linalg.norm(layer, axis=1)[:, None]
     by_hand = 64 * cosine / np.linalg.norm(kernel, axis=0)[None]
     np.testing.assert_allclose(logits, by_hand, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-12, 1e-3, 1.0])
+def test_the_gradient_of_the_cosine_head(length):
+    """(k/‖k‖ − cos θ · x/‖x‖) · s/‖x‖ in float64; 0 at 0, where there is no angle."""
+    rng = np.random.default_rng(0)
+    kernel, x = rng.normal(size=(4, 3)), rng.normal(size=4)
+    x *= length / np.linalg.norm(x)
+
+    def loss(x):
+        variables = {"params": {"kernel": jnp.asarray(kernel, jnp.float32)}}
+        return CosineHead(3).apply(variables, x[None]).sum()
+
+    found = jax.grad(loss)(jnp.asarray(x, jnp.float32))
+    expected = np.zeros(4)
+    if length:
+        units, unit = kernel / np.linalg.norm(kernel, axis=0), x / length
+        expected = (64 / length * (units - np.outer(unit, unit @ units))).sum(1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_cosface_loss():

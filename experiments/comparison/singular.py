@@ -1,0 +1,196 @@
+"""FSSD of a `Setting`: by labels, without them, and of each layer alone."""
+
+from collections import deque
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+
+import fssd_jax
+from experiments.comparison import protocols
+from experiments.comparison.rows import (
+    Ask,
+    LayerScores,
+    Rows,
+    Scored,
+    one_row,
+    seconds_per_1000,
+)
+from experiments.comparison.setting import Setting
+from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import map_batches
+from fssd_jax.data.sources import photo_patches
+from fssd_jax.detectors import fssd
+from fssd_jax.ensemble import combine
+from fssd_jax.fssd import Singularity
+from fssd_jax.questions import Question
+
+Pair = tuple[np.ndarray, np.ndarray]  # of the in-distribution and of the OoD images
+
+
+def run_fssd(name: str, s: Setting) -> Rows:
+    """FSSD-Ensem as the protocol says."""
+    network = (s.feature_fn, s.variables)
+    assert s.val_ood is not None  # `needs`
+    state = protocols.fit(s.protocol, *network, s.noise, s.val_ind, s.val_ood, s.seed)
+    epsilon = chosen_epsilon(state)
+    distances = partial(
+        protocols.plain_and_stepped, s.protocol, *network, state.singularity, epsilon
+    )
+    ind, ood = distances(s.test_ind), distances(s.test_ood)
+    row = fssd_row(s, state, (ind[0], ood[0]), (ind[1], ood[1]))
+    seconds = seconds_per_1000(s, distances, s.protocol.batch_size)
+    return {name: row._replace(seconds=seconds)}
+
+
+def ask_fssd(name: str, s: Setting) -> list[Ask]:
+    """FSSD-Ensem by protocol `clean`: a forward pass."""
+    return [ask_combined(name, s, clean_state(s))]
+
+
+def clean_state(s: Setting) -> fssd.State:
+    network = s.feature_fn, s.variables
+    return protocols.fit_clean(*network, singularity_of(s), s.val_ind, s.batch_size)
+
+
+def ask_without_labels(name: str, s: Setting) -> list[Ask]:
+    """`clean`, the library's default beside it, and both against photographs, too.
+
+    Nothing is easier than photographs, and on them `clean` may be worse than chance.
+    """
+    clean = clean_state(s)
+    default = protocols.without_turned(clean)
+    alpha = zip(clean.singularity.center, clean.ensemble.alpha, strict=True)
+    turned = ", ".join(layer for layer, weight in alpha if weight < 0)
+    rows = {name: (clean, f"turned round: {turned}" if turned else "")}
+    if default is None:  # no row, and the other tells why
+        rows[name] = clean, "turned round: all layers, so that the default refuses"
+    else:
+        rows["fssd default"] = default, f"left out: {turned}" if turned else ""
+    d = of_photographs(s, clean.singularity)
+    asks = []
+    for title, (state, note) in rows.items():
+        asks.append(ask_combined(title, s, state, note)._replace(timed=title == name))
+        if d is not None:
+            question, facts = asks[-1].question, {"data": "F*", **s.labels}
+            against = partial(_against, f"{title}, photographs", state, d, facts)
+            asks.append(Ask(question, against, timed=False))
+    return asks
+
+
+def of_photographs(s: Setting, singularity: Singularity) -> np.ndarray | None:
+    """Distances [n, layers] of patches of photographs, of the size of the images.
+
+    None if the images are larger than photographs, or none.
+    """
+    try:
+        photographs = photo_patches(s.test_ind.shape[1:])
+    except InputError:
+        return None
+    network = s.feature_fn, s.variables
+    return map_batches(
+        *(fssd_jax.fssd.fssd, *network, singularity, photographs),
+        batch_size=s.batch_size,
+    )
+
+
+def _against(title: str, state: fssd.State, d, facts, ind: np.ndarray, _) -> Rows:
+    """The in-distribution images against others than those of the pair."""
+    ind, ood = (np.asarray(combine(state.ensemble, jnp.asarray(x))) for x in (ind, d))
+    return {title: Scored(ind, ood, note=f"{len(ood)} patches as OoD", **facts)}
+
+
+_ESTIMATED: deque = deque(maxlen=2)  # of the trained network and of the untrained
+
+
+def singularity_of(s: Setting) -> Singularity:
+    """F* of the setting's noise, estimated once for what all ask of one network.
+
+    As one object, so that what is computed from it is computed once, too.
+    """
+    inputs = s.feature_fn, s.variables, s.noise
+    for known, singularity in _ESTIMATED:
+        if all(a is b for a, b in zip(known, inputs, strict=True)):
+            return singularity
+    singularity = fssd_jax.estimate_singularity(
+        *inputs,
+        batch_size=s.batch_size,
+        unit_range=False,  # released noise may leave [0, 1]
+    )
+    _ESTIMATED.append((inputs, singularity))
+    return singularity
+
+
+def ask_combined(name: str, s: Setting, state: fssd.State, note: str = "") -> Ask:
+    """A fitted detector without input step."""
+    question = Question(fssd_jax.fssd.fssd, s.feature_fn, state.singularity)
+
+    def to_rows(*d) -> Rows:
+        row = fssd_row(s, state, plain=d, stepped=d)
+        return {name: row._replace(note="; ".join(filter(None, (row.note, note))))}
+
+    return Ask(question, to_rows)
+
+
+def ask_noise(s: Setting) -> list[Ask]:
+    """FSSD of all layers by nothing but noise: their mean, in units of its spread."""
+    state = fssd.fit(s.feature_fn, s.variables, singularity_of(s))
+    question = Question(fssd.score, s.feature_fn, state)
+    return [Ask(question, one_row("fssd noise", data="F*"))]
+
+
+def ask_layers(prefix: str, s: Setting) -> list[Ask]:
+    """FSSD of each layer alone, Eq. (1) as it stands: no labels, no input step."""
+    singularity = singularity_of(s)
+    question = Question(fssd_jax.fssd.fssd, s.feature_fn, singularity)
+    names = [f"{prefix}{layer}" for layer in singularity.center]
+    return [Ask(question, partial(columns, names, data="F*"), timed=False)]
+
+
+def columns(names: list[str], ind: np.ndarray, ood: np.ndarray, **facts) -> Rows:
+    """A row for each column of the answers; `facts` are other fields of `Scored`."""
+    return {name: Scored(ind[:, k], ood[:, k], **facts) for k, name in enumerate(names)}
+
+
+def fssd_row(s: Setting, state: fssd.State, plain: Pair, stepped: Pair) -> Scored:
+    """The row of a fitted detector, from the distances of the test images."""
+    epsilon, centers = chosen_epsilon(state), state.singularity.center
+    layers = LayerScores(
+        names=list(centers),
+        dims=[center.size for center in centers.values()],
+        alpha=np.asarray(state.ensemble.alpha),
+        spread=np.array([float(v) for v in state.singularity.spread.values()]),
+        epsilon=epsilon,
+        epsilons=np.asarray(state.epsilons),
+        criterion=np.asarray(state.epsilon_auroc),
+        ind=stepped[0],
+        ood=stepped[1],
+        plain_ind=plain[0],
+        plain_ood=plain[1],
+    )
+    ind, ood = (np.asarray(combine(state.ensemble, jnp.asarray(d))) for d in stepped)
+    return Scored(
+        ind,
+        ood,
+        note=epsilon_note(state),
+        passes=passes(len(centers), epsilon),
+        data="F*",
+        layers=layers,
+        **s.labels,
+    )
+
+
+def passes(gradients: int, epsilon: float) -> str:
+    return f"{1 + gradients} + {gradients} backward" if epsilon else "1"
+
+
+def chosen_epsilon(state) -> float:
+    """The input step of a fitted state, without the noise of float32."""
+    return 0.0 if state.epsilon is None else round(float(state.epsilon), 6)
+
+
+def epsilon_note(state) -> str:
+    """ε as chosen, and whether a larger one, which was not tried, may be better."""
+    epsilon, tried = chosen_epsilon(state), np.asarray(state.epsilons)
+    at_end = len(tried) > 1 and np.isclose(epsilon, tried.max())
+    return f"ε = {epsilon:g}" + (", the largest tried" if at_end else "")
