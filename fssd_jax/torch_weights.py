@@ -9,8 +9,11 @@ Every entry of the file must be used, and every weight of the network must be in
 file: a state dict that fits only partly is an error that lists what does not.
 """
 
+import io
 import math
+import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +34,9 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 # And what wrappers put before all names: torch.compile, DataParallel, Lightning.
 WRAPPERS = ("_orig_mod.", "module.", "model.")
 SHOWN = 12  # names in an error, of each kind
+# Of what `weights_only` lets a pickle call: with a number, or over and over on its own
+# result, these make much of few bytes.
+FILLERS = re.compile(r"bytearray$|encode$|Tensor$")
 DEPTH = 30  # dicts in dicts; module names have dots of their own
 
 
@@ -218,7 +224,10 @@ def _read_torch(path: Path) -> Mapping:
             "safetensors where PyTorch is: safetensors.torch.save_file(state, path)"
         ) from error
     try:
+        _check_pickles(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # pickle, zipfile and PyTorch raise a dozen kinds
         raise InputError(
             f"{path}: cannot be read as weights only ({type(error).__name__}). A whole "
@@ -228,6 +237,31 @@ def _read_torch(path: Path) -> Mapping:
     if not isinstance(found, Mapping):
         raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict")
     return found
+
+
+def _check_pickles(path: Path) -> None:
+    """`weights_only` runs no foreign code, but what it calls may be told to fill memory.
+
+    A state dict calls nothing like that.
+    """
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                unpacked = sum(entry.file_size for entry in entries)
+                check_size(path, path.stat().st_size, unpacked)
+                named = [e for e in entries if e.filename.lower().endswith(".pkl")]
+                pickles = [io.BytesIO(archive.read(e)) for e in named]
+        else:  # before PyTorch 1.6: magic number, version, machine, state dict, keys
+            file.seek(0)
+            pickles = [file] * 5
+        for each in pickles:
+            for opcode, argument, _ in pickletools.genops(each):
+                if opcode.name == "GLOBAL" and FILLERS.search(str(argument)):
+                    raise InputError(
+                        f"{path}: makes a {str(argument).split()[-1]}, which no state "
+                        "dict holds; save network.state_dict() alone"
+                    )
 
 
 def _flat(path: Path, tree: Mapping) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def read(path: Path) -> np.ndarray:
     arrays = read_arrays(path, mend)
     if "x" not in arrays:
         raise InputError(
-            f"{path}: holds {sorted(arrays)}, expected an .npz file with an array x; {mend}"
+            f"{path}: holds {sorted(arrays)}, expected an .npz file with an array x; "
+            f"{mend}"
         )
     x = arrays["x"]
     shape = (COUNT, SIDE, SIDE, 1)
