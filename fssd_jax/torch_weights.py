@@ -240,9 +240,9 @@ def _read_torch(path: Path) -> Mapping:
 
 
 def _check_pickles(path: Path) -> None:
-    """`weights_only` runs no foreign code, but what it calls may be told to fill memory.
+    """`weights_only` runs no foreign code, but calls what may be told to fill memory.
 
-    A state dict calls nothing like that.
+    A state dict has it call nothing like that.
     """
     with path.open("rb") as file:
         if zipfile.is_zipfile(file):

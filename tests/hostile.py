@@ -294,9 +294,8 @@ def judge(
             if code:
                 said.seek(0)
                 last = said.read()[-2000:]
-                name = next(
-                    n for n, of in judged.items() if of.counts.total() < mutations
-                )
+                total = {n: of.counts.total() for n, of in judged.items()}
+                name = next((n for n in names if total[n] < mutations), ready)
                 if name != ready:
                     raise RuntimeError(
                         f"{name}: not even the good file is read: {last}"
