@@ -19,22 +19,21 @@ def main() -> int:
     parser.add_argument("readers", nargs="*", help=f"of {list(READERS)}; all if none")
     options = parser.parse_args()
     names = options.readers or list(READERS)
-    failures = []
-    print("| reader | mutations | refused | read, and rightly | failed |")
-    print("|---|---|---|---|---|", flush=True)
     with tqdm(total=options.mutations * len(names), unit="file") as bar:
-        for name in names:
-            bar.set_description(name)
-            found = judge(
-                [name], options.mutations, options.seed, lambda _: bar.update()
-            )
-            counts = found[name].counts
-            failed = counts.total() - sum(counts[what] for what in GOOD)
-            cells = (counts.total(), *(counts[what] for what in GOOD), failed)
-            print(f"| {name} | {' | '.join(f'{n:,}' for n in cells)} |", flush=True)
-            failures += found[name].failures
-    for failure in failures:
-        print(failure, file=sys.stderr)
+
+        def tick(name: str) -> None:
+            bar.set_description(name, refresh=False)
+            bar.update()
+
+        found = judge(names, options.mutations, options.seed, tick)
+    print("| reader | mutations | refused | read, and rightly | failed |")
+    print("|---|---|---|---|---|")
+    for name, (counts, _) in found.items():
+        failed = counts.total() - sum(counts[what] for what in GOOD)
+        cells = (counts.total(), *(counts[what] for what in GOOD), failed)
+        print(f"| {name} | {' | '.join(f'{n:,}' for n in cells)} |")
+    failures = [failure for _, of in found.values() for failure in of]
+    print(*failures, sep="\n", file=sys.stderr)
     return int(bool(failures))
 
 
