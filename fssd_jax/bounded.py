@@ -52,6 +52,11 @@ def read_arrays(
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
+                # A damaged directory may skip some, and only its end tells how many.
+                file.seek(size - len(archive.comment) - 12)
+                announced = int.from_bytes(file.read(2), "little")
+                if announced != min(len(entries), 0xFFFF):
+                    raise ValueError(f"{len(entries)} entries of {announced}")
                 check_size(path, size, sum(e.file_size for e in entries))
                 found = {}
                 for entry in entries:

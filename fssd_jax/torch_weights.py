@@ -11,6 +11,7 @@ file: a state dict that fits only partly is an error that lists what does not.
 
 import io
 import math
+import mmap
 import pickletools
 import re
 import zipfile
@@ -253,8 +254,8 @@ def _check_pickles(path: Path) -> None:
                 named = [e for e in entries if e.filename.lower().endswith(".pkl")]
                 pickles = [io.BytesIO(archive.read(e)) for e in named]
         else:  # before PyTorch 1.6: magic number, version, machine, state dict, keys
-            file.seek(0)
-            pickles = [file] * 5
+            # In memory: a file would set aside as much as a pickle says will come.
+            pickles = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)] * 5
         for each in pickles:
             for opcode, argument, _ in pickletools.genops(each):
                 if opcode.name == "GLOBAL" and FILLERS.search(str(argument)):

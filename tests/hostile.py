@@ -28,7 +28,7 @@ import numpy as np
 
 SECONDS = 10  # for one file
 MORE_MEMORY = 4 * 2**30  # of addresses, beyond those of the good file
-RESIDENT = 256 * 2**20  # of which one file may fill so many
+RESIDENT = 3 * 2**29  # of which one file may fill so many: the limits, and copies
 LOST = 20  # children at most; then what is left is left
 GOOD = ("refused", "right")
 

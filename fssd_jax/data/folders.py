@@ -239,13 +239,14 @@ def _decode(
         raise InputError(f"{file}: is no file, or a link to nothing; remove it")
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            _check_pixels(file, opened.size)  # known before it is decoded
+            # Both are known before it is decoded.
+            _check_pixels(file, opened.size)
+            if opened.mode not in MODES:
+                raise InputError(
+                    f"{file}: its pixels are of Pillow's mode {opened.mode}, expected "
+                    "8 bits a channel; convert it, so that white is 255"
+                )
             image = ImageOps.exif_transpose(opened)
-        if image.mode not in MODES:
-            raise InputError(
-                f"{file}: its pixels are of Pillow's mode {image.mode}, expected 8 "
-                "bits a channel; convert it, so that white is 255"
-            )
         if image.has_transparency_data:
             image = image.convert("RGBA")
             black = Image.new("RGBA", image.size, "black")
