@@ -91,14 +91,20 @@ def standardise(d, layers: list[str], sign=None) -> Ensemble:
       sign: [layers] +1 or −1; by default every layer counts as +1.
 
     Raises:
-      InputError: a layer gives all images the same score, up to rounding.
+      InputError: no images, scores that are not finite, or a layer that gives all
+        images the same score, up to rounding.
     """
     d = np.asarray(d, np.float64)
+    if d.shape != (len(d), len(layers)) or not d.size or not np.isfinite(d).all():
+        raise InputError(
+            f"in-distribution scores: expected finite numbers [count, {len(layers)}], "
+            f"got {d.shape}, some of them missing or not finite"
+        )
     center, scale = d.mean(0), d.std(0)
     flat = [
         k
         for k, c, s in zip(layers, center, scale, strict=True)
-        if not s > 1e-6 * abs(c)
+        if not s > max(1e-6 * abs(c), np.finfo(np.float32).tiny)  # 0 in float32
     ]
     if flat:
         raise InputError(
