@@ -110,11 +110,9 @@ def load(path: str | os.PathLike, variables: Variables, **expected) -> Fitted:
     header, arrays = _read(Path(path))
     _known(header["method"], f"{path}: method")
     _check_network(path, header, variables)
-    left = iter(arrays)
     try:
-        state = _decode(header["state"], left, f"{path}, of {header['package']}")
-        if next(left, None) is not None:
-            raise ValueError("more arrays than the state has")
+        of = f"{path}, of {header['package']}"
+        state = _decode(header["state"], iter(arrays), of)
     except InputError:
         raise
     except Exception as error:  # a digest that is right does not say who wrote it

@@ -245,6 +245,7 @@ def _check_pickles(path: Path) -> None:
 
     A state dict has it call nothing like that.
     """
+    pickles: list[Any]  # an mmap is no file to the types
     with path.open("rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:

@@ -366,7 +366,6 @@ def array(**changes):
         {"state": {"kind": "dict", "items": [["a", array(dtype="O")]]}},
         {"state": {"kind": "dict", "items": [["a", array(key="threefry2x32")]]}},
         {"state": {"kind": "dict", "items": [["a", array()], ["b", array()]]}},
-        {"state": {"kind": "dict", "items": []}},  # and an array is left over
         {"state": {"kind": "dict"}},
         {"state": {"kind": ["a"], "items": []}},
         {"state": {"kind": "fssd_jax.\0:State", "items": []}},
