@@ -82,6 +82,8 @@ def _read_array(file, size: int) -> np.ndarray:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     shape, _, dtype = of_version[version](file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
     left = size - file.tell()
     if dtype.itemsize == 0 or left != dtype.itemsize * math.prod(shape):
         raise ValueError(f"{left} bytes for an array {dtype}{list(shape)}")
