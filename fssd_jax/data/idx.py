@@ -75,7 +75,7 @@ def _read(path: Path, kind: str) -> np.ndarray:
     wanted = header + math.prod(shape)  # in Python's integers, which do not overflow
     if len(data) != wanted or wanted == header:
         raise InputError(
-            f"{path}: truncated or corrupt, or empty: it announces shape {shape}, which "
-            f"needs {wanted} bytes, and has {len(data)}; get it again"
+            f"{path}: truncated or corrupt, or empty: it announces shape {shape}, "
+            f"which needs {wanted} bytes, and has {len(data)}; get it again"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
