@@ -29,6 +29,7 @@ from fssd_jax.checks import InputError
 INITIAL = "initial"
 RUN = "run.json"
 LOCK = "run.lock"
+_OURS = re.compile(r"epoch-\d{5,}")  # a half-written one has more after it
 CHUNK = 1 << 24  # bytes of an array that are digested together
 
 
@@ -178,12 +179,12 @@ def snapshot_path(folder: Path, epoch: int) -> Path:
 
 def last_epoch(folder: Path) -> int:
     """The newest complete epoch in `folder`; 0 if there is none."""
-    found = [p.name for p in folder.glob("epoch-*") if "tmp" not in p.name]
+    found = [p.name for p in folder.glob("epoch-*") if _OURS.fullmatch(p.name)]
     return max((int(name.removeprefix("epoch-")) for name in found), default=0)
 
 
 def keep_only(folder: Path, epoch: int) -> None:
     """Remove older epochs and what a killed run left half-written."""
     for path in folder.glob("epoch-*"):
-        if path != epoch_path(folder, epoch):
+        if _OURS.match(path.name) and path != epoch_path(folder, epoch):
             shutil.rmtree(path)

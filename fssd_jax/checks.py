@@ -19,8 +19,8 @@ def images(x, name: str = "images", *, unit_range: bool = True):
     Integers must lie in 0–255; floats must be finite and, if `unit_range`, in [0, 1]
     (models here take raw pixels; the normalisation is part of the model).
     """
-    if not hasattr(x, "dtype"):
-        x = np.asarray(x)
+    if not isinstance(getattr(x, "dtype", None), np.dtype):
+        x = _array(x, name)
     if x.ndim < 2:
         raise InputError(
             f"{name}: expected an array [batch, ...] of rank 2 or more, got shape "
@@ -63,14 +63,24 @@ def images(x, name: str = "images", *, unit_range: bool = True):
 
 
 def at_least_one(name: str, value: int) -> None:
-    """Raise `InputError` unless `value` is 1 or more."""
-    if value < 1:
+    """Raise `InputError` unless `value` is a whole number, 1 or more."""
+    if not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name}: expected 1 or more, got {value}")
+
+
+def _array(x, name: str) -> np.ndarray:
+    try:
+        return np.asarray(x)
+    except Exception as error:  # rows of several lengths, and what a class may raise
+        raise InputError(
+            f"{name}: expected an array, got a {type(x).__name__} that is none "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
     """Return `y` as int32 [count] if every class index is in range, else raise."""
-    y = np.asarray(y)
+    y = _array(y, name)
     if y.shape != (count,):
         raise InputError(
             f"{name}: expected one label per image, shape ({count},), got {y.shape}"
@@ -80,6 +90,8 @@ def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
             f"{name}: expected integer class indices, got dtype {y.dtype}; one-hot "
             "labels become indices with y.argmax(-1)"
         )
+    if count == 0:
+        raise InputError(f"{name}: the set is empty; at least two images are needed")
     if y.min() < 0 or y.max() >= num_classes:
         raise InputError(
             f"{name}: out of range: found {y.min()} to {y.max()}, expected 0 to "
@@ -94,7 +106,10 @@ def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
 
 def scores(s, name: str) -> np.ndarray:
     """Return `s` as float64 [count], or raise if it is empty or not finite."""
-    s = np.asarray(s, np.float64)
+    s = _array(s, name)
+    if s.dtype.kind not in "biuf" and not np.can_cast(s.dtype, np.float64):
+        raise InputError(f"{name}: expected real numbers, got dtype {s.dtype}")
+    s = s.astype(np.float64)
     if s.ndim != 1 or s.size == 0:
         raise InputError(
             f"{name}: expected a non-empty vector of scores, got shape {s.shape}; "

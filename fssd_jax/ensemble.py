@@ -95,9 +95,15 @@ def standardise(d, layers: list[str], alpha=None) -> Ensemble:
       alpha: [layers] by default every layer counts as 1.
 
     Raises:
-      InputError: a layer gives all images the same score, up to rounding.
+      InputError: no images, scores that are not finite, or a layer that gives all
+        images the same score, up to rounding.
     """
     d = np.asarray(d, np.float64)
+    if d.shape != (len(d), len(layers)) or not d.size or not np.isfinite(d).all():
+        raise InputError(
+            f"in-distribution scores: expected finite numbers [count, {len(layers)}], "
+            f"got {d.shape}, some of them missing or not finite"
+        )
     check_varied(d, layers, "in-distribution")
     center, scale = d.mean(0), d.std(0)
     alpha = np.ones(len(layers)) if alpha is None else alpha
@@ -109,8 +115,9 @@ def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:
 
     Standardised, its rounding errors would be worth as much as another layer's scores.
     """
-    varied = d.std(0) > ROUNDING * abs(d.mean(0))
-    flat = [name for name, v in zip(layers, varied, strict=True) if not v]
+    # What is 0 in float32 cannot be divided by.
+    least = np.maximum(ROUNDING * abs(d.mean(0)), np.finfo(np.float32).tiny)
+    flat = [n for n, v in zip(layers, d.std(0) > least, strict=True) if not v]
     if flat:
         raise InputError(
             f"layers {flat} give all {which} images the same score, up to rounding: "

@@ -25,11 +25,21 @@ import numpy as np
 
 import fssd_jax
 from fssd_jax import detectors
+from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
 from fssd_jax.features import Variables
 
 FORMAT = "fssd_jax_detector"
 VERSION = 1  # of the format
+# What the header must hold, beside its version.
+HEADER = {
+    "package": str,
+    "method": str,
+    "config": dict,
+    "state": dict,
+    "weights": dict,
+    "sha256": str,
+}
 
 
 class Fitted(NamedTuple):
@@ -100,7 +110,16 @@ def load(path: str | os.PathLike, variables: Variables, **expected) -> Fitted:
     header, arrays = _read(Path(path))
     _known(header["method"], f"{path}: method")
     _check_network(path, header, variables)
-    state = _decode(header["state"], iter(arrays), f"{path}, of {header['package']}")
+    try:
+        of = f"{path}, of {header['package']}"
+        state = _decode(header["state"], iter(arrays), of)
+    except InputError:
+        raise
+    except Exception as error:  # a digest that is right does not say who wrote it
+        raise InputError(
+            f"{path}: its header describes no state ({type(error).__name__}: {error}); "
+            "fit and save again"
+        ) from error
     _check_expected(path, header["config"], state, expected)
     return Fitted(header["method"], header["config"], state)
 
@@ -159,7 +178,13 @@ def _decode(node: dict[str, Any], arrays: Iterator[np.ndarray], name: str):
     if kind == "number":
         return node["value"]
     if kind == "array":
-        array = next(arrays).view(node["dtype"])  # .npy does not know bfloat16
+        array = next(arrays)
+        dtype = jnp.dtype(node["dtype"])
+        if array.dtype not in (dtype, np.dtype((np.void, dtype.itemsize))):
+            raise ValueError(f"an array of {array.dtype}, not {dtype}")
+        if list(array.shape) != node["shape"]:
+            raise ValueError(f"an array of shape {array.shape}, not {node['shape']}")
+        array = array.view(dtype)  # .npy does not know bfloat16
         _check_precision(array.dtype, name)
         if node["key"]:
             return jax.random.wrap_key_data(jnp.asarray(array), impl=node["key"])
@@ -280,14 +305,25 @@ def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             f"{'damaged or cut off' if ours else 'something else'}; copy it again, or "
             "fit and save again"
         )
-    with np.load(io.BytesIO(content), allow_pickle=False) as entries:
-        header = json.loads(entries[FORMAT].tobytes())
+    entries = read_arrays(path, "fit and save again", content)
+    try:
+        header = json.loads(entries.pop(FORMAT).tobytes())
         if header["version"] > VERSION:
             raise InputError(
                 f"{path}: format version {header['version']}, of fssd_jax "
                 f"{header['package']}; expected {VERSION}; update fssd_jax"
             )
-        return header, [entries[f"arr_{i}"] for i in range(len(entries.files) - 1)]
+        for key, kind in HEADER.items():
+            if not isinstance(header[key], kind):
+                raise ValueError(f"{key} is {header[key]!r}")
+        return header, [entries[f"arr_{i}"] for i in range(len(entries))]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path}: no header of fssd_jax.save ({type(error).__name__}: {error}); "
+            "fit and save again"
+        ) from error
 
 
 def _write(path: Path, content: bytes) -> None:

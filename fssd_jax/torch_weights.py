@@ -9,7 +9,12 @@ Every entry of the file must be used, and every weight of the network must be in
 file: a state dict that fits only partly is an error that lists what does not.
 """
 
+import io
+import math
+import mmap
+import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +26,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fssd_jax import models
+from fssd_jax.bounded import check_size
 from fssd_jax.checks import InputError
 from fssd_jax.features import Variables
 
@@ -29,6 +35,10 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 # And what wrappers put before all names: torch.compile, DataParallel, Lightning.
 WRAPPERS = ("_orig_mod.", "module.", "model.")
 SHOWN = 12  # names in an error, of each kind
+# Of what `weights_only` lets a pickle call: with a number, or over and over on its own
+# result, these make much of few bytes.
+FILLERS = re.compile(r"bytearray$|encode$|Tensor$")
+DEPTH = 30  # dicts in dicts; module names have dots of their own
 
 
 class Format(NamedTuple):
@@ -178,29 +188,31 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(found.get(name), Mapping):
             found = found[name]
             break
-    state = {".".join(map(str, key)): v for key, v in flatten_dict(dict(found)).items()}
+    state = _flat(path, found)
     for prefix in WRAPPERS:
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): v for name, v in state.items()}
     # Beside weights there are counters, and in checkpoints settings.
     arrays = {
-        name: _array(value)
+        name: value
         for name, value in state.items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith("num_batches_tracked") and _is_floating(value)
     }
-    arrays = {name: value for name, value in arrays.items() if value is not None}
+    # A tensor's strides may make much of few bytes.
+    unpacked = sum(4 * math.prod(value.shape) for value in arrays.values())
+    check_size(path, path.stat().st_size, unpacked)
+    arrays = {name: _array(path, name, value) for name, value in arrays.items()}
     if not arrays:
         raise InputError(f"{path}: holds no state dict, but {sorted(state)[:SHOWN]}")
     return arrays
 
 
 def _read_safetensors(path: Path) -> Mapping:
-    from safetensors import SafetensorError
     from safetensors.flax import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except Exception as error:  # its own, and those of what it makes of the header
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
 
 
@@ -213,7 +225,10 @@ def _read_torch(path: Path) -> Mapping:
             "safetensors where PyTorch is: safetensors.torch.save_file(state, path)"
         ) from error
     try:
+        _check_pickles(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # pickle, zipfile and PyTorch raise a dozen kinds
         raise InputError(
             f"{path}: cannot be read as weights only ({type(error).__name__}). A whole "
@@ -225,17 +240,72 @@ def _read_torch(path: Path) -> Mapping:
     return found
 
 
-def _array(value) -> np.ndarray | None:
-    """Floats as NumPy's float32; None for what is no such array."""
+def _check_pickles(path: Path) -> None:
+    """`weights_only` runs no foreign code, but calls what may be told to fill memory.
+
+    A state dict has it call nothing like that.
+    """
+    pickles: list[Any]  # an mmap is no file to the types
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                unpacked = sum(entry.file_size for entry in entries)
+                check_size(path, path.stat().st_size, unpacked)
+                named = [e for e in entries if e.filename.lower().endswith(".pkl")]
+                pickles = [io.BytesIO(archive.read(e)) for e in named]
+        else:  # before PyTorch 1.6: magic number, version, machine, state dict, keys
+            # In memory: a file would set aside as much as a pickle says will come.
+            pickles = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)] * 5
+        for each in pickles:
+            for opcode, argument, _ in pickletools.genops(each):
+                if opcode.name == "GLOBAL" and FILLERS.search(str(argument)):
+                    raise InputError(
+                        f"{path}: makes a {str(argument).split()[-1]}, which no state "
+                        "dict holds; save network.state_dict() alone"
+                    )
+
+
+def _flat(path: Path, tree: Mapping) -> dict[str, Any]:
+    """What dicts in dicts hold, by their keys joined; none of them may recur."""
+    flat, seen = {}, set()
+    waiting = [("", tree)]
+    while waiting:
+        prefix, node = waiting.pop()
+        if id(node) in seen or prefix.count(".") > DEPTH:
+            raise InputError(
+                f"{path}: {prefix!r} is a dict that stands there twice, or in more "
+                f"than {DEPTH} others; save network.state_dict() alone"
+            )
+        seen.add(id(node))
+        for key, value in node.items():
+            if not isinstance(key, str | int):
+                raise InputError(f"{path}: a {type(key).__name__} in place of a name")
+            if isinstance(value, Mapping):
+                waiting.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _is_floating(value) -> bool:
     if hasattr(value, "is_floating_point"):
-        if not value.is_floating_point():
-            return None
-        value = value.detach().float().numpy()
-    if not isinstance(value, np.ndarray | jax.Array):
-        return None
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        return None
-    return np.asarray(value, np.float32)
+        return value.is_floating_point()
+    is_array = isinstance(value, np.ndarray | jax.Array)
+    return is_array and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _array(path: Path, name: str, value) -> np.ndarray:
+    """NumPy's float32 of either library's floats."""
+    try:
+        if hasattr(value, "is_floating_point"):
+            value = value.detach().float().numpy()
+        return np.asarray(value, np.float32)
+    except Exception as error:  # of a sparse tensor, one without memory, …
+        raise InputError(
+            f"{path}: {name} is no dense array of numbers ({type(error).__name__}); "
+            "save network.state_dict() of a network in memory"
+        ) from error
 
 
 class Entry(NamedTuple):

@@ -1,6 +1,5 @@
 """From a setting to what metrics.json holds: every number of a comparison."""
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -12,8 +11,9 @@ import numpy as np
 from experiments.comparison.answers import Answers, answer
 from experiments.comparison.rows import LayerScores, Rows, Scored
 from experiments.comparison.setting import Setting
-from experiments.harness.files import Stopwatch
+from experiments.harness.files import Stopwatch, load_json
 from fssd_jax import metrics
+from fssd_jax.checks import InputError
 
 METRICS = ("auroc", "auprc", "fpr80", "fpr95")
 KINDS = ("methods", "variants", "controls")
@@ -162,13 +162,30 @@ def seconds(found: Answers) -> dict[str, float | None]:
 
 
 def read(path: Path) -> Result:
-    return json.loads((path / "metrics.json").read_text())
+    """Raises `InputError` for a damaged metrics.json."""
+    mend = f"delete {path}, and run again"
+    result = load_json(path / "metrics.json", mend)
+    try:
+        rows = [row for kind in KINDS for row in result[kind].values()]
+        fractions = all(0 <= row[metric] <= 1 for row in rows for metric in METRICS)
+        if not fractions or {"seed", "paper"} - set(result):
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: holds no result of a comparison; {mend}") from error
+    return result
 
 
 def read_seconds(path: Path) -> dict[str, float | None]:
-    """Of scoring 1,000 images, by row."""
-    timing = json.loads((path / "timing.json").read_text())
-    return timing["scoring_seconds_per_1000_images"]
+    """Of scoring 1,000 images, by row; raises `InputError` for a damaged file."""
+    mend = f"delete {path}, and run again"
+    timing = load_json(path / "timing.json", mend)
+    try:
+        seconds = dict(timing["scoring_seconds_per_1000_images"])
+        if not all(s is None or s >= 0 for s in seconds.values()):
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: holds no seconds of scoring; {mend}") from error
+    return seconds
 
 
 def row_names(results: list[Result], kind: str) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import numpy as np
 
@@ -118,23 +118,33 @@ def load(path: Path) -> Rows:
     """Raises `InputError` for a damaged file."""
     arrays = load_arrays(path)
     try:
-        meta = json.loads(str(arrays.pop("meta")))
-        rows = {}
-        for name, parts in meta.items():
-            fields = {part: dict(values) for part, values in parts.items()}
-            for key, value in arrays.items():
-                owner, part, field = key.rsplit("|", 2)
-                if owner == name:
-                    fields.setdefault(part, {})[field] = value
-            layers = fields.pop("layers", None)
-            found = LayerScores(**layers) if layers else None
-            rows[name] = Scored(**fields["row"], layers=found)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        fields = json.loads(str(arrays.pop("meta")))
+        for key, value in arrays.items():
+            name, part, field = key.rsplit("|", 2)
+            fields[name].setdefault(part, {})[field] = value
+        return {name: _row(**parts) for name, parts in fields.items()}
+    except Exception as error:  # of a file that is whole and of something else
         raise InputError(
             f"{path} does not hold a method's rows: delete it, and the method is "
             "scored again"
         ) from error
-    return rows
+
+
+def _row(row: dict[str, Any], layers: dict[str, Any] | None = None) -> Scored:
+    """Raises `TypeError` where a field is of another kind than it is to be."""
+    found = LayerScores(**layers) if layers else None
+    scored = Scored(**row, layers=found)
+    for part in (scored, found) if found else (scored,):
+        for field, hint in get_type_hints(type(part)).items():
+            kind = list if get_origin(hint) is list else hint
+            value = getattr(part, field)
+            number = type(value) is int and isinstance(1.0, kind)
+            if not (isinstance(value, kind) or number):
+                raise TypeError(f"{field} is a {type(value).__name__}")
+    for scores in (scored.ind, scored.ood):
+        if scores.ndim != 1 or not np.issubdtype(scores.dtype, np.floating):
+            raise TypeError(f"scores of {scores.dtype}{scores.shape}")
+    return scored
 
 
 def _parts(row: Scored):

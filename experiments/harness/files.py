@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
 
 
@@ -88,13 +89,16 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Raises `InputError` for a damaged file."""
+    return read_arrays(path, "delete it, and what it held is computed again")
+
+
+def load_json(path: Path, mend: str) -> Any:
+    """Raises `InputError` for a file that is missing or damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            return {key: content[key] for key in content.files}
-    except Exception as error:  # NumPy and zipfile each raise their own
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"cannot read {path} ({type(error).__name__}): delete it, and what it "
-            "held is computed again"
+            f"{path}: cannot be read ({type(error).__name__}: {error}); {mend}"
         ) from error
 
 

@@ -1,10 +1,9 @@
 """Measurements kept on disk: a killed run goes on at its width."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.files import load_arrays, save_arrays, write_json
+from experiments.harness.files import load_arrays, load_json, save_arrays, write_json
 from experiments.kernel_study.forms import Sizes, measure
 from experiments.kernel_study.setting import Data, Setup
 
@@ -23,4 +22,5 @@ def measured(
         facts, sizes = measure(setup, data, seed, width)
         save_arrays(sizes_path, sizes)
         write_json(facts_path, facts)  # last: it says that both are whole
-    return json.loads(facts_path.read_text()), load_arrays(sizes_path)
+    mend = f"delete it and {sizes_path.name}, and both are measured again"
+    return load_json(facts_path, mend), load_arrays(sizes_path)

@@ -206,12 +206,12 @@ def split_validation(
     """(validation, test): `count` images drawn by the key, and all others.
 
     Raises:
-      InputError: nothing would be left to test on.
+      InputError: `count` is negative, or nothing would be left to test on.
     """
-    if count >= len(data.x):
+    if not 0 <= count < len(data.x):
         raise InputError(
-            f"{data.name}: {count} validation images wanted of {len(data.x)}; none "
-            "would be left to test on"
+            f"{data.name}: {count} validation images wanted of {len(data.x)}; give 0 "
+            "or more, and leave some to test on"
         )
     order = np.asarray(jax.random.permutation(key, len(data.x)))
     return data.select(order[:count]), data.select(np.sort(order[count:]))

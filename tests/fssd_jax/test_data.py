@@ -83,7 +83,7 @@ def test_validation_and_test_share_nothing():
     assert sorted(i.tobytes() for i in together) == sorted(i.tobytes() for i in data.x)
     other, _ = split_validation(data, 100, jax.random.key(1))
     assert np.any(other.x != validation.x)
-    with pytest.raises(InputError, match="none would be left"):
+    with pytest.raises(InputError, match="leave some to test on"):
         split_validation(data, len(data.x), jax.random.key(0))
 
 

@@ -1,5 +1,8 @@
 """Files that PyTorch itself writes: .pt and .pth, which it takes PyTorch to read."""
 
+import os
+import zipfile
+
 import jax
 import numpy as np
 import pytest
@@ -84,3 +87,44 @@ def test_what_is_no_state_dict_is_an_error(save, tmp_path):
     torch.save(build("lenet"), whole)  # the module itself, pickled
     with pytest.raises(InputError, match="weights only"):
         load(whole, "lenet")
+
+
+class Calls:
+    """Unpickled, it is what the function returns."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_nothing_is_run_and_memory_is_bounded(tmp_path):
+    import _codecs
+
+    import torch
+
+    path, touched = tmp_path / "bomb.pth", tmp_path / "touched"
+    one = torch.ones(1)
+    circle: dict = {"a": one}
+    circle["b"] = circle
+    for content, words in (
+        (Calls(os.mkdir, str(touched)), "weights only"),
+        (Calls(bytearray, 3 * 10**9), "makes a bytearray"),
+        (Calls(_codecs.encode, b"", "hex"), "no state dict holds"),
+        (Calls(torch.FloatTensor, 10), "makes a FloatTensor"),  # of what was there
+        (one.expand(10**10), "a decompression bomb"),
+        (one.half().expand(10**10), "a decompression bomb"),
+        (circle, "stands there twice"),
+        (torch.eye(3).to_sparse(), "no dense array"),
+        (torch.ones(3, device="meta"), "no dense array"),
+    ):
+        for zipped in (True, False):
+            torch.save({"a": content}, path, _use_new_zipfile_serialization=zipped)
+            with pytest.raises(InputError, match=words):
+                torch_weights.read(path)
+    assert not touched.exists()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data/0", bytes(2**30 + 1))
+    with pytest.raises(InputError, match="a decompression bomb"):
+        torch_weights.read(path)

@@ -95,6 +95,13 @@ def test_a_rate_in_the_optimisers_state_decides_too(tmp_path):
         run(tmp_path, recipe=in_state_faster)
 
 
+def test_folders_of_yours_are_left_alone(tmp_path):
+    (tmp_path / "epoch-of-mine").mkdir()
+    (tmp_path / "epoch-00001.orbax-checkpoint-tmp-7").mkdir()  # of a killed run
+    run(tmp_path)
+    assert folders(tmp_path) == ["epoch-00002", "epoch-of-mine", "initial"]
+
+
 def test_the_same_run_is_taken_and_nothing_is_trained(finished):
     folder, found = finished
     assert_same(run(folder, save_every=2, progress=True), found)

@@ -1,0 +1,377 @@
+"""Every reader of the package, a small good file for each, and what it may answer."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+import fssd_jax
+from experiments.comparison import report, rows
+from experiments.harness.files import load_arrays, load_json, save_arrays, write_json
+from fssd_jax import checkpoint, torch_weights
+from fssd_jax.data import fetch, folders, glyphs, idx
+from fssd_jax.detectors import fssd
+from fssd_jax.ensemble import Ensemble
+from fssd_jax.fssd import Singularity
+from tests import hostile
+from tests.fssd_jax.saved import CONFIG, LAYERS, WEIGHTS
+from tests.hostile import Reader
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 28, 28), np.uint8)
+RGB = RNG.integers(0, 256, (6, 12, 10, 3), np.uint8)
+LABELS = np.arange(6, dtype=np.uint8)
+SIZE = 8
+glyphs.COUNT = len(GREY)  # 20,000 take a second to read
+
+
+def equal(answer, good) -> bool:
+    """Of what carries a checksum: nothing but what was written."""
+    answer, good = jax.tree.map(_bits, (answer, good))
+    a, b = jax.tree.leaves(answer), jax.tree.leaves(good)
+    same = jax.tree.structure(answer) == jax.tree.structure(good)
+    return same and all(map(np.array_equal, a, b))
+
+
+def _bits(leaf):
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    )
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+# ---- images -------------------------------------------------------------------------
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim])
+    return header + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def write_idx(folder: Path, end: str = "") -> None:
+    import gzip
+
+    for name, array in (("images-idx3", GREY), ("labels-idx1", LABELS)):
+        data = idx_bytes(array)
+        path = folder / f"train-{name}-ubyte{end}"
+        path.write_bytes(gzip.compress(data) if end else data)
+
+
+def read_idx(folder: Path):
+    files = idx.find(folder, "train")
+    assert files is not None
+    return idx.read(*files)
+
+
+def are_images(answer, good) -> bool:
+    """Pixels have no checksum: the file is right about them."""
+    x, y = answer
+    return (
+        x.ndim == 4
+        and len(x) == len(y) > 0
+        and x.dtype in (np.uint8, np.float32)
+        and y.dtype == np.int32
+        and (x.dtype == np.uint8 or bool(np.all((x >= 0) & (x <= 1))))
+    )
+
+
+def are_sized(answer, good) -> bool:
+    return are_images(answer, good) and answer[0].shape[1:] == good[0].shape[1:]
+
+
+def write_image(folder: Path, end: str, **options) -> None:
+    for name, x in (("a", RGB[0]), ("b", GREY[0])):
+        Image.fromarray(x).save(folder / f"{name}.{end}", **options)
+
+
+def read_folder(folder: Path):
+    data = folders.load_images(folder, size=SIZE, channels=3, progress=False)
+    return data.x, data.y
+
+
+def read_file(folder: Path):
+    (path,) = folder.iterdir()
+    data = folders.load_images(path, size=(12, 10), channels=3, progress=False)
+    return data.x, data.y
+
+
+def write_glyphs(folder: Path) -> None:
+    glyphs.write(folder / glyphs.FILE, GREY[..., None])
+
+
+def write_png(folder: Path) -> None:
+    Image.fromarray(GREY[0, :24, :24]).save(folder / "a.png")
+
+
+def write_tgz(folder: Path) -> None:
+    (folder / "data").mkdir()
+    write_idx(folder / "data")
+    with tarfile.open(folder / "a.tgz", "w:gz") as tar:
+        tar.add(folder / "data", "package/data")
+    for path in (folder / "data").iterdir():
+        path.unlink()
+    (folder / "data").rmdir()
+
+
+def read_tgz(folder: Path):
+    target = folder / "unpacked"
+    fetch.unpack(folder / "a.tgz", target)
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == ["a.tgz", "unpacked"], names
+    try:
+        return read_idx(target) if idx.find(target, "train") else None
+    finally:
+        for path in target.iterdir():
+            path.unlink()
+
+
+def are_unpacked(answer, good) -> bool:
+    return answer is None or are_images(answer, good)
+
+
+# ---- detectors and weights ----------------------------------------------------------
+
+
+def write_detector(folder: Path) -> None:
+    center = {k: jnp.full(2, len(k), jnp.bfloat16) for k in LAYERS}
+    from collections import OrderedDict
+
+    center = OrderedDict(center)
+    spread = OrderedDict((k, jnp.float32(0.1)) for k in LAYERS)
+    weights = Ensemble(*(jnp.full(2, i, jnp.float32) for i in range(4)))
+    state = fssd.State(
+        Singularity(center, spread, jnp.int32(9)),
+        None,
+        weights,
+        jnp.zeros(0),
+        [jax.random.key(3), 2.5],  # what else a state may hold
+    )
+    fitted = fssd_jax.Fitted("fssd", CONFIG, state)
+    fssd_jax.save(folder / "detector.npz", fitted, WEIGHTS)
+
+
+def read_detector(folder: Path):
+    return fssd_jax.load(folder / "detector.npz", WEIGHTS)
+
+
+def is_detector(answer, good) -> bool:
+    """One that was sealed again may hold what it likes, if it can be saved."""
+    leaves = jax.tree.leaves(answer.state)
+    kinds = all(isinstance(a, jax.Array | int | float | bool) for a in leaves)
+    return kinds and isinstance(answer.config, dict)
+
+
+def state_dict() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "conv1.weight": rng.normal(size=(2, 1, 3, 3)).astype(np.float32),
+        "conv1.bias": rng.normal(size=2).astype(np.float32),
+        "bn.running_var": rng.uniform(size=2).astype(np.float32),
+        "bn.num_batches_tracked": np.zeros((), np.int64),
+        "fc.weight": rng.normal(size=(3, 8)).astype(np.float16),
+    }
+
+
+def write_torch(folder: Path, **options) -> None:
+    import torch
+
+    state = {k: torch.from_numpy(np.asarray(v)) for k, v in state_dict().items()}
+    content = {"state_dict": state, "epoch": 3, "args": {"lr": 0.1}}
+    torch.save(content, folder / "weights.pth", **options)
+
+
+def read_weights(folder: Path):
+    (path,) = folder.iterdir()
+    return torch_weights.read(path)
+
+
+def are_weights(answer, good) -> bool:
+    """Weights have no checksum; how many are read is bounded by the file's size."""
+    return all(isinstance(a, np.ndarray) and a.dtype == np.float32
+               for a in answer.values()) and 0 < sum(
+        a.size for a in answer.values()) < 10_000  # fmt: skip
+
+
+def write_safetensors(folder: Path) -> None:
+    save_file(state_dict(), folder / "weights.safetensors")
+
+
+def lenet_shapes() -> dict[str, tuple[int, ...]]:
+    format = torch_weights.FORMATS["lenet"]
+    network = format.build(mean=(0.3,), std=(0.4,))
+    return {e.name: e.shape for e in torch_weights._wanted(format, network).values()}
+
+
+def write_lenet(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    state = {
+        name: rng.normal(size=shape).astype(np.float16)
+        for name, shape in lenet_shapes().items()
+    }
+    save_file(state, folder / "lenet.safetensors")
+
+
+def read_lenet(folder: Path):
+    path = folder / "lenet.safetensors"
+    return torch_weights.load(path, "lenet", mean=(0.3,), std=(0.4,))[1]
+
+
+def is_lenet(answer, good) -> bool:
+    shapes = jax.tree.map(jnp.shape, (answer, good))
+    finite = all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(answer))
+    return finite and shapes[0] == shapes[1]
+
+
+TREE = {"params": {"a": np.arange(12, dtype=np.float32).reshape(3, 4)}, "step": 7}
+
+
+def write_checkpoint(folder: Path) -> None:
+    checkpoint.save(folder / "epoch-00001", jax.tree.map(jnp.asarray, TREE))
+
+
+def read_checkpoint(folder: Path):
+    return checkpoint.restore(folder / "epoch-00001", jax.tree.map(jnp.asarray, TREE))
+
+
+# ---- results of the experiments -----------------------------------------------------
+
+
+def write_arrays(folder: Path) -> None:
+    save_arrays(folder / "a.npz", {"x": RGB, "y|z": np.arange(3.0), "s": np.array("é")})
+
+
+def are_arrays(answer, good) -> bool:
+    return all(isinstance(a, np.ndarray) for a in answer.values())
+
+
+def write_rows(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    d = [rng.normal(size=(n, 2)).astype(np.float32) for n in (5, 4, 5, 4)]
+    layers = rows.LayerScores(
+        ["a|b", "c"], [3, 4], np.ones(2), np.ones(2), 0.1, np.zeros(0), np.zeros(0), *d
+    )
+    of = partial(rows.Scored, d[0][:, 0], d[1][:, 0])
+    rows.save(folder / "a.npz", {"one": of(layers=layers), "two": of(seconds=0.5)})
+
+
+def are_rows(answer, good) -> bool:
+    return all(
+        row.ind.ndim == row.ood.ndim == 1
+        and isinstance(row.note, str)
+        and isinstance(row.seconds, float | int | None)
+        for row in answer.values()
+    )
+
+
+def write_result(folder: Path) -> None:
+    row = {"auroc": 0.9, "auprc": 0.8, "fpr80": 0.1, "fpr95": 0.2, "note": "ε = 0.1"}
+    kinds = {kind: {"msp": row, "fssd": row} for kind in report.KINDS}
+    path = folder / "pair-clean-0-0123abcd"
+    path.mkdir()
+    write_json(path / "metrics.json", {"seed": 0, "paper": None, **kinds})
+    times = {"scoring_seconds_per_1000_images": {"msp": 0.5, "fssd": None}}
+    write_json(path / "timing.json", times)
+
+
+def read_result(folder: Path):
+    (path,) = folder.iterdir()
+    return report.read(path), report.read_seconds(path), report.aggregate(folder)
+
+
+def is_result(answer, good) -> bool:
+    json.dumps(answer[2], allow_nan=False)
+    return True
+
+
+def read_json(folder: Path):
+    (path,) = folder.iterdir()
+    return load_json(path / "metrics.json", "delete it")
+
+
+READERS: dict[str, Reader] = {
+    "IDX": Reader(write_idx, read_idx, are_images),
+    "IDX, gzipped": Reader(
+        partial(write_idx, end=".gz"), read_idx, are_images, hostile.in_gzip
+    ),
+    "npm package": Reader(write_tgz, read_tgz, are_unpacked, hostile.in_gzip),
+    "glyphs, PNG": Reader(
+        write_png,
+        lambda folder: glyphs.from_png((folder / "a.png").read_bytes()),
+        lambda answer, good: answer.shape == (28, 28),
+        hostile.in_png,
+    ),
+    "glyphs, npz": Reader(
+        write_glyphs,
+        lambda folder: glyphs.read(folder / glyphs.FILE),
+        lambda answer, good: answer.shape == good.shape,
+        hostile.in_zip,
+    ),
+    **{
+        f"folder of .{end}": Reader(
+            partial(write_image, end=end),
+            read_folder,
+            are_sized,
+            hostile.in_png if end == "png" else None,
+        )
+        for end in "png jpg bmp webp tif gif ppm".split()
+    },
+    "images, npz": Reader(
+        lambda folder: np.savez(folder / "a.npz", x=RGB, y=LABELS),
+        read_file,
+        are_sized,
+        hostile.in_zip,
+    ),
+    "images, npy": Reader(
+        lambda folder: np.save(folder / "a.npy", RGB / 255), read_file, are_sized
+    ),
+    "detector": Reader(write_detector, read_detector, equal),
+    "detector, sealed": Reader(
+        write_detector, read_detector, is_detector, hostile.in_detector
+    ),
+    "safetensors": Reader(write_safetensors, read_weights, are_weights),
+    "LeNet, safetensors": Reader(write_lenet, read_lenet, is_lenet),
+    "checkpoint": Reader(write_checkpoint, read_checkpoint, equal),
+    "arrays": Reader(write_arrays, lambda f: load_arrays(f / "a.npz"), equal),
+    "arrays, sealed": Reader(
+        write_arrays, lambda f: load_arrays(f / "a.npz"), are_arrays, hostile.in_zip
+    ),
+    "rows": Reader(
+        write_rows, lambda f: rows.load(f / "a.npz"), are_rows, hostile.in_zip
+    ),
+    "result": Reader(write_result, read_result, is_result),
+    "JSON": Reader(write_result, read_json, lambda answer, good: True),
+}
+if find_spec("torch"):
+    READERS["state dict, .pth"] = Reader(
+        write_torch, read_weights, are_weights, hostile.in_zip
+    )
+    READERS["state dict, before PyTorch 1.6"] = Reader(
+        partial(write_torch, _use_new_zipfile_serialization=False),
+        read_weights,
+        are_weights,
+    )
+
+
+def foreign_files() -> list[bytes]:
+    """One of every kind, and some that are of none."""
+    import pickle
+    import tempfile
+
+    found = [b"", b"<html>", bytes(300), pickle.dumps({"a": np.ones(3)}), b"[" * 99999]
+    writers: list[Callable[[Path], Any]] = [
+        reader.write for name, reader in READERS.items() if name != "checkpoint"
+    ]
+    for write in writers:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            found += [p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()]
+    return found
