@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from jax.extend.core import ClosedJaxpr
 
 from fssd_jax.checks import InputError
+from fssd_jax.compiled import spelled
 
 INITIAL = "initial"
 RUN = "run.json"
@@ -104,10 +105,7 @@ def _described(value: Any) -> Any:
     """What stands for a value in `run.json`: itself, or a digest."""
     if value is None or isinstance(value, int | list):
         return value
-    if isinstance(value, ClosedJaxpr):
-        # As printed, but for the addresses of functions; its constants do not print.
-        return tree_digest((re.sub("0x[0-9a-f]+", "", str(value)), value.consts))
-    return tree_digest(value)
+    return tree_digest(spelled(value) if isinstance(value, ClosedJaxpr) else value)
 
 
 def tree_digest(tree: Any) -> str:

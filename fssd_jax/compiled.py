@@ -4,12 +4,14 @@ Every compiled function maps memory, and a process may have 65,530 maps: some 60
 trainings, each compiled anew, reach them.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial, wraps
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 PROGRAMS = 64  # compiled programs that one function keeps
 OBJECTS = 64  # functions that one maker keeps
@@ -76,6 +78,50 @@ def by_value(make: Callable) -> Callable:
         return kept(*key, repr(key))
 
     return call
+
+
+def spelled(program: ClosedJaxpr) -> tuple[str, list[Any]]:
+    """A program as text, the same in every process, and the constants in it.
+
+    (JAX's own text depends on which of its parts were traced before, and so are shared;
+    it has the addresses of functions, and no large constants.)
+    """
+    constants: list[Any] = []
+
+    def told(value) -> str:
+        if isinstance(value, ClosedJaxpr):
+            constants.extend(value.consts)
+            return told(value.jaxpr)
+        if isinstance(value, Jaxpr):
+            return lines(value)
+        if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+            return f"({', '.join(map(told, value))})"
+        if isinstance(value, np.ndarray | jax.Array):
+            constants.append(value)
+            return "constant"
+        if callable(value):
+            return getattr(value, "__qualname__", type(value).__name__)
+        return re.sub("0x[0-9a-f]+", "", str(value))
+
+    def lines(jaxpr: Jaxpr) -> str:
+        numbers: dict[Any, int] = {}
+
+        def operand(atom) -> str:
+            if isinstance(atom, Literal):
+                return f"{atom.val!r}:{atom.aval}"
+            return f"v{numbers.setdefault(atom, len(numbers))}:{atom.aval}"
+
+        def row(atoms) -> str:
+            return " ".join(map(operand, atoms))
+
+        text = [f"in {row([*jaxpr.constvars, *jaxpr.invars])}"]
+        for eqn in jaxpr.eqns:
+            how = [f"{k}={told(v)}" for k, v in sorted(eqn.params.items())]
+            into = row(eqn.outvars)
+            text.append(f"{into} = {eqn.primitive} {how} {row(eqn.invars)}")
+        return "\n".join([*text, f"out {row(jaxpr.outvars)}"])
+
+    return told(program), constants
 
 
 def _shape_and_type(leaf) -> tuple:

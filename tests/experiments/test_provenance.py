@@ -52,7 +52,7 @@ def tree(tmp_path):
 FORMULAS = {
     "experiments.comparison.report": ("fssd_jax/data/pipeline.py", "(255)", "(25.5)"),
     "experiments.comparison.brought": (
-        *("analysis/concentration.py", "zero / (1 - (one", "zero / (2 - (one"),
+        *("analysis/concentration.py", "length**2, cos", "length**3, cos"),
     ),
     "experiments.kernel_study.tangent": (
         *("analysis/ntk.py", "norm(end - start)", "norm(end + start)"),

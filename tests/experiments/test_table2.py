@@ -1,5 +1,6 @@
 """The whole road on a tiny preset; slow parts are shared by the tests."""
 
+import errno
 import json
 import re
 
@@ -61,8 +62,8 @@ def test_metrics_hold_what_they_should(out):
         for row in (*m["methods"].values(), *m["controls"].values()):
             for metric in ("auroc", "auprc", "fpr80", "fpr95"):
                 low, high = row[f"{metric}_ci95"]
-                assert 0 <= low <= high <= 1
-            assert row["auroc_ci95"][0] <= row["auroc"] <= row["auroc_ci95"][1]
+                assert 0 <= low <= row[metric] <= high <= 1
+                assert low < high
         for source in m["data"].values():
             assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
             assert source["version"].startswith("scikit-learn ")
@@ -236,3 +237,20 @@ def test_a_diverged_run_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(weights, "trained", diverged)
     assert table2.main(["--tiny", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "error: the training loss was not finite\n"
+
+
+def test_a_full_disk_is_one_line_and_a_bug_is_not(monkeypatch, tmp_path, capsys):
+    def raising(error):
+        def trained(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(weights, "trained", trained)
+        return table2.main(["--tiny", "--out", str(tmp_path)])
+
+    full = OSError(errno.ENOSPC, "No space left on device", "results/x.npz")
+    assert raising(full) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot write results/x.npz: No space left")
+    assert "--out" in error
+    with pytest.raises(FileNotFoundError):
+        raising(FileNotFoundError(errno.ENOENT, "no such file"))
