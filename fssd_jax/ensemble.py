@@ -2,7 +2,8 @@
 
 Nested cross-validation inside the validation set, as in "Evaluation" of the paper and
 in Lee et al. (2018): five stratified outer folds choose ε; inside each, and in the
-final fit on the whole validation set, `LogisticRegressionCV` chooses its own strength.
+final fit on the whole validation set, the regression chooses its own strength (see
+`logistic`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +12,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
+from fssd_jax import logistic
 from fssd_jax.checks import InputError
+from fssd_jax.data.pipeline import bar_options
+from fssd_jax.logistic import FOLDS, Weights
 from fssd_jax.metrics import auroc
 
 # "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
@@ -25,16 +26,14 @@ EPSILONS = tuple(i / 100 for i in range(21))
 
 # (in-distribution scores, OoD scores) -> how well they are told apart
 Criterion = Callable[[np.ndarray, np.ndarray], float]
+# ([n, columns], classes [n]) -> weights
+Regression = Callable[[np.ndarray, np.ndarray], Weights]
 
-FOLDS = 5
 # Each outer training part, 4/5 of a set, must still fill the inner folds.
 FEWEST = 10
 # What varies by less, relative to its mean, is rounding: the unit of float32 is 6e-8,
 # and a score is a sum of many terms.
 ROUNDING = 1e-6
-# The regressions are tiny: threads of BLAS wait for each other longer than they
-# compute, and on busy cores take several times as long.
-_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 class Ensemble(NamedTuple):
@@ -59,9 +58,8 @@ def combine(
     return standard @ ensemble.alpha + ensemble.intercept
 
 
-@_one_thread
 def fit_ensemble(
-    ind, ood, layers: list[str], model: Callable[[], Pipeline] | None = None
+    ind, ood, layers: list[str], regression: Regression = logistic.fit
 ) -> Ensemble:
     """α by logistic regression on standardised layer scores, in-distribution positive.
 
@@ -69,21 +67,14 @@ def fit_ensemble(
       ind: [n, layers] scores of in-distribution validation images.
       ood: [m, layers] scores of OoD validation images.
       layers: their names, for errors.
-      model: makes the regression, a scaler before it or not; by default
-        `logistic_regression`.
+      regression: fits the weights.
 
     Raises:
       InputError: one of the sets is missing or too small, or a layer gives all images
         the same score, up to rounding.
     """
     d, y = _labelled(ind, ood, layers)
-    *scalers, regression = (
-        step for _, step in (model or logistic_regression)().fit(d, y).steps
-    )
-    center = scalers[0].mean_ if scalers else np.zeros(len(layers))
-    scale = scalers[0].scale_ if scalers else np.ones(len(layers))
-    arrays = (center, scale, regression.coef_[0], regression.intercept_[0])
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
+    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in regression(d, y)))
 
 
 def standardise(d, layers: list[str], alpha=None) -> Ensemble:
@@ -127,13 +118,18 @@ def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:
 
 
 def fit_swept(
-    ind, ood, epsilons: Sequence[float], layers: list[str], seed: int
+    ind,
+    ood,
+    epsilons: Sequence[float],
+    layers: list[str],
+    seed: int,
+    progress: bool = False,
 ) -> tuple[EpsilonChoice, Ensemble]:
     """ε by nested cross-validation, then α on all validation images at that ε.
 
     Args: as in `choose_epsilon`.
     """
-    choice = choose_epsilon(ind, ood, epsilons, layers, seed)
+    choice = choose_epsilon(ind, ood, epsilons, layers, seed, progress=progress)
     best = list(epsilons).index(choice.epsilon)
     return choice, fit_ensemble(ind[best], ood[best], layers)
 
@@ -152,15 +148,15 @@ def check_validation(ind, ood, epsilons: Sequence[float]) -> None:
         raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
 
 
-@_one_thread
 def choose_epsilon(
     ind,
     ood,
     epsilons,
     layers: list[str],
     seed=0,
-    model=None,
+    regression: Regression = logistic.fit,
     criterion: Criterion = auroc,
+    progress: bool = False,
 ) -> EpsilonChoice:
     """The ε with the best mean AUROC over five outer folds; a tie keeps the first.
 
@@ -170,8 +166,9 @@ def choose_epsilon(
       epsilons: [epsilon] in the order of preference: ascending in the paper's protocol.
       layers: names of the layers, for errors.
       seed: of the fold assignment, which all ε share.
-      model: as in `fit_ensemble`.
+      regression: as in `fit_ensemble`.
       criterion: what is averaged over the folds.
+      progress: whether to show a progress bar.
 
     Raises:
       InputError: no or repeated ε, or not as many as were swept; as `fit_ensemble`.
@@ -186,13 +183,19 @@ def choose_epsilon(
                 f"are {len(epsilons)}; give the ε that were swept, in their order"
             )
     means = []
-    for ind_e, ood_e in zip(ind, ood, strict=True):
+    bar = tqdm(
+        zip(ind, ood, strict=True),
+        total=len(epsilons),
+        desc="choose ε",
+        disable=not progress,
+        **bar_options("ε"),
+    )
+    for ind_e, ood_e in bar:
         d, y = _labelled(ind_e, ood_e, layers)
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(d, y)
         of_folds = []
         for train, held in folds:
-            fitted = (model or logistic_regression)().fit(d[train], y[train])
-            score = fitted.decision_function(d[held])
+            score = logistic.decide(regression(d[train], y[train]), d[held])
             of_folds.append(criterion(score[y[held] == 1], score[y[held] == 0]))
         means.append(np.mean(of_folds))
     return first_best(epsilons, means)
@@ -203,22 +206,6 @@ def first_best(epsilons, values) -> EpsilonChoice:
     values = np.asarray(values)
     best = int(np.argmax(values >= values.max() - 1e-12))
     return EpsilonChoice(float(epsilons[best]), values)
-
-
-def logistic_regression() -> Pipeline:
-    """The paper's "logistic regression model", its strength chosen by inner folds."""
-    return make_pipeline(
-        StandardScaler(),
-        LogisticRegressionCV(
-            Cs=10,
-            cv=FOLDS,
-            scoring="accuracy",
-            max_iter=1000,  # layers of one network are nearly collinear
-            # scikit-learn carries no types, and the defaults mislead the checker.
-            l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
-            use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
-        ),
-    )
 
 
 def _labelled(ind, ood, layers):

@@ -10,7 +10,7 @@ from analysis import pixels
 from experiments.comparison.rows import Ask, Method, Rows, Scored
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import ask_fssd, ask_layers, run_fssd
-from fssd_jax.ensemble import logistic_regression
+from fssd_jax import logistic
 
 
 def untrained(s: Setting) -> Rows:
@@ -31,26 +31,32 @@ def untrained_layers(s: Setting) -> list[Ask]:
 def pixel_statistics(s: Setting) -> Rows:
     """Logistic regression on two numbers an image: mean and deviation of its pixels."""
     view = lambda flat: np.stack([flat.mean(1), flat.std(1)], axis=1)  # noqa: E731
-    row = _without_network(s, logistic_regression(), view)
+    fit = lambda x, y: partial(logistic.decide, logistic.fit(x, y))  # noqa: E731
+    row = _without_network(s, fit, view)
     return {"control: pixel stats": row}
 
 
 def raw_pixels(s: Setting) -> Rows:
     """A support vector machine on the pixels themselves."""
-    row = _without_network(s, SVC(), lambda flat: flat)
+    fit = lambda x, y: SVC().fit(x, y).decision_function  # noqa: E731
+    row = _without_network(s, fit, lambda flat: flat)
     return {"control: raw pixels": row}
 
 
-def _without_network(s: Setting, model, view: Callable) -> Scored:
-    """Fit a classifier on a view of the flat validation images; score the test sets."""
+def _without_network(s: Setting, fit: Callable, view: Callable) -> Scored:
+    """A classifier of a view of the flat validation images; it scores the test sets.
+
+    Args:
+      fit: (rows, classes) → function of rows.
+    """
     assert s.val_ood is not None  # `needs`
 
     def seen(x):
         return view(pixels.flat(x).astype(np.float64))
 
     y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
-    model.fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
-    tested = (model.decision_function(seen(x)) for x in (s.test_ind, s.test_ood))
+    classify = fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
+    tested = (classify(seen(x)) for x in (s.test_ind, s.test_ood))
     fitted_on = f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
     return Scored(*tested, fitted_on=fitted_on, target_ood=True, passes="0")
 

@@ -14,10 +14,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.pipeline import Pipeline, make_pipeline
 
 import fssd_jax
-from fssd_jax import metrics
+from fssd_jax import logistic, metrics
 from fssd_jax.compiled import by_parts
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import fssd
@@ -29,7 +28,6 @@ from fssd_jax.ensemble import (
     combine,
     first_best,
     fit_ensemble,
-    logistic_regression,
     standardise,
 )
 from fssd_jax.features import FeatureFn, Variables
@@ -42,6 +40,7 @@ from fssd_jax.fssd import (
     layer_distance,
     uniform_noise,
 )
+from fssd_jax.logistic import Weights, one_thread
 from fssd_jax.questions import Question, look
 
 RELEASED_EPSILONS = (
@@ -203,23 +202,23 @@ def _choose(
     protocol: Protocol, ind, ood, layers: list[str], seed: int
 ) -> tuple[EpsilonChoice, Ensemble]:
     """ε and α from swept validation distances [epsilon, n, layers]."""
-    model = logistic_regression if protocol.ensemble == "standardised" else raw_model
+    by = logistic.fit if protocol.ensemble == "standardised" else raw_regression
     criterion = CRITERIA[protocol.epsilon_choice]
     epsilons = protocol.epsilons
     if protocol.split == "nested":
-        choice = choose_epsilon(ind, ood, epsilons, layers, seed, model, criterion)
+        choice = choose_epsilon(ind, ood, epsilons, layers, seed, by, criterion)
     else:
         (ind, ind_held), (ood, ood_held) = (
             np.array_split(d, 2, axis=1) for d in (ind, ood)
         )
         values = []
         for e in range(len(epsilons)):
-            weights = fit_ensemble(ind[e], ood[e], layers, model)
+            weights = fit_ensemble(ind[e], ood[e], layers, by)
             held = (jnp.asarray(d[e], jnp.float32) for d in (ind_held, ood_held))
             values.append(criterion(*(np.asarray(combine(weights, d)) for d in held)))
         choice = first_best(epsilons, values)
     best = list(epsilons).index(choice.epsilon)
-    return choice, fit_ensemble(ind[best], ood[best], layers, model)
+    return choice, fit_ensemble(ind[best], ood[best], layers, by)
 
 
 def sweep(
@@ -277,16 +276,18 @@ def _stepped(feature_fn, variables, state, x) -> Float[Array, "batch layers"]:
     return fssd_jax.fssd.fssd(feature_fn, variables, singularity, x, epsilon)
 
 
-def raw_model() -> Pipeline:
-    """The released regression: no scaler."""
-    return make_pipeline(
-        LogisticRegressionCV(
-            random_state=42,
-            scoring="accuracy",
-            l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
-            use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
-        )
-    )
+@one_thread
+def raw_regression(d: np.ndarray, y: np.ndarray) -> Weights:
+    """The released regression: nothing is standardised, and the solver stops early."""
+    model = LogisticRegressionCV(
+        random_state=42,
+        scoring="accuracy",
+        l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
+        use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
+    ).fit(d, y)
+    columns = d.shape[1]
+    alpha, intercept = model.coef_[0], float(model.intercept_[0])
+    return Weights(np.zeros(columns), np.ones(columns), alpha, intercept)
 
 
 def tnr95(ind, ood) -> float:

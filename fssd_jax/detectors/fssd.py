@@ -102,7 +102,8 @@ def fit(
     swept = partial(apply, fssd.sweep, state=singularity, epsilons=steps, batch_axis=1)
     ind_d = swept(x=ind, progress="sweep ε, in" if progress else None)
     ood_d = swept(x=ood, progress="sweep ε, OoD" if progress else None)
-    choice, weights = fit_swept(ind_d, ood_d, epsilons, list(singularity.center), seed)
+    layers = list(singularity.center)
+    choice, weights = fit_swept(ind_d, ood_d, epsilons, layers, seed, progress)
     return State(
         singularity,
         jnp.float32(choice.epsilon) if choice.epsilon else None,

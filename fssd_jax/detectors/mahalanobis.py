@@ -113,7 +113,7 @@ def fit(
         )
         for name, x in (("in", ind), ("OoD", ood))
     ]
-    choice, weights = fit_swept(swept[0], swept[1], epsilons, layers, seed)
+    choice, weights = fit_swept(swept[0], swept[1], epsilons, layers, seed, progress)
     return State(
         gaussians,
         jnp.float32(choice.epsilon) if choice.epsilon else None,

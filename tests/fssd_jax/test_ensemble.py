@@ -20,7 +20,12 @@ LAYERS = ["a", "b", "c"]
 
 def sklearn_pipeline():
     regression = LogisticRegressionCV(
-        Cs=10, cv=5, scoring="accuracy", l1_ratios=(0.0,), use_legacy_attributes=False
+        Cs=10,
+        cv=5,
+        scoring="accuracy",
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+        tol=1e-10,
     )
     return make_pipeline(StandardScaler(), regression)
 
