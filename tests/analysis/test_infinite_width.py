@@ -215,7 +215,7 @@ def test_repeated_images_have_no_last_moment_but_all_others():
     ("network", "size"),
     [
         (Perceptron(width=512, num_classes=3), 3),
-        (CONV(width=128, num_classes=3), 9),
+        pytest.param(CONV(width=128, num_classes=3), 9, marks=pytest.mark.slow),
     ],
 )
 def test_an_ensemble_of_wide_networks_moves_as_expected(network, size):

@@ -25,7 +25,12 @@ def enlarged(x):
     ("network", "widths", "prepared"),
     [
         (Perceptron, (32, 512), lambda x: x),
-        (partial(ConvNet, strides=2, max_pool=False), (8, 128), enlarged),
+        pytest.param(
+            partial(ConvNet, strides=2, max_pool=False),
+            (8, 128),
+            enlarged,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_frozen_form_comes_true_with_width(network, widths, prepared):

@@ -24,7 +24,11 @@ def main(tmp_path, *args):
 
 
 @pytest.mark.parametrize(
-    ("network", "widths"), [("perceptron", ["16", "32"]), ("convnet", ["2"])]
+    ("network", "widths"),
+    [
+        ("perceptron", ["16", "32"]),
+        pytest.param("convnet", ["2"], marks=pytest.mark.slow),
+    ],
 )
 def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
     args = ["--network", network, "--widths", *widths]
@@ -106,7 +110,9 @@ def check_shares(told, sizes):
         assert told[name] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("network", ["perceptron", "strided"])
+@pytest.mark.parametrize(
+    "network", ["perceptron", pytest.param("strided", marks=pytest.mark.slow)]
+)
 def test_infinite_width_is_told_of_the_logits(tmp_path, network, capsys):
     pytest.importorskip("analysis.neural_tangents_compat")
     args = ["--network", network, "--loss", "squared", "--widths", "8"]
