@@ -4,9 +4,12 @@ Every compiled function maps memory, and a process may have 65,530 maps: some 60
 trainings, each compiled anew, reach them.
 """
 
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from functools import lru_cache, partial, wraps
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import jax
@@ -14,6 +17,19 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 PROGRAMS = 64  # compiled programs that one function keeps
+PLAIN = (
+    FunctionType,
+    BuiltinFunctionType,
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type,
+    np.dtype,
+    Enum,
+)
 OBJECTS = 64  # functions that one maker keeps
 
 
@@ -60,7 +76,8 @@ def by_parts(score: Callable) -> Callable:
 def by_value(make: Callable) -> Callable:
     """A decorator: the same object for equal arguments, so that its programs serve.
 
-    Arguments that cannot be hashed, as a model that holds an array, make a new one.
+    What could change unseen makes a new one: a model that holds a list, an array, or an
+    object of a class of yours.
     """
 
     @lru_cache(maxsize=OBJECTS)
@@ -70,14 +87,31 @@ def by_value(make: Callable) -> Callable:
     @wraps(make)
     def call(*args, **options):
         key = args, tuple(sorted(options.items()))
-        try:
-            hash(key)
-        except TypeError:
+        if not _fixed(key):
             return make(*args, **options)
         # 1, 1.0 and True are equal, but make other networks: so does how they print.
         return kept(*key, repr(key))
 
     return call
+
+
+def _fixed(value: Any) -> bool:
+    """Whether a value stays what it is: plain data, functions, and models of these."""
+    if isinstance(value, tuple | frozenset):
+        return all(map(_fixed, value))
+    if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+        try:
+            hash(value)  # those that can be changed cannot be hashed
+        except TypeError:
+            return False
+        if isinstance(value, Mapping):
+            return all(map(_fixed, value.values()))
+        names = (field.name for field in dataclasses.fields(value))
+        return all(_fixed(getattr(value, name, None)) for name in names)
+    if value is None or isinstance(value, PLAIN + FUNCTIONS):
+        return True
+    # jax.nn.relu and jnp.float32 are of classes of JAX's own.
+    return type(value).__module__.split(".")[0] in ("jax", "jaxlib", "flax")
 
 
 def spelled(program: ClosedJaxpr) -> tuple[str, list[Any]]:

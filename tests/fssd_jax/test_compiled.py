@@ -46,6 +46,34 @@ def test_equal_arguments_give_one_function():
     assert make_logit_fn(array)(variables, X[:4]).shape == (4, 3)
 
 
+class Knob:
+    """An object of a user's, which may be changed."""
+
+    value = 2.0
+
+
+class Turned(nn.Module):
+    knob: Knob
+
+    @nn.compact
+    def __call__(self, x):
+        return self.knob.value * x
+
+
+def test_what_may_change_unseen_is_not_found_again():
+    knob = Knob()
+    model = Turned(knob)  # equal to itself, and of the same hash, whatever its knob
+    found = []
+    for value in (2.0, 3.0):
+        knob.value = value
+        found.append(map_batches(plain, make_logit_fn(model), {}, None, X[:4]))
+    np.testing.assert_allclose(found[1], 1.5 * found[0])
+
+
+def plain(apply_fn, variables, state, x):
+    return apply_fn(variables, x).sum((1, 2, 3))
+
+
 def test_a_function_made_in_a_loop_is_compiled_once():
     variables = make_init_fn(Scaled())(jax.random.key(0), X[:1])
     before = Scaled.traces
