@@ -17,19 +17,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 PROGRAMS = 64  # compiled programs that one function keeps
-PLAIN = (
-    FunctionType,
-    BuiltinFunctionType,
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    type,
-    np.dtype,
-    Enum,
-)
+PLAIN = (bool, int, float, complex, str, bytes, Enum, type, np.dtype)
+FUNCTIONS = (FunctionType, BuiltinFunctionType)
 OBJECTS = 64  # functions that one maker keeps
 
 
