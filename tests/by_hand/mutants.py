@@ -56,12 +56,9 @@ class Config:
 def tests_of(module: Path) -> list[str]:
     """Test files that import a module: that of its own name first."""
     name = ".".join(module.with_suffix("").parts)
-    found = [
-        path
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if name in imported(path.read_text(), str(path))
-        or path.stem == f"test_{module.stem}"
-    ]
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    found = [p for p in files if name in imported(p.read_text(), str(p))]
+    found = found or [p for p in files if p.stem == f"test_{module.stem}"]
     own = [p for p in found if p.stem.startswith(f"test_{module.stem}")]
     # Small files first: they tend to be fast.
     others = sorted(set(found) - set(own), key=lambda p: p.stat().st_size)
