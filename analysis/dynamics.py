@@ -12,6 +12,7 @@ The sum over the training set is one Jacobian-vector product along −∇L, and 
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fssd_jax import checks
-from fssd_jax.compiled import by_value, compiled
+from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
 from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
@@ -64,7 +65,6 @@ def log_steps(total: int, count: int) -> list[int]:
     return sorted({0, total, *np.rint(spaced).astype(int).tolist()})
 
 
-@by_value
 def make_loss_fn(model: nn.Module, **call_kwargs) -> LossFn:
     """Cross-entropy of each example, without dropout unless `call_kwargs` ask for it.
 
@@ -190,7 +190,7 @@ class Recorder:
         self._feature_fn, self._loss_fn = feature_fn, loss_fn
         self._probes, self._steps = dict(probes), set(steps)
         self._data, self._decay, self._batch_size = data, decay, batch_size
-        self._keep = {layer: _one_layer(layer) for layer in keep}
+        self._keep = {layer: partial(_feature, layer) for layer in keep}
         self._initial = None
 
     def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
@@ -253,9 +253,5 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
     return jnp.stack([distances(singularity, features[1]), *norms])
 
 
-@by_value
-def _one_layer(layer: str):
-    def feature(feature_fn, variables, _, x) -> Float[Array, "batch dim"]:
-        return pool(feature_fn(variables, x), "flatten")[layer]
-
-    return feature
+def _feature(layer, feature_fn, variables, _, x) -> Float[Array, "batch dim"]:
+    return pool(feature_fn(variables, x), "flatten")[layer]

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 from analysis.displacement import Features, joined
 from analysis.dynamics import velocity
 from fssd_jax import checks, losses
-from fssd_jax.compiled import by_value, compiled
+from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import padded_batches
 from fssd_jax.features import FeatureFn, Variables
 
@@ -92,7 +92,6 @@ def _add_step(feature_fn, rule, total, before, after, x) -> Features:
 GradientFn = Callable[[Variables, Array, Array], tuple[Variables, Features]]
 
 
-@by_value
 def make_gradient_fn(
     model: nn.Module, feature_fn: FeatureFn, loss: Callable = losses.cross_entropy
 ) -> GradientFn:

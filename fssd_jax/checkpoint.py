@@ -105,7 +105,7 @@ def _described(value: Any) -> Any:
     """What stands for a value in `run.json`: itself, or a digest."""
     if value is None or isinstance(value, int | list):
         return value
-    return tree_digest(spelled(value) if isinstance(value, ClosedJaxpr) else value)
+    return spelled(value)[0] if isinstance(value, ClosedJaxpr) else tree_digest(value)
 
 
 def tree_digest(tree: Any) -> str:

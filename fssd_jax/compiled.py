@@ -1,51 +1,95 @@
-"""What is compiled is kept, found again by value, and let go when it is old.
+"""What is compiled is kept, found again by what it computes, and let go when it is old.
 
-Every compiled function maps memory, and a process may have 65,530 maps: some 600
-trainings, each compiled anew, reach them.
+Tracing is cheap and is done anew for every new function; compiling is not, and is done
+once for equal programs. So nothing is stale that a function reads, and a function that
+is made in a loop is compiled once. Every compiled function maps memory, and a process
+may have 65,530 maps: some 600 trainings, each compiled anew, would reach them.
 """
 
-import dataclasses
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
-from functools import lru_cache, partial, wraps
-from types import BuiltinFunctionType, FunctionType
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial, wraps
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.stages import Compiled, Traced
 
-PROGRAMS = 64  # compiled programs that one function keeps
-PLAIN = (bool, int, float, complex, str, bytes, Enum, type, np.dtype)
-FUNCTIONS = (FunctionType, BuiltinFunctionType)
-OBJECTS = 64  # functions that one maker keeps
+PROGRAMS = 256  # that are kept in all
+TRACES = 64  # that are kept of each function
+CONFIGURATION = (
+    *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl"),
+    *("jax_threefry_partitionable", "jax_default_device", "jax_numpy_rank_promotion"),
+)
+# Rules of derivatives in a program that is not differentiated any more.
+UNUSED_FUNCTIONS = ("custom_jvp_call", "custom_vjp_call")
+
+
+class _Recent(OrderedDict):
+    """A dict whose least recently used items are let go."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def get_or(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key in self:
+            self.move_to_end(key)
+        else:
+            self[key] = make()
+            if len(self) > self.most:
+                self.popitem(last=False)
+        return self[key]
+
+
+class _Same:
+    """Stands for an object that cannot be hashed: equal to itself only."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self):
+        return id(self.value)
+
+
+_PROGRAMS = _Recent(PROGRAMS)
 
 
 def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], Any]:
-    """A decorator: `jax.jit`, of which the least recently used programs are let go.
+    """A decorator: `jax.jit`, whose programs are found again by what they compute.
 
     Args:
       static: the first so many arguments are known when compiling: functions, and what
-        else can be hashed. Functions are told apart by identity; those of a maker
-        `by_value` are the same for equal arguments.
+        else can be hashed. Another object is traced anew.
       donate: numbers of further arguments, static ones counted, whose memory may be
         used for the result.
     """
+    donated = tuple(number - static for number in donate)
 
     def decorate(function: Callable) -> Callable:
-        @lru_cache(maxsize=PROGRAMS)
-        def program(fixed, signature):
-            # One function a signature, so that letting it go lets go of one program.
-            donated = tuple(number - static for number in donate)
-            return jax.jit(partial(function, *fixed), donate_argnums=donated)
+        traces = _Recent(TRACES)
 
         @wraps(function)
         def call(*args, **kwargs):
             fixed, arrays = args[:static], args[static:]
             leaves, structure = jax.tree.flatten((arrays, kwargs))
-            signature = structure, tuple(map(_shape_and_type, leaves))
-            return program(fixed, signature)(*arrays, **kwargs)
+            if any(isinstance(leaf, Tracer) for leaf in leaves):
+                return function(*args, **kwargs)
+
+            def program():
+                jitted = jax.jit(partial(function, *fixed), donate_argnums=donated)
+                return executable(jitted.trace(*arrays, **kwargs), leaves)
+
+            known = tuple(map(_hashable, fixed)), structure, _kinds(leaves)
+            return traces.get_or((known, _configuration()), program)(*arrays, **kwargs)
 
         return call
 
@@ -62,67 +106,45 @@ def by_parts(score: Callable) -> Callable:
     return score
 
 
-def by_value(make: Callable) -> Callable:
-    """A decorator: the same object for equal arguments, so that its programs serve.
+def executable(traced: Traced, leaves: Sequence[Any]) -> Compiled:
+    """The compiled program of a trace, or of an equal one before.
 
-    What could change unseen makes a new one: a model that holds a list, an array, or an
-    object of a class of yours.
+    Args:
+      traced: of `jax.jit(...).trace(...)`.
+      leaves: of the arguments that it was traced with.
     """
-
-    @lru_cache(maxsize=OBJECTS)
-    def kept(args, options, _):
-        return make(*args, **dict(options))
-
-    @wraps(make)
-    def call(*args, **options):
-        key = args, tuple(sorted(options.items()))
-        if not _fixed(key):
-            return make(*args, **options)
-        # 1, 1.0 and True are equal, but make other networks: so does how they print.
-        return kept(*key, repr(key))
-
-    return call
+    key = (
+        *(*spelled(traced.jaxpr), _kinds(leaves)),
+        *(jax.tree.structure(traced.args_info), traced.out_tree),
+        tuple(info.donated for info in jax.tree.leaves(traced.args_info)),
+        _configuration(),
+    )
+    return _PROGRAMS.get_or(key, lambda: traced.lower().compile())
 
 
-def _fixed(value: Any) -> bool:
-    """Whether a value stays what it is: plain data, functions, and models of these."""
-    if isinstance(value, tuple | frozenset):
-        return all(map(_fixed, value))
-    if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
-        try:
-            hash(value)  # those that can be changed cannot be hashed
-        except TypeError:
-            return False
-        if isinstance(value, Mapping):
-            return all(map(_fixed, value.values()))
-        names = (field.name for field in dataclasses.fields(value))
-        return all(_fixed(getattr(value, name, None)) for name in names)
-    if value is None or isinstance(value, PLAIN + FUNCTIONS):
-        return True
-    # jax.nn.relu and jnp.float32 are of classes of JAX's own.
-    return type(value).__module__.split(".")[0] in ("jax", "jaxlib", "flax")
-
-
-def spelled(program: ClosedJaxpr) -> tuple[str, list[Any]]:
-    """A program as text, the same in every process, and the constants in it.
+def spelled(program: ClosedJaxpr) -> tuple[str, tuple[Any, ...]]:
+    """A digest of what a program computes, the same in every process; its callbacks.
 
     (JAX's own text depends on which of its parts were traced before, and so are shared;
     it has the addresses of functions, and no large constants.)
     """
-    constants: list[Any] = []
+    functions: list[Any] = []
+    known: dict[int, str] = {}  # parts that several others share
 
-    def told(value) -> str:
+    def told(value, used: bool) -> str:
         if isinstance(value, ClosedJaxpr):
-            constants.extend(value.consts)
-            return told(value.jaxpr)
+            return f"{told(value.jaxpr, used)} {told(value.consts, used)}"
         if isinstance(value, Jaxpr):
-            return lines(value)
+            if id(value) not in known:
+                known[id(value)] = hashlib.sha256(lines(value).encode()).hexdigest()
+            return known[id(value)]
         if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-            return f"({', '.join(map(told, value))})"
+            return f"({', '.join(told(v, used) for v in value)})"
         if isinstance(value, np.ndarray | jax.Array):
-            constants.append(value)
-            return "constant"
+            return _digest(value)
         if callable(value):
+            if used:
+                functions.append(_hashable(value))
             return getattr(value, "__qualname__", type(value).__name__)
         return re.sub("0x[0-9a-f]+", "", str(value))
 
@@ -139,13 +161,43 @@ def spelled(program: ClosedJaxpr) -> tuple[str, list[Any]]:
 
         text = [f"in {row([*jaxpr.constvars, *jaxpr.invars])}"]
         for eqn in jaxpr.eqns:
-            how = [f"{k}={told(v)}" for k, v in sorted(eqn.params.items())]
+            used = eqn.primitive.name not in UNUSED_FUNCTIONS
+            how = [f"{k}={told(v, used)}" for k, v in sorted(eqn.params.items())]
             into = row(eqn.outvars)
             text.append(f"{into} = {eqn.primitive} {how} {row(eqn.invars)}")
         return "\n".join([*text, f"out {row(jaxpr.outvars)}"])
 
-    return told(program), constants
+    return told(program, True), tuple(functions)
 
 
-def _shape_and_type(leaf) -> tuple:
-    return np.shape(leaf), getattr(leaf, "dtype", type(leaf))
+def _hashable(value: Any) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return value
+
+
+def _kinds(leaves: Sequence[Any]) -> tuple:
+    """What a program is compiled for: shape, type and place of each array."""
+    return tuple(
+        (
+            np.shape(leaf),
+            getattr(leaf, "dtype", type(leaf)),
+            getattr(leaf, "weak_type", None),
+            getattr(leaf, "sharding", None),
+        )
+        for leaf in leaves
+    )
+
+
+def _digest(array: Any) -> str:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    array = np.asarray(array)
+    text = f"{array.dtype} {array.shape} ".encode()
+    return hashlib.sha256(text + array.tobytes()).hexdigest()
+
+
+def _configuration() -> tuple:
+    return tuple(getattr(jax.config, name) for name in CONFIGURATION)

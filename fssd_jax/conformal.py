@@ -40,15 +40,16 @@ def threshold(scores, acceptance: float = 0.95) -> Threshold:
     acceptance + 1 / (n + 1)). Ties only raise P.
 
     That P is over the calibration set too. Given the calibration set, the share of all
-    new images that is accepted is Beta(n + 1 − k, k) distributed if there are no ties
-    (Vovk 2012, "Conditional Validity of Inductive Conformal Predictors"); `low95` and
-    `high95` are its 2.5 % and 97.5 % quantiles. Ties at `value` let more images pass:
-    `low95` still holds. If any scores are equal, `high95` is the 97.5 % quantile of
-    Beta(n + 1 − j, j), with j < k scores below `value`, or 1 if j = 0: Clopper and
-    Pearson's upper end of the share that scores as high as `value` or higher. It is
-    exceeded with P ≤ 0.025, whatever the distribution, because of the candidates for
-    `value` for which it could be, a wrong bound at any needs too many scores below the
-    highest one. All this says nothing about OoD images.
+    new images that is accepted is Beta(n + 1 − k, k) distributed if no two images can
+    have one score (Vovk 2012, "Conditional Validity of Inductive Conformal
+    Predictors"); `low95` is its 2.5 % quantile. If they can, more images pass and
+    `low95` still holds, but not the 97.5 % quantile; and whether they can the scores do
+    not tell, as a value that many have may be hit once. So `high95` is the 97.5 %
+    quantile of Beta(n + 1 − j, j), with j < k scores below `value`, or 1 if j = 0:
+    Clopper and Pearson's upper end of the share that scores as high as `value` or
+    higher. It is exceeded with P ≤ 0.025, whatever the distribution, because of the
+    candidates for `value` for which it could be, a wrong bound at any needs too many
+    scores below the highest one. All this says nothing about OoD images.
 
     Args:
       scores: [n] scores, higher for in-distribution, of in-distribution images that
@@ -82,7 +83,6 @@ def threshold(scores, acceptance: float = 0.95) -> Threshold:
     ordered = np.sort(checks.scores(scores, "scores"))
     value = ordered[k - 1]
     low = scipy.stats.beta.ppf(0.025, count + 1 - k, k)
-    tied = bool((ordered[1:] == ordered[:-1]).any())
-    below = int(np.searchsorted(ordered, value)) if tied else k
+    below = int(np.searchsorted(ordered, value))
     high = scipy.stats.beta.ppf(0.975, count + 1 - below, below) if below else 1.0
     return Threshold(float(value), float(acceptance), count, float(low), float(high))

@@ -55,6 +55,8 @@ def combine(
 ) -> Float[Array, " batch"]:
     """Σ_k α_k (d_k − center_k) / scale_k + intercept."""
     standard = (d - ensemble.center[None]) / ensemble.scale[None]
+    # What is left out is not looked at: 0 times infinity would be no number.
+    standard = jnp.where(ensemble.alpha[None] == 0, 0, standard)
     return standard @ ensemble.alpha + ensemble.intercept
 
 
@@ -95,9 +97,11 @@ def standardise(d, layers: list[str], alpha=None) -> Ensemble:
             f"in-distribution scores: expected finite numbers [count, {len(layers)}], "
             f"got {d.shape}, some of them missing or not finite"
         )
-    check_varied(d, layers, "in-distribution")
+    alpha = np.ones(len(layers)) if alpha is None else np.asarray(alpha)
+    counted = [name for name, a in zip(layers, alpha, strict=True) if a != 0]
+    check_varied(d[:, alpha != 0], counted, "in-distribution")
     center, scale = d.mean(0), d.std(0)
-    alpha = np.ones(len(layers)) if alpha is None else alpha
+    scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1)  # if left out, say
     return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
 
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fssd_jax.checks import InputError
-from fssd_jax.compiled import by_value
+from fssd_jax.compiled import compiled
 
 Variables = dict[str, Any]
 # OrderedDict, not dict: `jit` sorts the keys of a plain dict, and layer order matters.
@@ -44,11 +45,7 @@ def make_feature_fn(
     wanted = tuple(getattr(model, "feature_layers", ()) if layers is None else layers)
     if len(set(wanted)) < len(wanted):
         raise InputError(f"layers: a name stands twice in {list(wanted)}")
-    return _feature_fn(model, wanted, **call_kwargs)
 
-
-@by_value
-def _feature_fn(model: nn.Module, wanted: tuple[str, ...], **call_kwargs) -> FeatureFn:
     def feature_fn(variables: Variables, x: ArrayLike) -> OrderedDict[str, Array]:
         found = _capture(model, variables, x, set(wanted), call_kwargs)
         missing = [name for name in wanted if name not in found]
@@ -74,10 +71,14 @@ def _feature_fn(model: nn.Module, wanted: tuple[str, ...], **call_kwargs) -> Fea
     return feature_fn
 
 
-@by_value
 def make_init_fn(model: nn.Module) -> Callable[[PRNGKeyArray, ArrayLike], Variables]:
-    """Return `(key, x) -> variables`, compiled once for equal models."""
-    return jax.jit(model.init)
+    """Return `(key, x) -> variables`, compiled."""
+    return partial(_initial, model.init)
+
+
+@compiled(static=1)
+def _initial(init, key, x) -> Variables:
+    return init(key, x)
 
 
 def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> list[str]:
@@ -89,7 +90,6 @@ def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> lis
     return seen
 
 
-@by_value
 def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
     """Return `(variables, x) -> [batch, classes]`, the model's own output."""
 
@@ -99,7 +99,6 @@ def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
     return logit_fn
 
 
-@by_value
 def make_stochastic_logit_fn(model: nn.Module, **call_kwargs) -> StochasticLogitFn:
     """Return `(variables, x, key) -> [batch, classes]`, with the "dropout" rng `key`.
 

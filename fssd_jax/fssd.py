@@ -128,7 +128,9 @@ def layer_distance(
     x: Num[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
     """Eq. (1) for one layer. Under `jit`, nothing above that layer is computed."""
-    feature = OrderedDict([(layer, feature_fn(variables, x)[layer])])
+    features = feature_fn(variables, x)
+    same_layers(singularity.center, features)
+    feature = OrderedDict([(layer, features[layer])])
     return norm(pool(feature, "flatten")[layer] - singularity.center[layer][None])
 
 
@@ -250,6 +252,9 @@ def at_steps(
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch score"]:
     """`at_step` for many ε, compiled for one: a call each, or a loop under `jit`."""
+    epsilons = jnp.asarray(epsilons, x.dtype)
+    if epsilons.ndim != 1 or not len(epsilons):
+        raise InputError(f"epsilons: one or more, [epsilon]; got {epsilons.shape}")
     at = partial(at_step, scores, arrays, x, steps)
     if any(isinstance(a, Tracer) for a in (x, epsilons)):
         return jax.lax.map(at, epsilons)

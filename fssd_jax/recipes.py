@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 
 import optax
 
-from fssd_jax.compiled import by_value
-
 
 def lenet(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
     """Adadelta at rate 1, falling by 0.7 an epoch over 14 epochs (the released code).
@@ -22,7 +20,6 @@ def lenet(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
     return optax.adadelta(rate, rho=0.9, eps=1e-6)
 
 
-@by_value
 def sgd(rate: float) -> Callable[[int, int], optax.GradientTransformation]:
     """A recipe of plain SGD at a constant rate, whose training Eq. (3) describes."""
     return lambda epochs, steps_per_epoch: optax.sgd(rate)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks, losses, recipes
-from fssd_jax.compiled import by_value
+from fssd_jax.compiled import executable
 from fssd_jax.data.pipeline import as_float, bar_options, map_batches
 from fssd_jax.features import LogitFn, Variables, make_init_fn
 
@@ -54,7 +54,7 @@ def train(
     augment: Callable | None = None,
     snapshots: Sequence[int] = (),
     on_step: Callable | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     save_every: int = 1,
     progress: bool = True,
 ) -> Trained:
@@ -62,8 +62,8 @@ def train(
 
     Given the same arguments the final weights are the same, also when the run was
     killed and started again with the same `folder`. The incomplete last batch of an
-    epoch is left out. Equal arguments are compiled once (`recipe`, `loss` and `augment`
-    are told apart by identity).
+    epoch is left out. Trainings that differ in nothing that the step computes share one
+    compiled step.
 
     Args:
       model: takes `(x, train=...)`, returns logits; may use the "dropout" rng.
@@ -93,6 +93,8 @@ def train(
       InputError: unusable images or labels, or a folder of another run.
       DivergedError: the loss or the weights are not finite; such are never saved.
     """
+    seed, snapshots = int(seed), sorted(map(int, snapshots))
+    folder = None if folder is None else Path(folder)
     checks.images(x, "training images")
     y = checks.labels(y, len(x), num_classes, "training labels")
     batch_size = min(batch_size, len(x))
@@ -107,8 +109,10 @@ def train(
             "taken; leave out `augment`, or augment x beforehand"
         )
     if not all(0 < epoch <= epochs for epoch in snapshots):
-        raise checks.InputError(f"snapshots: 1 to {epochs}, got {list(snapshots)}")
-    optimiser, step_fn = _stepper(model, recipe, epochs, steps, loss, augment)
+        raise checks.InputError(f"snapshots: 1 to {epochs}, got {snapshots}")
+    optimiser = recipe(epochs, steps)
+    step = partial(train_step, model.apply, optimiser.update)
+    step = jax.jit(partial(step, loss=loss, augment=augment), donate_argnums=(0, 1))
     if initial is None:
         initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
     # Of all, because some optimisers keep the first parameters, which are the caller's.
@@ -119,13 +123,14 @@ def train(
         beside = None if outliers is None else as_float(outliers[others])
         return as_float(x[chosen]), y[chosen], _fold(key, _DROPOUT, number), beside
 
+    order, beside = _orders(key, 0, len(x), outliers, (steps, batch_size))
+    first = state, jnp.zeros(2), *arguments(order[0], beside[0], 0)
+    program = step.trace(*first)
+
     history, done, kept = np.zeros((epochs, 2)), 0, {}
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(checkpoint.alone(folder))
-            first = np.arange(batch_size)
-            beside = first % len(x if outliers is None else outliers)
-            program = step_fn.trace(state, jnp.zeros(2), *arguments(first, beside, 0))
             run = {
                 "the compiled step (network, rate, loss, JAX)": program.jaxpr,
                 "the initial weights": initial,
@@ -134,15 +139,19 @@ def train(
                 "labels": y,
                 "outliers": outliers,
                 "seed": seed,
+                "the first order of the images": (order, beside),
                 "batch_size": batch_size,
                 "epochs": epochs,
-                "snapshots": sorted(snapshots),
+                "snapshots": snapshots,
             }
             checkpoint.claim(folder, run)
             initial, state, history, done = _resume(folder, initial, state, history)
             for epoch in (e for e in snapshots if e <= done):
                 path = checkpoint.snapshot_path(folder, epoch)
                 kept[epoch] = checkpoint.restore(path, initial)
+        step_fn: Any = None
+        if done < epochs:
+            step_fn = executable(program, jax.tree.leaves(first))
         bar = stack.enter_context(
             tqdm(
                 total=epochs * steps,
@@ -153,11 +162,7 @@ def train(
             )
         )
         for epoch in range(done, epochs):
-            shape = (steps, batch_size)
-            order = _order(_fold(key, _SHUFFLE, epoch), len(x), shape)
-            beside: Any = (None,) * steps
-            if outliers is not None:
-                beside = _order(_fold(key, _OUTLIERS, epoch), len(outliers), shape)
+            order, beside = _orders(key, epoch, len(x), outliers, (steps, batch_size))
             totals = jnp.zeros(2)
             for i, (chosen, others) in enumerate(zip(order, beside, strict=True)):
                 before = on_step and _copied(state.variables)
@@ -204,15 +209,6 @@ def _diverged(what: str, step: int, epoch: int) -> checks.DivergedError:
 @jax.jit
 def _finite(tree) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
-
-
-@by_value
-def _stepper(model: nn.Module, recipe, epochs: int, steps: int, loss, augment):
-    """The optimiser, and `train_step` with it, compiled."""
-    optimiser = recipe(epochs, steps)
-    step = partial(train_step, model.apply, optimiser.update)
-    step = partial(step, loss=loss, augment=augment)
-    return optimiser, jax.jit(step, donate_argnums=(0, 1))
 
 
 def train_step(
@@ -282,6 +278,14 @@ def _resume(folder: Path, initial, state, history):
 def _order(key: PRNGKeyArray, count: int, shape: tuple[int, int]) -> np.ndarray:
     """Indices below `count` in random order; a smaller set is gone through again."""
     return np.resize(np.asarray(jax.random.permutation(key, count)), shape)
+
+
+def _orders(key: PRNGKeyArray, epoch: int, count: int, outliers, shape):
+    """Which images, and which outliers if any, make each batch of an epoch."""
+    order = _order(_fold(key, _SHUFFLE, epoch), count, shape)
+    if outliers is None:
+        return order, [None] * len(order)
+    return order, _order(_fold(key, _OUTLIERS, epoch), len(outliers), shape)
 
 
 def _copied(tree):

@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
 
+ATTEMPTS = 100  # to put a results folder in its place
+
 
 def writable(folder: Path) -> Path:
     """Create the folder, or say at once that nothing could be written there."""
@@ -49,8 +51,15 @@ def results_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            shutil.rmtree(path, ignore_errors=True)
-            temporary.rename(path)
+            # Others may end at the same moment: the last one stays.
+            for attempt in range(ATTEMPTS):
+                shutil.rmtree(path, ignore_errors=True)
+                try:
+                    temporary.rename(path)
+                    break
+                except OSError:
+                    if attempt == ATTEMPTS - 1:
+                        raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -150,6 +150,6 @@ def available_cores() -> int:
 def numerics() -> dict[str, Any]:
     """What JAX is told that decides numbers."""
     names = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision")
-    names += ("jax_threefry_partitionable",)
+    names += ("jax_threefry_partitionable", "jax_random_seed_offset")
     flags = os.environ.get("XLA_FLAGS", "").split()
     return {name: getattr(jax.config, name) for name in names} | {"xla_flags": flags}

@@ -23,8 +23,10 @@ CHUNK = 4096  # training features compared with at once
 
 
 class State(NamedTuple):
-    # The layer's name and the normalised training features; zeros fill the last chunk.
+    # The layer's name and the normalised training features, less their mean; zeros fill
+    # the last chunk.
     bank: OrderedDict[str, Float[Array, "chunk row dim"]]
+    mean: Float[Array, " dim"]  # far from which small distances would lose digits
     count: Int[Array, ""]  # of training images
     ranks: Int[Array, " k"]  # 1 … k: a shape is known when compiling, a value is not
 
@@ -64,9 +66,11 @@ def fit(
     rows = min(CHUNK, len(z))
     chunks = -(-len(z) // rows)
     padded = np.zeros((chunks * rows, z.shape[1]), z.dtype)
-    padded[: len(z)] = z
-    bank = jnp.asarray(padded.reshape(chunks, rows, -1))
-    return State(OrderedDict([(layer, bank)]), jnp.int32(len(z)), jnp.arange(1, k + 1))
+    mean = z.mean(0, dtype=np.float64).astype(z.dtype)
+    padded[: len(z)] = z - mean
+    bank = OrderedDict([(layer, jnp.asarray(padded.reshape(chunks, rows, -1)))])
+    ranks = jnp.arange(1, k + 1)
+    return State(bank, jnp.asarray(mean), jnp.int32(len(z)), ranks)
 
 
 def score(
@@ -77,9 +81,9 @@ def score(
 ) -> Float[Array, " batch"]:
     """−‖z(x) − z_(k)‖; the neighbours are found chunk by chunk.
 
-    The nearest has the largest z(x)·z − ‖z‖²/2; ‖z‖ is 1, or 0 for a feature of zeros.
+    The nearest has the largest z(x)·z − ‖z‖²/2, both less the mean of the bank.
     """
-    z = _normalised(feature_fn, variables, state.bank, x)
+    z = _normalised(feature_fn, variables, state.bank, x) - state.mean[None]
     (bank,) = state.bank.values()
     rows, k = bank.shape[1], len(state.ranks)
 

@@ -179,7 +179,9 @@ def layer_confidence(
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
     """M_k(x) of one layer. Under `jit`, nothing above that layer is computed."""
-    feature = OrderedDict([(layer, feature_fn(variables, x)[layer])])
+    features = feature_fn(variables, x)
+    same_layers(gaussians.factor, features)
+    feature = OrderedDict([(layer, features[layer])])
     return _confidence(gaussians, layer, pool(feature, "mean")[layer])
 
 

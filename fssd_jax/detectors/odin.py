@@ -2,8 +2,8 @@
 
     S_T(x) = max_y softmax(f(x) / T)_y,   x̃ = x + ε · sign(∇ₓ log S_T(x))
 
-The score is log S_T(x̃). With the margin m = f_top/T − log Σ_{y ≠ top} exp(f_y/T) it is
-−log(1 + e⁻ᵐ), and the sign of its gradient is that of m's.
+Score and step are taken of the margin m = f_top/T − log Σ_{y ≠ top} exp(f_y/T), where
+log S_T = −log(1 + e⁻ᵐ): the order and the sign of the gradient are the same.
 
 Liang, Li and Srikant (2018), "Enhancing the Reliability of Out-of-Distribution Image
 Detection in Neural Networks".
@@ -117,10 +117,9 @@ def choose(ind: np.ndarray, ood: np.ndarray) -> tuple[int, int, np.ndarray]:
 def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
-    """log S_T(x̃)."""
+    """log S_T(x̃)/(1 − S_T(x̃))."""
     of = partial(margin, logit_fn, variables, state.temperature)
-    stepped = x if state.epsilon is None else perturb(of, x, state.epsilon)
-    return log_confidence(of(stepped))
+    return of(x if state.epsilon is None else perturb(of, x, state.epsilon))
 
 
 def margin(
@@ -131,7 +130,8 @@ def margin(
 ) -> Float[Array, " batch"]:
     """log S_T/(1 − S_T): the top logit over T, less the log-sum-exp of all others.
 
-    Its gradient does not vanish where S_T rounds to 1, as that of log S_T does.
+    In the order of S_T, but where S_T rounds to 1 it still tells images apart, and its
+    gradient does not vanish, as that of log S_T does.
     """
     logits = float32(logit_fn(variables, x)) / temperature
     top = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
@@ -139,16 +139,11 @@ def margin(
     return jnp.where(top, logits, 0).sum(-1) - others
 
 
-def log_confidence(margin: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log S_T of the margin, exact also where the probability is nearly 1."""
-    return jax.nn.log_sigmoid(margin)
-
-
 @by_parts
 def sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperature"]:
     temperatures, epsilons = grid
     margins = Scores(_at_temperature, logit_fn, tuple(range(len(temperatures))))
-    return log_confidence(sweep_each(margins, (variables, temperatures), x, epsilons))
+    return sweep_each(margins, (variables, temperatures), x, epsilons)
 
 
 def _at_temperature(logit_fn, variables, temperatures, index: int, x):

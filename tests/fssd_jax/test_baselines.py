@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from jax.nn import log_sigmoid
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -123,8 +124,19 @@ def test_odin_is_the_log_softmax_at_a_temperature(smooth, temperature):
     logits = np.asarray(Smooth().apply(variables, x), np.float64)
     expected = scipy.special.log_softmax(logits / temperature, axis=1).max(1)
     state = odin.fit(temperatures=(temperature,))
-    found = odin.score(make_logit_fn(Smooth()), variables, state, x)
+    found = log_sigmoid(odin.score(make_logit_fn(Smooth()), variables, state, x))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_odin_tells_apart_what_is_surest():
+    """Logits whose gaps are far beyond where every probability rounds to 1."""
+    rng = np.random.default_rng(0)
+    gaps = rng.normal([[300], [150]], [[60], [25]], (2, 200)).astype(np.float32)
+    logit_fn = lambda variables, x: jnp.stack([x[:, 0], jnp.zeros(len(x))], -1)  # noqa: E731
+    state = odin.fit(temperatures=(1.0,))
+    of = lambda g: np.asarray(odin.score(logit_fn, {}, state, jnp.asarray(g)[:, None]))  # noqa: E731
+    ind, ood = map(of, gaps)
+    assert auroc(ind, ood) == pytest.approx(auroc(*gaps))
 
 
 def test_odins_choice_is_the_best_auroc_of_the_whole_grid(blobs):
@@ -175,9 +187,24 @@ def test_odin_takes_its_step_however_sure_the_network_is(gap, temperature):
     expected = scipy.special.log_softmax(moved, axis=1).max(1)
     state = odin.fit(temperatures=(temperature,))
     state = state._replace(epsilon=jnp.float32(back))
-    found = odin.score(linear, {}, state, jnp.asarray(x, jnp.float32))
+    found = log_sigmoid(odin.score(linear, {}, state, jnp.asarray(x, jnp.float32)))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
     assert expected.min() < -0.01
+
+
+def test_knn_ranks_features_that_lie_close_together():
+    """Directions 2·10⁻⁴ apart, which a product does not resolve in float32."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=16)
+    bank, x = (base + 2e-4 * rng.normal(size=(n, 16)) for n in (200, 20))
+    feature_fn = lambda variables, x: OrderedDict(z=jnp.asarray(x))  # noqa: E731
+    train, tested = bank.astype(np.float32), x.astype(np.float32)
+    state = knn.fit(feature_fn, {}, train, "z", k=10, unit_range=False)
+    unit = [a / np.linalg.norm(a, axis=1)[:, None] for a in (train, tested)]
+    unit = [a.astype(np.float64) for a in unit]
+    distance = np.sort(np.linalg.norm(unit[1][:, None] - unit[0][None], axis=-1), 1)
+    found = -np.asarray(knn.score(feature_fn, {}, state, jnp.asarray(tested)))
+    np.testing.assert_allclose(found, distance[:, 9], rtol=2e-2)
 
 
 def test_odin_without_ood_images_chooses_nothing():

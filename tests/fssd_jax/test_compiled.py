@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fssd_jax import compiled, make_feature_fn, make_logit_fn, map_batches
-from fssd_jax.features import make_init_fn
+from fssd_jax import compiled, make_logit_fn, map_batches
 
 
 class Scaled(nn.Module):
@@ -28,22 +27,6 @@ X = np.random.default_rng(0).uniform(size=(70, 2, 2, 1)).astype(np.float32)
 
 def score(apply_fn, variables, state, x):
     return apply_fn(variables, x)["logits"].sum(-1)
-
-
-def test_equal_arguments_give_one_function():
-    one = make_feature_fn(Scaled(), ["logits"])
-    assert make_feature_fn(Scaled(), ("logits",)) is one
-    assert make_feature_fn(Scaled()) is one  # the model's own layers
-    logit_fn = make_logit_fn(Scaled())
-    assert make_logit_fn(Scaled()) is logit_fn
-    # Equal and of equal hash, but other networks.
-    others = [make_logit_fn(Scaled(scale)) for scale in (2, 3.0, True, 1)]
-    assert len({*map(id, others), id(logit_fn)}) == 5
-    # What cannot be hashed makes a function of its own, which works.
-    array = Scaled(np.float32([[1, 2, 3]]))
-    assert make_logit_fn(array) is not make_logit_fn(array)
-    variables = array.init(jax.random.key(0), X[:1])
-    assert make_logit_fn(array)(variables, X[:4]).shape == (4, 3)
 
 
 class Knob:
@@ -66,20 +49,59 @@ def test_what_may_change_unseen_is_not_found_again():
     found = []
     for value in (2.0, 3.0):
         knob.value = value
-        found.append(map_batches(plain, make_logit_fn(model), {}, None, X[:4]))
+        found.append(map_batches(summed, make_logit_fn(model), {}, None, X[:4]))
     np.testing.assert_allclose(found[1], 1.5 * found[0])
 
 
-def plain(apply_fn, variables, state, x):
-    return apply_fn(variables, x).sum((1, 2, 3))
+def summed(apply_fn, variables, state, x):
+    return apply_fn(variables, x).reshape(len(x), -1).sum(1)
 
 
-def test_a_function_made_in_a_loop_is_compiled_once():
-    variables = make_init_fn(Scaled())(jax.random.key(0), X[:1])
-    before = Scaled.traces
-    for _ in range(3):
-        map_batches(score, make_feature_fn(Scaled()), variables, None, X)
-    assert Scaled.traces == before + 1
+def test_a_function_made_in_a_loop_is_compiled_once(monkeypatch):
+    made = []
+    lower = jax.stages.Traced.lower
+    monkeypatch.setattr(
+        jax.stages.Traced, "lower", lambda t, *a: made.append(t) or lower(t, *a)
+    )
+    variables = Scaled().init(jax.random.key(0), X[:1])
+    found = [
+        map_batches(summed, make_logit_fn(Scaled(scale)), variables, None, X)
+        for scale in (2.0, 2.0, 3.0, 2.0)
+    ]
+    assert len(made) == 2
+    np.testing.assert_array_equal(found[0], found[3])
+    assert np.any(found[0] != found[2])
+
+
+def test_callbacks_are_told_apart_by_identity():
+    """Of a program that calls back, the text tells no difference."""
+    apply = compiled.compiled(static=1)(lambda f, x: f(x))
+
+    def calling(number):
+        host = lambda x: np.float32(number) + x  # noqa: E731
+        return lambda x: jax.pure_callback(host, jax.ShapeDtypeStruct((), "float32"), x)
+
+    x = jnp.float32(0)
+    assert [float(apply(calling(n), x)) for n in (1, 2, 1)] == [1, 2, 1]
+
+
+def test_what_cannot_be_hashed_may_be_static():
+    class Unhashable:
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+        def __call__(self, variables, x):
+            return {"logits": variables * x.reshape(len(x), -1)}
+
+    found = map_batches(score, Unhashable(), 2.0, None, X)
+    np.testing.assert_allclose(found, 2 * X.sum((1, 2, 3)), rtol=1e-6)
+
+
+def test_a_program_follows_jaxs_configuration():
+    apply = compiled.compiled(static=1)(lambda f, x: f(x))
+    x = np.ones(3, np.float64)
+    assert apply(jnp.cos, x).dtype == jnp.float32
+    with jax.enable_x64(True):
+        assert apply(jnp.cos, x).dtype == jnp.float64
 
 
 def test_sets_of_any_size_need_few_programs():
@@ -97,7 +119,8 @@ def test_sets_of_any_size_need_few_programs():
 
 def test_the_oldest_programs_are_let_go(monkeypatch):
     """With what they hold; each keeps memory maps, of which a process has 65,530."""
-    monkeypatch.setattr(compiled, "PROGRAMS", 3)
+    monkeypatch.setattr(compiled, "TRACES", 3)
+    monkeypatch.setattr(compiled, "_PROGRAMS", compiled._Recent(3))
     apply = compiled.compiled(static=1)(lambda f, x: f(x))
     alive = []
     for i in range(6):

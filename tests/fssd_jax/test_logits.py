@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import logit, logsumexp, softmax
 
 from fssd_jax.detectors import (
     deep_ensemble,
@@ -20,7 +20,7 @@ DETECTORS = {
     "msp": (msp, lambda z: softmax(z, axis=-1).max(-1)),
     "energy": (energy, lambda z: logsumexp(z, axis=-1)),
     "max_logit": (max_logit, lambda z: z.max(-1)),
-    "odin": (odin, lambda z: log_softmax(z / 1000, axis=-1).max(-1)),
+    "odin": (odin, lambda z: logit(softmax(z / 1000, axis=-1).max(-1))),
 }
 
 
