@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.stages import Compiled, Traced
 
 PROGRAMS = 256  # that are kept in all
-TRACES = 64  # that are kept of each function
+TRACES = 256  # that each function remembers the programs of
 CONFIGURATION = (
     *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl"),
     *("jax_threefry_partitionable", "jax_default_device", "jax_numpy_rank_promotion"),
@@ -37,14 +37,16 @@ class _Recent(OrderedDict):
         super().__init__()
         self.most = most
 
-    def get_or(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def get(self, key: Hashable, default: Any = None) -> Any:
         if key in self:
             self.move_to_end(key)
-        else:
-            self[key] = make()
-            if len(self) > self.most:
-                self.popitem(last=False)
-        return self[key]
+            return self[key]
+        return default
+
+    def put(self, key: Hashable, value: Any) -> None:
+        self[key] = value
+        if len(self) > self.most:
+            self.popitem(last=False)
 
 
 class _Same:
@@ -84,12 +86,16 @@ def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], An
             if any(isinstance(leaf, Tracer) for leaf in leaves):
                 return function(*args, **kwargs)
 
-            def program():
-                jitted = jax.jit(partial(function, *fixed), donate_argnums=donated)
-                return executable(jitted.trace(*arrays, **kwargs), leaves)
-
             known = tuple(map(_hashable, fixed)), structure, _kinds(leaves)
-            return traces.get_or((known, _configuration()), program)(*arrays, **kwargs)
+            known = known, _configuration()
+            program = _PROGRAMS.get(traces.get(known))
+            if program is None:
+                jitted = jax.jit(partial(function, *fixed), donate_argnums=donated)
+                traced = jitted.trace(*arrays, **kwargs)
+                key = _key(traced, leaves)
+                traces.put(known, key)
+                program = _PROGRAMS.get(key) or _compile(key, traced)
+            return program(*arrays, **kwargs)
 
         return call
 
@@ -113,13 +119,25 @@ def executable(traced: Traced, leaves: Sequence[Any]) -> Compiled:
       traced: of `jax.jit(...).trace(...)`.
       leaves: of the arguments that it was traced with.
     """
-    key = (
+    key = _key(traced, leaves)
+    return _PROGRAMS.get(key) or _compile(key, traced)
+
+
+def _key(traced: Traced, leaves: Sequence[Any]) -> Hashable:
+    """All that decides a compiled program."""
+    arguments = jax.tree.leaves(traced.args_info)
+    return (
         *(*spelled(traced.jaxpr), _kinds(leaves)),
         *(jax.tree.structure(traced.args_info), traced.out_tree),
-        tuple(info.donated for info in jax.tree.leaves(traced.args_info)),
+        tuple(argument.donated for argument in arguments),
         _configuration(),
     )
-    return _PROGRAMS.get_or(key, lambda: traced.lower().compile())
+
+
+def _compile(key: Hashable, traced: Traced) -> Compiled:
+    program = traced.lower().compile()
+    _PROGRAMS.put(key, program)
+    return program
 
 
 def spelled(program: ClosedJaxpr) -> tuple[str, tuple[Any, ...]]:

@@ -136,7 +136,7 @@ def test_odin_tells_apart_what_is_surest():
     state = odin.fit(temperatures=(1.0,))
     of = lambda g: np.asarray(odin.score(logit_fn, {}, state, jnp.asarray(g)[:, None]))  # noqa: E731
     ind, ood = map(of, gaps)
-    assert auroc(ind, ood) == pytest.approx(auroc(*gaps))
+    assert metrics.auroc(ind, ood) == pytest.approx(metrics.auroc(*gaps))
 
 
 def test_odins_choice_is_the_best_auroc_of_the_whole_grid(blobs):
