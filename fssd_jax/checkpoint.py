@@ -9,6 +9,7 @@ killed run leaves no half state.
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -127,6 +128,17 @@ def tree_digest(tree: Any) -> str:
     return total.hexdigest()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracebacks that Orbax logs: what fails becomes one error of ours."""
+    log = logging.getLogger("absl")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
 def save(path: Path, tree: Any) -> None:
     """Write a pytree of arrays to the folder `path`, all or nothing.
 
@@ -134,7 +146,7 @@ def save(path: Path, tree: Any) -> None:
       InputError: it could not be written.
     """
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), tree, force=True)
     except Exception as error:  # Orbax has no common base for what can go wrong
         full = "No space left" in str(error)
@@ -153,7 +165,7 @@ def restore(path: Path, like: Any) -> Any:
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore(path.absolute(), target)
         # Orbax itself lets another shape pass.
         shapes = [[jnp.shape(a) for a in jax.tree.leaves(t)] for t in (tree, like)]
