@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from jax.extend.core import ClosedJaxpr
 
 from fssd_jax.checks import InputError
-from fssd_jax.compiled import spelled
+from fssd_jax.compiled import outline
 
 INITIAL = "initial"
 RUN = "run.json"
@@ -106,7 +106,7 @@ def _described(value: Any) -> Any:
     """What stands for a value in `run.json`: itself, or a digest."""
     if value is None or isinstance(value, int | list):
         return value
-    return spelled(value)[0] if isinstance(value, ClosedJaxpr) else tree_digest(value)
+    return tree_digest(outline(value) if isinstance(value, ClosedJaxpr) else value)
 
 
 def tree_digest(tree: Any) -> str:

@@ -8,7 +8,7 @@ may have 65,530 maps: some 600 trainings, each compiled anew, would reach them.
 
 import hashlib
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -186,6 +186,42 @@ def spelled(program: ClosedJaxpr) -> tuple[str, tuple[Any, ...]]:
         return "\n".join([*text, f"out {row(jaxpr.outvars)}"])
 
     return told(program, True), tuple(functions)
+
+
+def outline(program: ClosedJaxpr) -> list[str]:
+    """What a program computes, less how it is cut into parts, which a process decides.
+
+    Each operation with its numbers and results' shapes, as often as it stands there.
+    """
+    found: Counter[str] = Counter()
+
+    def walk(value) -> None:
+        if isinstance(value, ClosedJaxpr):
+            found.update(map(_digest, map(jnp.asarray, value.consts)))
+            walk(value.jaxpr)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                walk(part)
+        elif isinstance(value, Jaxpr):
+            for eqn in value.eqns:
+                inner = [v for v in eqn.params.values() if _has_jaxpr(v)]
+                for part in inner:
+                    walk(part)
+                if not inner:
+                    numbers = [
+                        f"{v.val!r}" for v in eqn.invars if isinstance(v, Literal)
+                    ]
+                    shapes = [f"{v.aval}" for v in eqn.outvars]
+                    found[f"{eqn.primitive} {numbers} {shapes}"] += 1
+
+    walk(program)
+    return sorted(f"{count} {what}" for what, count in found.items())
+
+
+def _has_jaxpr(value) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_has_jaxpr, value))
+    return isinstance(value, ClosedJaxpr | Jaxpr)
 
 
 def _hashable(value: Any) -> Hashable:

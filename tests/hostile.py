@@ -201,8 +201,13 @@ def outcomes(reader: Reader, seed: int, start: int, stop: int) -> Iterator[tuple
             rng = np.random.default_rng([seed, i])
             path = paths[rng.integers(len(paths))]
             whole = path.read_bytes()
-            # Another good file of this kind would be read, and rightly so.
-            foreign = [other for other in others if other[:2] != whole[:2]]
+            # Another good file of this kind would be read, and rightly so; so would
+            # arrays (.npy) in an .npz's place, and other safetensors.
+            foreign = [
+                other
+                for other in others
+                if other[:2] not in (whole[:2], b"\x93N") and other[8:9] != b"{"
+            ]
             change = lambda data: mutate(data, rng, foreign)  # noqa: B023, E731
             if reader.seal and rng.random() < 0.5:
                 path.write_bytes(reader.seal(whole, change, rng))
