@@ -138,7 +138,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert 3 <= checkpoint.last_epoch(folder) < 20  # killed in its midst
-    assert_same(fit(folder, epochs=20), fit(epochs=20))
+    # The same command again.
+    subprocess.run([sys.executable, "-c", CHILD, folder], check=True)
+    whole = fit(epochs=20)
+    params = whole.variables["params"]
+    state = TrainState(whole.variables, recipes.lenet(20, 6).init(params))
+    like = state, whole.history
+    found = checkpoint.restore(checkpoint.epoch_path(folder, 20), like)
+    assert_same((found[0].variables, found[1]), (whole.variables, whole.history))
     assert folders(folder) == ["epoch-00020", "initial"]
 
 
