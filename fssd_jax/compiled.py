@@ -212,7 +212,13 @@ def outline(program: ClosedJaxpr) -> list[str]:
                         f"{v.val!r}" for v in eqn.invars if isinstance(v, Literal)
                     ]
                     shapes = [f"{v.aval}" for v in eqn.outvars]
-                    found[f"{eqn.primitive} {numbers} {shapes}"] += 1
+                    # Axes, dimensions and the like.
+                    how = [
+                        f"{k}={re.sub('0x[0-9a-f]+', '', str(v))}"
+                        for k, v in sorted(eqn.params.items())
+                        if not callable(v)
+                    ]
+                    found[f"{eqn.primitive} {how} {numbers} {shapes}"] += 1
 
     walk(program)
     return sorted(f"{count} {what}" for what, count in found.items())
