@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity, norm
+from fssd_jax.outputs import FeatureFn, Variables, pool
 
 
 class Concentration(NamedTuple):

@@ -11,8 +11,8 @@ from analysis.dynamics import LossFn
 from analysis.kernel_regression import check_sgd, in_turn, sgd_error
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
-from fssd_jax.data.pipeline import as_float
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.data.inputs import as_input
+from fssd_jax.outputs import FeatureFn, Variables, pool
 
 
 @partial(jax.jit, static_argnames=("feature_fn", "loss_fn", "layer"))
@@ -94,12 +94,12 @@ class Contributions:
         self._of_step = partial(contributions, feature_fn, loss_fn)
         self._loss_fn, self._seen = loss_fn, 0
         self._layer, self._rate = layer, rate
-        self._x, self._directions = as_float(x), np.asarray(directions)
-        self._number = {image.tobytes(): i for i, image in enumerate(as_float(train))}
+        self._x, self._directions = as_input(x), np.asarray(directions)
+        self._number = {image.tobytes(): i for i, image in enumerate(as_input(train))}
         self._total = np.zeros((len(x), len(train)))
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
-        x = as_float(x)
+        x = as_input(x)
         try:
             numbers = [self._number[image.tobytes()] for image in x]
         except KeyError:

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
-from fssd_jax.data.pipeline import map_batches, padded_batches
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.data.pipeline import batches, map_batches
 from fssd_jax.fssd import Singularity
+from fssd_jax.outputs import FeatureFn, Variables, pool
 
 Features = OrderedDict[str, Array]  # layer → [points, dim]
 
@@ -27,9 +27,11 @@ def displacement(
     feature_fn: FeatureFn, initial: Variables, final: Variables, x, batch_size: int = 64
 ) -> OrderedDict[str, np.ndarray]:
     """F_T(x) − F_0(x) of every layer [n, dim]: what both forms are to equal."""
-    batches = list(padded_batches(x, batch_size, "points", unit_range=False))
-    parts = [_moved(feature_fn, initial, final, part) for part, _ in batches]
-    return joined(parts, [mask for _, mask in batches])
+    parts, masks = [], []
+    for part, mask, _ in batches(x, batch_size, "points", unit_range=False):
+        parts.append(_moved(feature_fn, initial, final, part))
+        masks.append(mask)
+    return joined(parts, masks)
 
 
 @compiled(static=1)

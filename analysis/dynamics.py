@@ -24,9 +24,9 @@ from jaxtyping import Array, Float
 
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
-from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.data.pipeline import batches, map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
+from fssd_jax.outputs import FeatureFn, Variables, pool
 
 NOISE = "noise"  # the probe set whose mean feature is F*
 # (variables, x, y) -> the loss of each example [batch].
@@ -107,12 +107,11 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
     One compilation; memory is that of one batch.
     """
     total = jax.tree.map(jnp.zeros_like, variables["params"])
-    size = fitting(len(x), batch_size)
-    for start in range(0, len(x), size):
-        part, mask = pad(as_float(x[start : start + size]), size)
-        labels, _ = pad(np.asarray(y[start : start + size]), size)
+    count = 0
+    for part, mask, labels in batches((x, y), batch_size, unit_range=False):
         total = _add_gradient(loss_fn, total, variables, part, labels, mask)
-    return {"params": jax.tree.map(lambda g: -g / len(x), total)}
+        count += int(mask.sum())
+    return {"params": jax.tree.map(lambda g: -g / count, total)}
 
 
 @compiled(static=1)

@@ -30,8 +30,8 @@ from analysis.displacement import Features, joined
 from analysis.dynamics import velocity
 from fssd_jax import checks, losses
 from fssd_jax.compiled import compiled
-from fssd_jax.data.pipeline import padded_batches
-from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.data.pipeline import batches
+from fssd_jax.outputs import FeatureFn, Variables
 
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 TOLERANCE = 1e-3  # relative, of a step against −η∇L
@@ -56,7 +56,8 @@ class PathForm:
 
     def __init__(self, feature_fn: FeatureFn, x, *, nodes: int = 0, batch_size=64):
         self._feature_fn = feature_fn
-        self._batches = list(padded_batches(x, batch_size, "points", unit_range=False))
+        points = batches(x, batch_size, "points", unit_range=False)
+        self._batches = [(jax.device_get(part), mask) for part, mask, _ in points]
         self._totals: list[Features | None] = [None] * len(self._batches)
         self._seen = 0
         self._rule = ((0.0, 1.0),)
@@ -176,7 +177,7 @@ class FrozenForm:
         if self._total is None:
             raise checks.InputError("no step was followed yet: train(..., on_step=...)")
         parts, masks = [], []
-        for part, mask in padded_batches(x, batch_size, "points", unit_range=False):
+        for part, mask, _ in batches(x, batch_size, "points", unit_range=False):
             moved = push(self._feature_fn, self._initial, self._total, part)
             parts.append(jax.tree.map(jnp.negative, moved))
             masks.append(mask)

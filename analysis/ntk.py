@@ -24,8 +24,9 @@ from jaxtyping import Array, Float, Int, Num
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
-from fssd_jax.data.pipeline import as_float, fitting, pad
-from fssd_jax.features import FeatureFn, Variables, pool
+from fssd_jax.data.inputs import as_input
+from fssd_jax.data.pipeline import fitting, pad
+from fssd_jax.outputs import FeatureFn, Variables, pool
 
 Axes = Literal["trace", "diagonal", "full"]
 Images = Num[Array | np.ndarray, "_ ..."]
@@ -287,6 +288,6 @@ def _batches(x, batch_size) -> list[np.ndarray]:
     """Batches of one size, integers as floats in [0, 1]; the last one is padded."""
     checks.at_least_one("batch_size", batch_size)
     x = np.asarray(checks.images(x, unit_range=False))
-    x = x if np.issubdtype(x.dtype, np.floating) else as_float(x)
+    x = x if np.issubdtype(x.dtype, np.floating) else as_input(x)
     size = fitting(len(x), batch_size)
-    return [pad(x[i : i + size], size)[0] for i in range(0, len(x), size)]
+    return [pad(x[i : i + size], size) for i in range(0, len(x), size)]

@@ -20,7 +20,7 @@ from flax import nnx
 
 import fssd_jax
 from fssd_jax.data import load
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.detectors import fssd, msp
 
 
@@ -125,7 +125,7 @@ def main(steps: int = 30) -> dict[str, dict[str, float]]:
     images, photos = load("digits", "test").x, load("photo_patches", "test").x
     results = {}
     for name, network in (("NNX", nnx_network), ("plain", plain_network)):
-        feature_fn, variables = network(as_float(digits.x), digits.y, steps)
+        feature_fn, variables = network(as_input(digits.x), digits.y, steps)
         results[name] = detect(feature_fn, variables, images, photos)
         told = ", ".join(f"{of} {auroc:.3f}" for of, auroc in results[name].items())
         print(f"{name}: AUROC against photographs: {told}")

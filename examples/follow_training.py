@@ -12,7 +12,7 @@ from analysis.displacement import displacement
 from analysis.dynamics import Recorder, log_steps, make_loss_fn
 from analysis.kernel_regression import PathForm
 from fssd_jax.data import load
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.models import MLP
 
 
@@ -30,7 +30,7 @@ def main(steps: int = 40) -> float:
 
     # Your own loop; all it must do is to call them with the variables and the batch.
     optimiser = optax.adam(1e-3)
-    variables = initial = model.init(jax.random.key(0), as_float(images[:1]))
+    variables = initial = model.init(jax.random.key(0), as_input(images[:1]))
     opt_state = optimiser.init(variables["params"])
 
     @jax.jit
@@ -43,7 +43,7 @@ def main(steps: int = 40) -> float:
     rng = np.random.default_rng(0)
     for step in range(steps):
         chosen = rng.integers(0, len(digits.x), 64)
-        x, y = as_float(digits.x[chosen]), digits.y[chosen]
+        x, y = as_input(digits.x[chosen]), digits.y[chosen]
         before = variables
         variables, opt_state = update(before, opt_state, x, y)
         recorder(step, before, variables, x, y)

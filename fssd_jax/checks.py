@@ -1,5 +1,6 @@
 """Checks at the door: every bad input becomes one error that says what to do."""
 
+import jax.numpy as jnp
 import numpy as np
 
 CHUNK = 4096  # images looked at together, so that a check needs little memory
@@ -13,17 +14,37 @@ class DivergedError(RuntimeError):
     """Training was stopped because the loss was no longer finite."""
 
 
-def images(x, name: str = "images", *, unit_range: bool = True):
+def are_pixels(x) -> bool:
+    """Whether integers are pixels, 0–255, and not ids: by their type and their axes."""
+    return x.dtype == np.uint8 or (np.issubdtype(x.dtype, np.integer) and x.ndim >= 4)
+
+
+def images(
+    x,
+    name: str = "images",
+    *,
+    unit_range: bool = True,
+    start: int = 0,
+    rank: int = 2,
+):
     """Return `x` unchanged if it can be scored, else raise `InputError`.
 
-    Integers must lie in 0–255; floats must be finite and, if `unit_range`, in [0, 1]
-    (models here take raw pixels; the normalisation is part of the model).
+    Pixels (see `are_pixels`) must lie in 0–255, and other integers, ids, in int32;
+    floats must be finite and, if `unit_range`, in [0, 1] (models here take raw pixels;
+    the normalisation is part of the model).
+
+    Args:
+      x: [n, ...].
+      name: what it is, for errors.
+      unit_range: whether floats outside [0, 1] are an error.
+      start: number of the first row, for errors.
+      rank: the fewest axes.
     """
     if not isinstance(getattr(x, "dtype", None), np.dtype):
         x = _array(x, name)
-    if x.ndim < 2:
+    if x.ndim < rank:
         raise InputError(
-            f"{name}: expected an array [batch, ...] of rank 2 or more, got shape "
+            f"{name}: expected an array [batch, ...] of rank {rank} or more, got shape "
             f"{tuple(x.shape)}; for a single image add the batch axis: x[None]"
         )
     if x.size == 0:
@@ -32,26 +53,32 @@ def images(x, name: str = "images", *, unit_range: bool = True):
             "is needed"
         )
     integers = np.issubdtype(x.dtype, np.integer) or x.dtype == bool
-    if not (integers or np.issubdtype(x.dtype, np.floating)):
+    if not (integers or jnp.issubdtype(x.dtype, np.floating)):
         raise InputError(
             f"{name}: expected integers 0-255 or floats, got dtype {x.dtype}; convert "
             "with x.astype(np.float32)"
         )
+    pixels, int32 = are_pixels(x), np.iinfo(np.int32)
     if x.dtype in (np.uint8, bool):
         return x
-    for start in range(0, len(x), CHUNK):
-        part = np.asarray(x[start : start + CHUNK])
+    for at in range(0, len(x), CHUNK):
+        part = np.asarray(x[at : at + CHUNK])
         low, high = part.min(), part.max()  # NaN if any value is NaN
         if not (np.isfinite(low) and np.isfinite(high)):
             bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
             raise InputError(
-                f"{name}: image {start + int(np.argmax(bad))} holds NaN or infinite "
-                "values; remove or repair such images before scoring"
+                f"{name}: image {start + at + int(np.argmax(bad))} holds NaN or "
+                "infinite values; remove or repair such images before scoring"
             )
-        if integers and (low < 0 or high > 255):
+        if pixels and (low < 0 or high > 255):
             raise InputError(
                 f"{name}: integers must lie in 0-255, found {low} to {high}; rescale "
                 "to floats in [0, 1]"
+            )
+        if integers and (low < int32.min or high > int32.max):
+            raise InputError(
+                f"{name}: ids must be below 2³¹, found {low} to {high}; number them "
+                "anew"
             )
         if not integers and unit_range and (low < 0 or high > 1):
             raise InputError(
@@ -85,21 +112,27 @@ def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
         raise InputError(
             f"{name}: expected one label per image, shape ({count},), got {y.shape}"
         )
+    if count == 0:
+        raise InputError(f"{name}: the set is empty; at least two images are needed")
+    y = classes(y, num_classes, name)
+    if np.all(y == y[0]):
+        raise InputError(
+            f"{name}: one class only (all {y[0]}); a classifier needs two or more"
+        )
+    return y
+
+
+def classes(y: np.ndarray, num_classes: int, name: str = "labels") -> np.ndarray:
+    """Return `y` as int32 if they are class indices in range, else raise."""
     if not np.issubdtype(y.dtype, np.integer):
         raise InputError(
             f"{name}: expected integer class indices, got dtype {y.dtype}; one-hot "
             "labels become indices with y.argmax(-1)"
         )
-    if count == 0:
-        raise InputError(f"{name}: the set is empty; at least two images are needed")
     if y.min() < 0 or y.max() >= num_classes:
         raise InputError(
             f"{name}: out of range: found {y.min()} to {y.max()}, expected 0 to "
             f"{num_classes - 1}; renumber the classes or raise num_classes"
-        )
-    if np.all(y == y[0]):
-        raise InputError(
-            f"{name}: one class only (all {y[0]}); a classifier needs two or more"
         )
     return y.astype(np.int32)
 

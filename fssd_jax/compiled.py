@@ -30,7 +30,7 @@ CONFIGURATION = (
 UNUSED_FUNCTIONS = ("custom_jvp_call", "custom_vjp_call")
 
 
-class _Recent(OrderedDict):
+class Recent(OrderedDict):
     """A dict whose least recently used items are let go."""
 
     def __init__(self, most: int):
@@ -62,7 +62,7 @@ class _Same:
         return id(self.value)
 
 
-_PROGRAMS = _Recent(PROGRAMS)
+_PROGRAMS = Recent(PROGRAMS)
 
 
 def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], Any]:
@@ -77,7 +77,7 @@ def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], An
     donated = tuple(number - static for number in donate)
 
     def decorate(function: Callable) -> Callable:
-        traces = _Recent(TRACES)
+        traces = Recent(TRACES)
 
         @wraps(function)
         def call(*args, **kwargs):
@@ -86,7 +86,7 @@ def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], An
             if any(isinstance(leaf, Tracer) for leaf in leaves):
                 return function(*args, **kwargs)
 
-            known = tuple(map(_hashable, fixed)), structure, _kinds(leaves)
+            known = tuple(map(hashable, fixed)), structure, _kinds(leaves)
             known = known, _configuration()
             program = _PROGRAMS.get(traces.get(known))
             if program is None:
@@ -162,7 +162,7 @@ def spelled(program: ClosedJaxpr) -> tuple[str, tuple[Any, ...]]:
             return _digest(value)
         if callable(value):
             if used:
-                functions.append(_hashable(value))
+                functions.append(hashable(value))
             return getattr(value, "__qualname__", type(value).__name__)
         return re.sub("0x[0-9a-f]+", "", str(value))
 
@@ -230,7 +230,8 @@ def _has_jaxpr(value) -> bool:
     return isinstance(value, ClosedJaxpr | Jaxpr)
 
 
-def _hashable(value: Any) -> Hashable:
+def hashable(value: Any) -> Hashable:
+    """`value`, or what stands for it where it cannot be hashed."""
     try:
         hash(value)
     except TypeError:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from fssd_jax import logistic
 from fssd_jax.checks import InputError
+from fssd_jax.data.inputs import count_rows
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.logistic import FOLDS, Weights
 from fssd_jax.metrics import auroc
@@ -143,9 +144,10 @@ def check_validation(ind, ood, epsilons: Sequence[float]) -> None:
     if ind is None:
         raise InputError("fit: OoD validation images need in-distribution ones beside")
     for name, part in (("in-distribution", ind), ("OoD", ood)):
-        if len(part) < FEWEST:
+        count = count_rows(part)  # None of a stream, which is counted on the way
+        if count is not None and count < FEWEST:
             raise InputError(
-                f"{name} validation set: {len(part)} images; nested cross-validation "
+                f"{name} validation set: {count} images; nested cross-validation "
                 f"needs at least {FEWEST}"
             )
     if len(epsilons) == 0 or np.any(np.diff(epsilons) <= 0):

@@ -1,25 +1,29 @@
-"""Features of every layer from one forward pass, by Flax's `capture_intermediates`."""
+"""Functions of Linen models: the features of every layer, and the logits."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
+from fssd_jax import capture
 from fssd_jax.checks import InputError
-from fssd_jax.compiled import compiled
+from fssd_jax.compiled import Recent, compiled
+from fssd_jax.outputs import (
+    FeatureFn,
+    LogitFn,
+    StochasticLogitFn,
+    Variables,
+    features_of,
+    row_kinds,
+)
 
-Variables = dict[str, Any]
-# OrderedDict, not dict: `jit` sorts the keys of a plain dict, and layer order matters.
-FeatureFn = Callable[[Variables, ArrayLike], OrderedDict[str, Array]]
-LogitFn = Callable[[Variables, ArrayLike], Array]
-# (variables, x, key): dropout is on, and the key decides what is dropped.
-StochasticLogitFn = Callable[[Variables, ArrayLike, PRNGKeyArray], Array]
+KEPT = 64  # kinds of input that the layers of a model are remembered for
 
 
 def make_feature_fn(
@@ -29,8 +33,9 @@ def make_feature_fn(
 
     A layer is a submodule of any Linen model, and its feature is what the submodule
     returns: a name is the submodule's path joined by "/", with "#0", "#1", … appended
-    where one submodule is called several times. The features are unpooled and in the
-    order in which the forward pass makes them, whatever the order of `layers`.
+    where one submodule is called several times, and "/0", "/1", … where `nn.scan` or
+    `nn.vmap` runs it for several layers. The features are unpooled, batch first, and in
+    the order in which the forward pass makes them, whatever the order of `layers`.
     Under `jit`, what no returned feature needs is not computed.
 
     Args:
@@ -38,37 +43,78 @@ def make_feature_fn(
       layers: names; None takes `model.feature_layers`. `layer_names` lists them all.
       **call_kwargs: passed to the model's `__call__`, such as `train=False`.
 
-    Raises (the returned function, when first called):
-      InputError: a name that the model does not have (the error lists the right
-        ones), or a layer that does not return one array.
+    Raises:
+      InputError: no Linen module; a name that stands twice. And the returned function,
+        when first called: a name that the model does not have (the error lists the
+        right ones), a layer that does not return one array with a row an image, or a
+        model in training mode.
     """
+    _check_linen(model)
+    if isinstance(layers, str):
+        raise InputError(
+            f"layers: expected a list of names, got {layers!r}: [{layers!r}]"
+        )
     wanted = tuple(getattr(model, "feature_layers", ()) if layers is None else layers)
     if len(set(wanted)) < len(wanted):
         raise InputError(f"layers: a name stands twice in {list(wanted)}")
+    known = Recent(KEPT)
 
     def feature_fn(variables: Variables, x: ArrayLike) -> OrderedDict[str, Array]:
-        found = _capture(model, variables, x, set(wanted), call_kwargs)
-        missing = [name for name in wanted if name not in found]
-        if missing or not wanted:
-            what = (
-                f"unknown layer {', '.join(map(repr, missing))}"
-                if missing
-                else "the model has no attribute `feature_layers`"
-            )
-            raise InputError(
-                f"{what}; choose layers=[...] from {list(found)}, the layers of "
-                f"{type(model).__name__}"
-            )
-        features = OrderedDict((k, v) for k, v in found.items() if k in wanted)
-        for name, value in features.items():
-            if not isinstance(value, jax.Array) or value.ndim < 2:
-                raise InputError(
-                    f"layer {name!r} returns {jax.tree.map(jnp.shape, value)}, not one "
-                    "array [batch, ...]; give the wanted output a named submodule"
-                )
-        return features
+        kind = jax.tree.structure(variables), row_kinds(x)
+        found = known.get(kind)
+        if found is None:
+            found = capture.layers_of(model, variables, x, call_kwargs)
+            known.put(kind, found)
+        _check_names(model, wanted, found)
+        places = {name: at for name, at in found.places.items() if name in wanted}
+        paths = {at.path for at in places.values()}
+        kept = capture.run(model, variables, x, call_kwargs, paths.__contains__)
+        return OrderedDict(
+            (name, capture.read(at, kept)) for name, at in places.items()
+        )
 
+    feature_fn.is_checked = True  # pyright: ignore[reportFunctionMemberAccess]
     return feature_fn
+
+
+def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> list[str]:
+    """Names of all layers that `make_feature_fn` can return, from input to output."""
+    _check_linen(model)
+    return list(capture.layers_of(model, variables, x, call_kwargs).places)
+
+
+def _check_linen(model: Any) -> None:
+    if isinstance(model, nn.Module):
+        return
+    what = model.__name__ if isinstance(model, type) else type(model).__name__
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise InputError(f"model: got the class {what}; give an instance: {what}()")
+    raise InputError(
+        f"model: expected a flax.linen.Module, got a {what}; fssd_jax.adapters has "
+        "from_nnx and from_equinox, and any function (variables, x) -> OrderedDict of "
+        "layer name to features is a feature_fn as it is"
+    )
+
+
+def _check_names(model, wanted: Sequence[str], found: capture.Layers) -> None:
+    for name in wanted:
+        if name in found.refused and name not in found.places:
+            raise InputError(
+                f"layer {name!r} is no feature: {found.refused[name]}. Layers of "
+                f"{type(model).__name__} with a row for each image of the batch: "
+                f"{list(found.places)}"
+            )
+    missing = [name for name in wanted if name not in found.places]
+    if missing or not wanted:
+        what = (
+            f"unknown layer {', '.join(map(repr, missing))}"
+            if missing
+            else "the model has no attribute `feature_layers`"
+        )
+        raise InputError(
+            f"{what}; choose layers=[...] from {list(found.places)}, the layers of "
+            f"{type(model).__name__}"
+        )
 
 
 def make_init_fn(model: nn.Module) -> Callable[[PRNGKeyArray, ArrayLike], Variables]:
@@ -81,46 +127,74 @@ def _initial(init, key, x) -> Variables:
     return init(key, x)
 
 
-def layer_names(model: nn.Module, variables: Variables, x, **call_kwargs) -> list[str]:
-    """Names of all layers that `make_feature_fn` can return, from input to output."""
-    seen = []
-    jax.eval_shape(
-        lambda: seen.extend(_capture(model, variables, x, set(), call_kwargs))
-    )
-    return seen
-
-
-def make_logit_fn(model: nn.Module, **call_kwargs) -> LogitFn:
-    """Return `(variables, x) -> [batch, classes]`, the model's own output."""
-
-    def logit_fn(variables: Variables, x: ArrayLike) -> Array:
-        return cast(Array, model.apply(variables, x, **call_kwargs))
-
-    return logit_fn
-
-
-def make_stochastic_logit_fn(model: nn.Module, **call_kwargs) -> StochasticLogitFn:
-    """Return `(variables, x, key) -> [batch, classes]`, with the "dropout" rng `key`.
+def make_logit_fn(
+    model: nn.Module, *, output: int | str | Callable | None = None, **call_kwargs
+) -> LogitFn:
+    """Return `(variables, x) -> [batch, classes]`, the model's own output.
 
     Args:
       model: any Linen module.
-      **call_kwargs: what turns its dropout on, such as `train=True`.
+      output: where the logits are in what the model returns, if it returns several
+        arrays: a position, a key, or a function of what it returns.
+      **call_kwargs: passed to the model's `__call__`, such as `train=False`.
     """
+    _check_linen(model)
 
-    def logit_fn(variables: Variables, x: ArrayLike, key: PRNGKeyArray) -> Array:
-        rngs = {"dropout": key}
-        return cast(Array, model.apply(variables, x, rngs=rngs, **call_kwargs))
+    def logit_fn(variables: Variables, x: ArrayLike) -> Any:
+        with capture.advised(model, variables, call_kwargs):
+            returned = model.apply(variables, x, **call_kwargs)
+        return _selected(returned, output)
 
     return logit_fn
 
 
-def float32(f: Array) -> Float[Array, "..."]:
-    """`f` in float32, or in float64 if it is: what a network's output is scored in.
+def _selected(returned: Any, output: int | str | Callable | None) -> Any:
+    if output is None:
+        return returned
+    if callable(output):
+        return output(returned)
+    try:
+        return returned[output]
+    except (KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            f"output={output!r}: the model returns {jax.tree.map(jnp.shape, returned)}"
+        ) from error
 
-    Sums of thousands of bfloat16 lose their digits, and its 8 bits cannot tell a
-    probability of 0.997 from 1.
+
+def make_stochastic_logit_fn(
+    model: nn.Module, *, output: int | str | Callable | None = None, **call_kwargs
+) -> StochasticLogitFn:
+    """Return `(variables, x, key) -> [batch, classes]`, with the "dropout" rng `key`.
+
+    BatchNorm uses its stored statistics, though it be in training mode: what is random
+    is dropout alone, and an image's logits do not depend on the others.
+
+    Args:
+      model: any Linen module.
+      output: as of `make_logit_fn`.
+      **call_kwargs: what turns its dropout on, such as `train=True`.
     """
-    return f.astype(jnp.promote_types(f.dtype, jnp.float32))
+    _check_linen(model)
+
+    def logit_fn(variables: Variables, x: ArrayLike, key: PRNGKeyArray) -> Any:
+        rngs = {"dropout": key}
+        with capture.advised(model, variables, call_kwargs):
+            with nn.intercept_methods(_with_stored_statistics):
+                returned = model.apply(variables, x, rngs=rngs, **call_kwargs)
+        return _selected(returned, output)
+
+    return logit_fn
+
+
+def _with_stored_statistics(next_fun, args, kwargs, context):
+    """An interceptor of Flax's: BatchNorm outside of training."""
+    if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+        # Flax takes it as a field or as an argument, but not as both.
+        if context.module.use_running_average is None:
+            args, kwargs = args[:1], kwargs | {"use_running_average": True}
+        else:
+            object.__setattr__(context.module, "use_running_average", True)
+    return next_fun(*args, **kwargs)
 
 
 def join(feature_fns: Mapping[str, FeatureFn]) -> FeatureFn:
@@ -133,76 +207,7 @@ def join(feature_fns: Mapping[str, FeatureFn]) -> FeatureFn:
         return OrderedDict(
             (f"{network}/{layer}", f)
             for network, of_one in feature_fns.items()
-            for layer, f in of_one(variables[network], x).items()
+            for layer, f in features_of(of_one, variables[network], x).items()
         )
 
     return feature_fn
-
-
-def same_layers(fitted: Iterable[str], features: Iterable[str]) -> None:
-    """Raise `InputError` unless the features are of the layers that a state is of.
-
-    In the same order, too: columns of distances and weights have no names.
-    """
-    if list(features) != list(fitted):
-        raise InputError(
-            f"the state was fitted on layers {list(fitted)}, the features are of "
-            f"{list(features)}; use one feature_fn for both, or fit again"
-        )
-
-
-def pool(
-    features: OrderedDict[str, Float[Array, "batch ..."]],
-    how: Literal["flatten", "mean"],
-) -> OrderedDict[str, Float[Array, "batch _"]]:
-    """Flatten each feature, or average it over all axes but the first and the last.
-
-    The result is float32 or float64.
-    """
-    if how == "flatten":
-        reduce = lambda f: f.reshape(f.shape[0], -1)  # noqa: E731
-    elif how == "mean":
-        reduce = lambda f: f.mean(axis=tuple(range(1, f.ndim - 1)))  # noqa: E731
-    else:
-        raise InputError(f"pool: expected 'flatten' or 'mean', got {how!r}")
-    return OrderedDict((name, reduce(float32(f))) for name, f in features.items())
-
-
-def _capture(model, variables, x, wanted, call_kwargs) -> OrderedDict[str, Any]:
-    """Outputs by layer name, in call order; None for those that are not wanted."""
-    calls: list[tuple[str, ...]] = []
-    bases = {name.split("#")[0] for name in wanted}
-
-    # Flax asks this filter as each call ends, which is the only record of the order:
-    # the collection that it returns is sorted by name.
-    def keep(module: nn.Module, method: str) -> bool:
-        if method != "__call__" or not module.path:
-            return False
-        calls.append(module.path)
-        return "/".join(module.path) in bases
-
-    _, state = model.apply(
-        variables,
-        x,
-        capture_intermediates=keep,
-        mutable=["intermediates"],
-        **call_kwargs,
-    )
-    found: OrderedDict[str, Any] = OrderedDict()
-    for i, path in enumerate(calls):
-        name, number = "/".join(path), calls[:i].count(path)
-        values: Any = (None,) * calls.count(path)
-        if name in bases:
-            values = state.get("intermediates", {})
-            for part in (*path, "__call__"):
-                if part not in values:
-                    raise InputError(
-                        f"layer {name!r} runs inside a lifted transform such as "
-                        "nn.scan, which keeps its output; give the transform "
-                        'variable_axes={"intermediates": 0}'
-                    )
-                values = values[part]
-        if number < len(values):  # a lifted transform may trace one call twice
-            suffix = f"#{number}" if len(values) > 1 else ""
-            found[name + suffix] = values[number]
-    return found

@@ -8,19 +8,28 @@ Everything here is a pure function of arrays, to be used under `jax.jit`;
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import by_parts, compiled
-from fssd_jax.data.pipeline import padded_batches
-from fssd_jax.features import FeatureFn, Variables, pool, same_layers
+from fssd_jax.data import pipeline
+from fssd_jax.outputs import (
+    FeatureFn,
+    Variables,
+    as_pixels,
+    features_of,
+    pool,
+    same_layers,
+)
+from fssd_jax.steps import Scores, at_step, gradient_sign, signs, step, sweep_each
 
 
 class Singularity(NamedTuple):
@@ -33,22 +42,40 @@ class Singularity(NamedTuple):
 
 
 def uniform_noise(
-    key: PRNGKeyArray, n: int, shape: tuple[int, ...], start: int = 0
+    key: PRNGKeyArray,
+    n: int,
+    shape: tuple[int, ...],
+    start: int = 0,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Float[Array, "n ..."]:
-    """Samples `start` … `start + n − 1` of an endless U[0, 1] noise data set.
+    """Samples `start` … `start + n − 1` of an endless data set of U[low, high].
+
+    Other noises, and one in the range of given data, are in `fssd_jax.noise`.
+    """
+    draw = partial(jax.random.uniform, shape=shape, minval=low, maxval=high)
+    return samples(draw, key, n, start)
+
+
+def samples(draw: Callable, key: PRNGKeyArray, n: int, start: int = 0) -> Array:
+    """draw(key of i) for i = `start` … `start + n − 1`, stacked.
 
     Each sample has a key of its own, so that noise drawn piece by piece is the same.
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(n))
-    return jax.vmap(lambda k: jax.random.uniform(k, shape))(keys)
+    return jax.vmap(draw)(keys)
 
 
 def estimate_singularity(
     feature_fn: FeatureFn,
     variables: Variables,
-    batches: Num[Array, "n ..."] | Iterable,
+    batches: Any,
     batch_size: int = 64,
     unit_range: bool = True,
+    *,
+    mesh: Mesh | None = None,
+    progress: bool | str = False,
 ) -> Singularity:
     """F*_k = (1/S) Σ_s F_k(x_s) over noise or OoD validation samples (Algorithm 1).
 
@@ -57,20 +84,57 @@ def estimate_singularity(
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the network's variables.
-      batches: one array [n, ...], or an iterable of arrays [batch, ...].
-      batch_size: used when one array is given; otherwise the first batch's size.
+      batches: noise [n, ...] or batches of it: see `pipeline.batches`.
+      batch_size: samples per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
+      mesh: as of `pipeline.batches`.
+      progress: whether to show a progress bar, or its title.
 
     Raises:
-      InputError: no samples, or samples that are not finite or out of range.
+      InputError: no samples, or such as are not finite or out of range; a layer whose
+        features are not finite, or depend on what else is in the batch.
     """
     total = None
-    for x, mask in padded_batches(batches, batch_size, "noise", unit_range=unit_range):
-        part = _moments(feature_fn, variables, x, mask)
-        total = part if total is None else _merge(total, part)
-    if total is None:
-        raise InputError("noise: the set is empty; at least one batch is needed")
+    parts = pipeline.batches(
+        batches, batch_size, "noise", unit_range=unit_range, mesh=mesh
+    )
+    with pipeline.progress_bar(batches, progress) as bar:
+        for x, mask, _ in parts:
+            part = _moments(feature_fn, variables, x, mask)
+            if total is None:
+                _check_mates(feature_fn, variables, x, mask, part)
+            total = part if total is None else _merge(total, part)
+            bar.update(int(mask.sum()))
+    assert total is not None  # `batches` refuses an empty set
+    bad = [k for k, spread in total.spread.items() if not jnp.isfinite(spread)]
+    if bad:
+        raise InputError(
+            f"layers {bad} have features of noise that are NaN or infinite: the "
+            "weights are not finite, or the network overflows; leave them out with "
+            "layers=[...]"
+        )
     return total
+
+
+def _check_mates(feature_fn, variables, x, mask, part: Singularity) -> None:
+    """Raise `InputError` if the first row's features depend on the other rows."""
+    if mask.sum() < 2:
+        return
+    first = np.arange(len(mask)) == 0
+    among_others = _moments(feature_fn, variables, x, first)
+    copies = pipeline.copies_of_first(x)
+    in_last_place = _moments(feature_fn, variables, copies, first[::-1])
+    bad = [
+        name
+        for name, center in among_others.center.items()
+        if norm((center - in_last_place.center[name])[None])[0]
+        > pipeline.MATES * part.spread[name] + 1e-3 * norm(center[None])[0]
+    ]
+    if bad:
+        raise InputError(
+            f"layer {bad[0]!r} (of {bad}): the features of an image depend on what "
+            f"else is in its batch: {pipeline.TRAINING_MODE}"
+        )
 
 
 @compiled(static=1)
@@ -78,7 +142,7 @@ def _moments(feature_fn, variables, x, mask) -> Singularity:
     """Mean and spread of one batch; padded rows, where `mask` is false, are ignored."""
     count = mask.sum()
     center, spread = OrderedDict(), OrderedDict()
-    for name, f in pool(feature_fn(variables, x), "flatten").items():
+    for name, f in pool(features_of(feature_fn, variables, x), "flatten").items():
         # `where`, not a product with the mask: a padded row may hold NaN.
         center[name] = jnp.where(mask[:, None], f, 0).sum(0) / count
         squares = jnp.where(mask, jnp.square(f - center[name][None]).sum(-1), 0)
@@ -128,26 +192,20 @@ def layer_distance(
     x: Num[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
     """Eq. (1) for one layer. Under `jit`, nothing above that layer is computed."""
-    features = feature_fn(variables, x)
+    features = features_of(feature_fn, variables, x)
     same_layers(singularity.center, features)
     feature = OrderedDict([(layer, features[layer])])
     return norm(pool(feature, "flatten")[layer] - singularity.center[layer][None])
 
 
-def gradient_sign(
-    score_fn: Callable[[Array], Float[Array, " batch"]], x: Float[Array, "batch ..."]
-) -> Float[Array, "batch ..."]:
-    """sign(∇ₓ score(x)) per example: no example's score may depend on another's."""
-    return jnp.sign(jax.grad(lambda x: score_fn(x).sum())(x))
-
-
 def perturb(
-    score_fn: Callable[[Array], Float[Array, " batch"]],
-    x: Float[Array, "batch ..."],
+    score_fn: Callable[[Any], Float[Array, " batch"]],
+    x: Num[Array, "batch ..."] | Any,
     epsilon: float | Float[Array, ""],
-) -> Float[Array, "batch ..."]:
+) -> Any:
     """x̃ = x + ε · sign(∇ₓ score(x)) (Algorithm 1, step 2); ε in the units of x."""
-    return x + epsilon * gradient_sign(score_fn, x)
+    x = as_pixels(x)
+    return step(x, gradient_sign(score_fn, x), epsilon)
 
 
 def fssd(
@@ -162,8 +220,8 @@ def fssd(
     Each layer takes its own step. A Python number ε = 0 costs one forward pass.
     """
     if isinstance(epsilon, int | float) and epsilon == 0:
-        return distances(singularity, feature_fn(variables, x))
-    of = _layers(feature_fn, singularity), (variables, singularity), x
+        return distances(singularity, features_of(feature_fn, variables, x))
+    of = _layers(feature_fn, singularity), (variables, singularity), as_pixels(x)
     return at_step(*of, signs(*of), epsilon)
 
 
@@ -183,98 +241,3 @@ def sweep(
 
 def _layers(feature_fn: FeatureFn, singularity: Singularity) -> "Scores":
     return Scores(layer_distance, feature_fn, tuple(singularity.center))
-
-
-# ---- several scores of one image, each with a step of its own -----------------------
-
-
-class Scores(NamedTuple):
-    """Scores that read one network: of(apply_fn, variables, state, name, x) → [batch].
-
-    It is what programs are found again by: functions of a module, and no arrays.
-    """
-
-    of: Callable[..., Float[Array, " batch"]]
-    apply_fn: Callable  # a FeatureFn or LogitFn
-    names: tuple  # of the scores: layers, …
-
-
-def sweep_each(
-    scores: Scores,
-    arrays: tuple,
-    x: Float[Array, "batch ..."],
-    epsilons: Float[Array, " epsilon"],
-) -> Float[Array, "epsilon batch score"]:
-    """score(x + ε · sign(∇ₓ score(x))) for many ε and several scores of one image.
-
-    Args:
-      scores: what they are; each takes its own step.
-      arrays: (variables, state), which they take.
-      x: images.
-      epsilons: input steps, in the units of x.
-    """
-    return at_steps(scores, arrays, x, signs(scores, arrays, x), epsilons)
-
-
-def signs(scores: Scores, arrays: tuple, x: Float[Array, "batch ..."]) -> list[Array]:
-    """sign(∇ₓ score(x)) of each score."""
-    return [jnp.sign(gradient) for gradient in gradients(scores, arrays, x)]
-
-
-@compiled(static=1)
-def gradients(
-    scores: Scores, arrays: tuple, x: Float[Array, "batch ..."]
-) -> list[Float[Array, "batch ..."]]:
-    """∇ₓ score(x) of each score; they share the forward pass."""
-    evaluate = _traced_once(scores, arrays)
-    return [jax.grad(lambda x, k=k: evaluate(k, x).sum())(x) for k in scores.names]
-
-
-@compiled(static=1)
-def at_step(
-    scores: Scores,
-    arrays: tuple,
-    x: Float[Array, "batch ..."],
-    steps: Sequence[Float[Array, "batch ..."]],
-    epsilon: float | Float[Array, ""],
-) -> Float[Array, "batch score"]:
-    """score(x + ε · step) of each score, with a step each."""
-    evaluate = _traced_once(scores, arrays)
-    stepped = zip(scores.names, steps, strict=True)
-    return jnp.stack([evaluate(k, x + epsilon * step) for k, step in stepped], -1)
-
-
-def at_steps(
-    scores: Scores,
-    arrays: tuple,
-    x: Float[Array, "batch ..."],
-    steps: Sequence[Float[Array, "batch ..."]],
-    epsilons: Float[Array, " epsilon"],
-) -> Float[Array, "epsilon batch score"]:
-    """`at_step` for many ε, compiled for one: a call each, or a loop under `jit`."""
-    epsilons = jnp.asarray(epsilons, x.dtype)
-    if epsilons.ndim != 1 or not len(epsilons):
-        raise InputError(f"epsilons: one or more, [epsilon]; got {epsilons.shape}")
-    at = partial(at_step, scores, arrays, x, steps)
-    if any(isinstance(a, Tracer) for a in (x, epsilons)):
-        return jax.lax.map(at, epsilons)
-    return jnp.stack([at(epsilon) for epsilon in epsilons])
-
-
-def _traced_once(scores: Scores, arrays: tuple) -> Callable:
-    """(name, x) → score, for use under `jit`: the network is traced once for all.
-
-    XLA sees each call, merges what they have in common, and drops what is not used.
-    """
-    network = jax.jit(scores.apply_fn)
-    variables, state = arrays
-    return lambda name, x: scores.of(network, variables, state, name, x)
-
-
-def each(f: Callable, values):
-    """Stack f(value) over the first axis, one after the other in one compiled call."""
-    # Rolled loops around convolutions are slow on a CPU.
-    if jax.default_backend() == "cpu":
-        f = jax.jit(f)  # traced once
-        return jnp.stack([f(value) for value in values])
-    return jax.lax.map(f, values)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fssd_jax.checks import at_least_one
-from fssd_jax.data.pipeline import scored_batches
-from fssd_jax.features import Variables
+from fssd_jax.data.pipeline import check_finite, scored_batches
+from fssd_jax.outputs import Variables
 
 
 class Question(NamedTuple):
@@ -41,7 +42,8 @@ def look(
     *,
     batch_size: int = 64,
     unit_range: bool = True,
-    progress: str | None = None,
+    progress: bool | str = False,
+    mesh: Mesh | None = None,
 ) -> dict[str, np.ndarray]:
     """Answers [n, ...] to all questions, by name; each batch is one compiled call.
 
@@ -52,10 +54,11 @@ def look(
       questions: name → score. Reuse the functions in them: what is compiled is found
         again by their identity.
       variables: the network's variables, for all questions.
-      x: images [n, ...], as for `map_batches`.
+      x: data, as of `pipeline.batches`.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
-      progress: a title for a progress bar; None for no bar.
+      progress: whether to show a progress bar, or its title.
+      mesh: as of `pipeline.batches`.
     """
     for question in questions.values():
         if question.first is not None:
@@ -68,16 +71,20 @@ def look(
         batch_size=batch_size,
         unit_range=unit_range,
         progress=progress,
+        mesh=mesh,
     ):
         for name, parts in found.items():
             first = questions[name].first
             # What is not kept stays on the device and is let go with its batch.
             if first is None or sum(map(len, parts)) < first:
                 parts.append(np.asarray(answers[name])[mask])
-    return {
+    answers = {
         name: np.concatenate(parts)[: questions[name].first]
         for name, parts in found.items()
     }
+    for name, values in answers.items():
+        check_finite(f"{name}: scores", values)
+    return answers
 
 
 def _planned(questions: Mapping[str, Question], variables) -> tuple[_Plan, list[Any]]:

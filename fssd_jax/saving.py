@@ -27,7 +27,7 @@ import fssd_jax
 from fssd_jax import detectors
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
-from fssd_jax.features import Variables
+from fssd_jax.outputs import Variables
 
 FORMAT = "fssd_jax_detector"
 VERSION = 1  # of the format

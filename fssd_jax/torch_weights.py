@@ -28,7 +28,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fssd_jax import models
 from fssd_jax.bounded import check_size
 from fssd_jax.checks import InputError
-from fssd_jax.features import Variables
+from fssd_jax.outputs import Variables
 
 # What training scripts call the state dict, when they save more than that.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")

@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks, losses, recipes
 from fssd_jax.compiled import executable
-from fssd_jax.data.pipeline import as_float, bar_options, map_batches
-from fssd_jax.features import LogitFn, Variables, make_init_fn
+from fssd_jax.data.inputs import as_input
+from fssd_jax.data.pipeline import bar_options, map_batches
+from fssd_jax.features import make_init_fn
+from fssd_jax.outputs import LogitFn, Variables
 
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
@@ -114,14 +116,14 @@ def train(
     step = partial(train_step, model.apply, optimiser.update)
     step = jax.jit(partial(step, loss=loss, augment=augment), donate_argnums=(0, 1))
     if initial is None:
-        initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_float(x[:1]))
+        initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_input(x[:1]))
     # Of all, because some optimisers keep the first parameters, which are the caller's.
     state = _copied(TrainState(initial, optimiser.init(initial["params"])))
 
     def arguments(chosen, others, number):
         """Of the step, after the state and the totals."""
-        beside = None if outliers is None else as_float(outliers[others])
-        return as_float(x[chosen]), y[chosen], _fold(key, _DROPOUT, number), beside
+        beside = None if outliers is None else as_input(outliers[others])
+        return as_input(x[chosen]), y[chosen], _fold(key, _DROPOUT, number), beside
 
     order, beside = _orders(key, 0, len(x), outliers, (steps, batch_size))
     first = state, jnp.zeros(2), *arguments(order[0], beside[0], 0)

@@ -26,7 +26,7 @@ from experiments.harness.files import Stopwatch, load_arrays, save_arrays
 from experiments.harness.provenance import config_digest
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.features import pool
+from fssd_jax.outputs import pool
 from fssd_jax.questions import Question, look
 
 GROUPS: dict[str, dict[str, Method]] = {

@@ -21,10 +21,12 @@ from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checks, torch_weights
 from fssd_jax.data.folders import load_images
-from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.inputs import as_input
+from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import fssd
-from fssd_jax.features import Variables, make_init_fn
+from fssd_jax.features import make_init_fn
+from fssd_jax.outputs import Variables
 
 FEWEST = 38  # images held out; with 19 in a half, 95 % are accepted with a guarantee
 FIXED = ("lenet", "face_resnext50")  # a dense layer sees the whole image
@@ -149,9 +151,9 @@ def make_setting(
 ) -> Setting:
     """Without OoD images to fit on, and with nothing to train further networks by."""
     model = network.model
-    initial = make_init_fn(model)(jax.random.key(seed), as_float(images.ind[:1]))
+    initial = make_init_fn(model)(jax.random.key(seed), as_input(images.ind[:1]))
     if "batch_stats" in initial:
-        some = as_float(images.validation[:STATISTICS])
+        some = as_input(images.validation[:STATISTICS])
         initial = with_batch_statistics(model, initial, some)
     clean = PROTOCOLS["clean"]
     return Setting(

@@ -28,7 +28,8 @@ from experiments.comparison.singular import (
     passes,
     run_fssd,
 )
-from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.inputs import as_input
+from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import (
     displacement,
     energy,
@@ -38,7 +39,7 @@ from fssd_jax.detectors import (
     msp,
     odin,
 )
-from fssd_jax.features import FeatureFn, pool
+from fssd_jax.outputs import FeatureFn, pool
 from fssd_jax.questions import Question
 
 LOGITS = "logits"
@@ -120,7 +121,7 @@ def ask_knn(s: Setting) -> list[Ask]:
     """On the last layer before the logits, averaged over space."""
     assert s.train is not None  # `needs`
     train = s.train.x
-    layer = last_hidden(list(s.feature_fn(s.variables, as_float(train[:1]))))
+    layer = last_hidden(list(s.feature_fn(s.variables, as_input(train[:1]))))
     pooled = _pooled(s.feature_fn, layer)
     state = knn.fit(
         *(pooled, s.variables, train, layer),

@@ -30,7 +30,6 @@ from fssd_jax.ensemble import (
     fit_ensemble,
     standardise,
 )
-from fssd_jax.features import FeatureFn, Variables
 from fssd_jax.fssd import (
     Scores,
     Singularity,
@@ -41,6 +40,7 @@ from fssd_jax.fssd import (
     uniform_noise,
 )
 from fssd_jax.logistic import Weights, one_thread
+from fssd_jax.outputs import FeatureFn, Variables
 from fssd_jax.questions import Question, look
 
 RELEASED_EPSILONS = (

@@ -10,7 +10,8 @@ from fssd_jax import metrics
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import deep_ensemble, mc_dropout, msp
-from fssd_jax.features import StochasticLogitFn, make_stochastic_logit_fn
+from fssd_jax.features import make_stochastic_logit_fn
+from fssd_jax.outputs import StochasticLogitFn
 from fssd_jax.train import accuracy
 
 MEMBERS = 5

@@ -16,8 +16,8 @@ from experiments.harness.keys import Use, of_seed
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, split_validation
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.features import FeatureFn, LogitFn, Variables
 from fssd_jax.models import LeNet
+from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.train import Trained, accuracy
 
 

@@ -18,10 +18,12 @@ from experiments.comparison.setting import Setting
 from experiments.comparison.singular import ask_combined, columns, singularity_of
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.data import corruptions
-from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.inputs import as_input
+from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import displacement, fssd
 from fssd_jax.ensemble import Ensemble, combine, fit_ensemble, standardise
-from fssd_jax.features import FeatureFn, Variables, join, make_feature_fn
+from fssd_jax.features import join, make_feature_fn
+from fssd_jax.outputs import FeatureFn, Variables
 from fssd_jax.questions import Question
 
 COMBINED = 3  # networks of an ensemble
@@ -61,7 +63,7 @@ def scaled_noise(s: Setting) -> tuple[np.ndarray, dict[str, Any]]:
 def ood_validation(s: Setting) -> tuple[np.ndarray, dict[str, Any]]:
     assert s.val_ood is not None  # `needs`
     facts = {"fitted_on": f"{len(s.val_ood)} target OoD", "target_ood": True}
-    return as_float(s.val_ood), facts
+    return as_input(s.val_ood), facts
 
 
 # A new centre is a function like these, and a row here.
@@ -138,7 +140,7 @@ def combinations(s: Setting) -> list[Ask]:
 
 def displacement_layers(s: Setting) -> list[Ask]:
     """Displacement of each layer alone: no labels."""
-    layers = list(s.feature_fn(s.variables, as_float(s.val_ind[:1])))
+    layers = list(s.feature_fn(s.variables, as_input(s.val_ind[:1])))
     facts = {"passes": "2", "data": "initial weights"}
     asks = []
     for kind in ("displacement", "relative displacement"):

@@ -10,7 +10,7 @@ from experiments.harness import provenance
 from experiments.harness.files import writable
 from fssd_jax import checkpoint, recipes, train
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.features import Variables
+from fssd_jax.outputs import Variables
 
 
 def trained(

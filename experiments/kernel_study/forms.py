@@ -26,8 +26,9 @@ from experiments.kernel_study.setting import (
 )
 from fssd_jax import metrics, recipes, train
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.features import FeatureFn, Variables, make_init_fn
+from fssd_jax.features import make_init_fn
 from fssd_jax.fssd import Singularity
+from fssd_jax.outputs import FeatureFn, Variables
 
 CORRELATIONS: dict[str, Callable] = {"pearson": pearsonr, "spearman": spearmanr}
 # name → [image, layer]: FSSD, the length of Δ and of each form, the terms of FSSD².

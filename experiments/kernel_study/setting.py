@@ -14,8 +14,8 @@ from experiments.harness import keys
 from experiments.harness.keys import Use
 from fssd_jax import losses
 from fssd_jax.data.benchmarks import Benchmark
-from fssd_jax.data.pipeline import as_float
-from fssd_jax.features import Variables
+from fssd_jax.data.inputs import as_input
+from fssd_jax.outputs import Variables
 
 # name → (width, num_classes, mean, std) → network
 NTK_NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -122,12 +122,12 @@ def draw(
         some(Use.KERNEL_IND, ind, count),
         some(Use.KERNEL_OOD, ood, count),
     )
-    x = as_float(benchmark.train.x[chosen])
+    x = as_input(benchmark.train.x[chosen])
     return Data(
         benchmark,
         x,
         benchmark.train.y[chosen],
-        np.concatenate([as_float(ind[inside]), as_float(ood[outside])]),
+        np.concatenate([as_input(ind[inside]), as_input(ood[outside])]),
         fssd_jax.uniform_noise(
             keys.of_seed(seed, Use.KERNEL_NOISE), noise, x.shape[1:]
         ),

@@ -18,7 +18,8 @@ from experiments.harness.keys import Use
 from experiments.kernel_study.setting import NTK_NETWORKS, Data, block_size, draw
 from fssd_jax import metrics, recipes, train
 from fssd_jax.data.benchmarks import Benchmark
-from fssd_jax.features import FeatureFn, Variables, make_init_fn
+from fssd_jax.features import make_init_fn
+from fssd_jax.outputs import FeatureFn, Variables
 
 BATCH = 100  # images a step
 LAYER = "logits"  # of the movement that is told apart by training images

@@ -19,10 +19,12 @@ from fssd_jax import metrics, models
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, draw
 from fssd_jax.data.folders import load_images
-from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.inputs import as_input
+from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset, known_splits, load
-from fssd_jax.features import FeatureFn, Variables, make_init_fn, pool
+from fssd_jax.features import make_init_fn
 from fssd_jax.fssd import Singularity
+from fssd_jax.outputs import FeatureFn, Variables, pool
 
 UNTRAINED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet": models.LeNet,
@@ -56,7 +58,7 @@ def benchmark_sets(benchmark: Benchmark, images: int) -> Sets:
     }
     others = benchmark.train.x[:STATISTICS]
     data = [benchmark.train, benchmark.test, ood]
-    return Sets(pair, _with_noise(probes), as_float(others), data)
+    return Sets(pair, _with_noise(probes), as_input(others), data)
 
 
 def own_sets(inside: Path, outside: str, images: int, data_dir: Path | None) -> Sets:
@@ -81,8 +83,8 @@ def own_sets(inside: Path, outside: str, images: int, data_dir: Path | None) -> 
         ood = ood._replace(x=coloured(chosen))
     else:
         ood = colour(outside, limit=images)
-    probes = {IND: as_float(ind.x[order[:images]]), OOD: as_float(ood.x)}
-    others = as_float(ind.x[order[images:]])
+    probes = {IND: as_input(ind.x[order[:images]]), OOD: as_input(ood.x)}
+    others = as_input(ind.x[order[images:]])
     return Sets(f"{ind.name}-{ood.name}", _with_noise(probes), others, [ind, ood])
 
 

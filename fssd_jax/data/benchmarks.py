@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from fssd_jax.checks import InputError
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset, digest, load
 
 
@@ -195,7 +195,7 @@ def outliers(name: str = "auto", data_dir: str | Path | None = None) -> ArrayDat
 
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, in [0, 1] units, to four places."""
-    x = as_float(x).reshape(-1, x.shape[-1]).astype(np.float64)
+    x = as_input(x).reshape(-1, x.shape[-1]).astype(np.float64)
     mean, std = x.mean(0).round(4), x.std(0).round(4)
     return tuple(mean.tolist()), tuple(std.tolist())
 
@@ -220,4 +220,4 @@ def split_validation(
 def draw(x: np.ndarray, count: int, key: PRNGKeyArray) -> np.ndarray:
     """`count` images drawn by the key, in their order, as floats; all, if fewer."""
     order = np.asarray(jax.random.permutation(key, len(x)))
-    return as_float(x[np.sort(order[:count])])
+    return as_input(x[np.sort(order[:count])])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 
 TILES = 4  # a side, of an image cut into tiles
 SIGMA = 0.3  # of Gaussian noise, in [0, 1] units
@@ -21,7 +21,7 @@ def shuffled_pixels(
     Images drawn from `images` [n, ...], the pixels of each in an order of its own.
     """
     chosen = jax.random.choice(key, len(images), (count,))
-    drawn = as_float(images[np.asarray(chosen)])
+    drawn = as_input(images[np.asarray(chosen)])
     flat = drawn.reshape(count, -1, drawn.shape[-1])
     order = np.tile(np.arange(flat.shape[1]), (count, 1))
     order = _generator(key).permuted(order, axis=1)
@@ -38,7 +38,7 @@ def corrupted(images, key: PRNGKeyArray) -> Float[np.ndarray, "n height width ch
     """As many images, a quarter each: uniform noise instead of the image, Gaussian
     noise (σ = 0.3) upon it, its pixels shuffled, its 16 tiles shuffled.
     """
-    images = as_float(images)
+    images = as_input(images)
     rng = _generator(key)
     n, h, w, c = images.shape
     parts = np.array_split(rng.permutation(n), 4)

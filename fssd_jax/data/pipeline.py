@@ -1,38 +1,85 @@
-"""From a data set in memory to batches on the device, and scores back.
+"""The one door for data: batches on the devices, and scores back.
 
-Every batch has the same shape (the last one is padded), so a function compiles once;
-memory on the device is that of one batch, whatever the size of the data set.
+Every batch has the same number of rows (the last one is padded), so a function compiles
+once; memory is that of a few batches, whatever the size of the data set.
 """
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from fssd_jax import checks
-from fssd_jax.compiled import compiled
+from fssd_jax.checks import InputError
+from fssd_jax.compiled import Recent, compiled, hashable
+from fssd_jax.data.inputs import Rows, count_rows, rows
+
+AXIS = "data"  # of the mesh: along it lie the rows of a batch
+MATES = 0.1  # standard deviations that a score may change by with its batch-mates
+
+TRAINING_MODE = (
+    "is the network in training mode (BatchNorm, dropout)? Of Flax, pass train=False, "
+    "or what your model calls it, to make_feature_fn; of NNX, call model.eval()"
+)
 
 
-def as_float(x) -> np.ndarray:
-    """Integers 0–255 become float32 in [0, 1]; floats become float32."""
-    x = np.asarray(x)
-    if np.issubdtype(x.dtype, np.integer):
-        return x.astype(np.float32) / np.float32(255)
-    return x.astype(np.float32, copy=False)
+class Batch(NamedTuple):
+    x: Any  # [size, ...], or a pytree of such, on the devices
+    mask: np.ndarray  # [size], false for padded rows
+    y: np.ndarray | None  # labels [size], if they were given
 
 
-def pad(x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fill a short batch up to `size` with its first row; the mask tells real rows.
+def batches(
+    data: Any,
+    batch_size: int = 64,
+    name: str = "images",
+    *,
+    unit_range: bool = True,
+    mesh: Mesh | None = None,
+) -> Iterator[Batch]:
+    """Yield batches of one size, checked, padded and placed on the devices.
+
+    Args:
+      data: one array [n, ...] (of NumPy, JAX, PyTorch, TensorFlow or a file), a pytree
+        of arrays for a network of several inputs, or an iterable of batches of any
+        size (a list, generator, `ImageStream`, PyTorch's DataLoader, tf.data, Grain).
+        Labels may stand beside the images: (x, y), or TFDS's "image" and "label".
+        See `inputs.as_input` for what becomes of integers.
+      batch_size: rows of a batch; of so few data that they are less, a power of two.
+      name: what it is, for errors.
+      unit_range: whether floats outside [0, 1] are an error.
+      mesh: of one axis, "data", over which the rows of each batch are laid; by default
+        that of all local devices.
+
+    Raises:
+      InputError: as `inputs.rows`.
+    """
+    checks.at_least_one("batch_size", batch_size)
+    mesh = mesh or default_mesh()
+    devices = 1 if mesh is None else mesh.size
+    size = None
+    for part in _cut(rows(data, batch_size, name, unit_range=unit_range), batch_size):
+        count = len(jax.tree.leaves(part.x)[0])
+        size = size or -(-fitting(count, batch_size) // devices) * devices
+        mask = np.arange(size) < count
+        x = jax.tree.map(lambda a: pad(a, size), part.x)  # noqa: B023
+        y = None if part.y is None else pad(part.y, size)
+        yield Batch(place(x, mesh, AXIS), mask, y)
+
+
+def pad(x: np.ndarray, size: int) -> np.ndarray:
+    """Fill a short batch up to `size` with its first row.
 
     A real row, not zeros: a network may not be finite on an input it never sees.
     """
-    mask = np.arange(size) < len(x)
     if len(x) < size:
         x = np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
-    return x, mask
+    return x
 
 
 def fitting(count: int, batch_size: int) -> int:
@@ -43,33 +90,48 @@ def fitting(count: int, batch_size: int) -> int:
     return min(batch_size, 1 << (count - 1).bit_length())
 
 
-def padded_batches(
-    data: Any, batch_size: int, name: str = "images", *, unit_range: bool = True
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (x [size, ...] float32, mask [size]) of one size, checked.
-
-    Args:
-      data: one array [n, ...], or an iterable of arrays [batch, ...], of which none
-        may be larger than the first; then `batch_size` is not used.
-    """
-    if not hasattr(data, "shape"):
-        parts: Iterable = data
-        size = None
-    else:
-        checks.images(data, name, unit_range=unit_range)
-        checks.at_least_one("batch_size", batch_size)
-        starts = range(0, len(data), batch_size)
-        parts = (data[start : start + batch_size] for start in starts)
-        size = fitting(len(data), batch_size)
+def _cut(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
+    """The same rows in parts of `size`, but for the last."""
+    held: list[list[np.ndarray]] = []
+    count, structure = 0, None
     for part in parts:
-        x = as_float(checks.images(part, name, unit_range=unit_range))
-        size = size or len(x)
-        if len(x) > size:
-            raise checks.InputError(
-                f"{name}: a batch of {len(x)} after a first one of {size}; make the "
-                "first batch the largest, so that one compilation serves all"
-            )
-        yield pad(x, size)
+        leaves, structure = jax.tree.flatten(part)
+        total, start = len(leaves[0]), 0
+        while start < total:
+            end = min(total, start + size - count)
+            held.append([np.asarray(leaf[start:end]) for leaf in leaves])
+            count, start = count + end - start, end
+            if count == size:
+                yield _joined(held, structure)
+                held, count = [], 0
+    if held:
+        yield _joined(held, structure)
+
+
+def _joined(held: list[list[np.ndarray]], structure) -> Rows:
+    leaves = held[0] if len(held) == 1 else map(np.concatenate, zip(*held, strict=True))
+    return jax.tree.unflatten(structure, leaves)
+
+
+# ---- devices ------------------------------------------------------------------------
+
+
+def default_mesh() -> Mesh | None:
+    """All local devices along one axis; None of one, or with `jax.default_device`."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or jax.config.jax_default_device is not None:
+        return None
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def place(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
+    """On the devices: rows along `axis` of the mesh, or else a copy on each."""
+    if mesh is None:
+        return jax.device_put(tree)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(axis)))
+
+
+# ---- scores -------------------------------------------------------------------------
 
 
 @compiled(static=2)
@@ -77,10 +139,21 @@ def _score_batch(score, apply_fn, variables, state, x, **kwargs):
     return score(apply_fn, variables, state, x, **kwargs)
 
 
-def _call_parts(score, apply_fn, *arrays, **kwargs):
-    # Here, or each part would have NumPy arrays copied to the device.
-    arrays, kwargs = jax.device_put((arrays, kwargs))
-    return score(apply_fn, *arrays, **kwargs)
+@compiled(static=4)
+def _score_shards(score, apply_fn, mesh, batch_axis, variables, state, x, kwargs):
+    """Each device scores its rows, by itself: nothing is sent between them."""
+    one = PartitionSpec()
+
+    def of_shard(variables, state, x, kwargs):
+        return score(apply_fn, variables, state, x, **kwargs)
+
+    return jax.shard_map(
+        of_shard,
+        mesh=mesh,
+        in_specs=(one, one, PartitionSpec(AXIS), one),
+        out_specs=PartitionSpec(*[None] * batch_axis, AXIS),
+        check_vma=False,  # a scan may begin with what is the same on all devices
+    )(variables, state, x, kwargs)
 
 
 def map_batches(
@@ -94,7 +167,8 @@ def map_batches(
     batch_axis: int = 0,
     unit_range: bool = True,
     with_mask: bool = False,
-    progress: str | None = None,
+    progress: bool | str = False,
+    mesh: Mesh | None = None,
     **kwargs,
 ) -> np.ndarray:
     """`score(apply_fn, variables, state, x, **kwargs)` over a data set, in batches.
@@ -103,37 +177,56 @@ def map_batches(
       score: any function of that signature: a detector's `score`, or `fssd.fssd`. It
         is compiled as a whole, but for one marked `compiled.by_parts`.
       apply_fn: a `FeatureFn` or `LogitFn`. Reuse one object of your own: what is
-        compiled is found again by the identity of `score` and `apply_fn`. (Those of
-        `make_feature_fn` and its like are one object for equal arguments.)
+        compiled is found again by the identity of `score` and `apply_fn`, and else by
+        what they compute, for which they are traced.
       variables: the network's variables.
       state: what `score` takes third.
-      x: [n, ...], integers 0–255 or floats in [0, 1] (`unit_range=False`: any).
+      x: data, as of `batches`.
       batch_size: images per compiled call; small ones (32–64) are best on a CPU.
       batch_axis: the axis of the result along which the images lie.
       unit_range: whether floats outside [0, 1] are an error.
       with_mask: whether `score` takes `mask=` [batch], false for padded rows; only
         one whose images depend on each other needs it.
-      progress: a title for a progress bar; None for no bar.
+      progress: whether to show a progress bar, or its title.
+      mesh: as of `batches`.
 
     Returns:
       The scores, with n images along `batch_axis`.
 
     Raises:
-      InputError: an empty set, NaN, infinite or out-of-range pixels.
+      InputError: data that cannot be scored; scores that are not finite; scores that
+        depend on what else is in the batch (a network left in training mode?).
     """
     results = scored_batches(
         *(score, apply_fn, variables, state, x),
         batch_size=batch_size,
+        batch_axis=batch_axis,
         unit_range=unit_range,
         with_mask=with_mask,
         progress=progress,
+        mesh=mesh,
         **kwargs,
     )
     real = [
         np.asarray(scores).take(np.flatnonzero(mask), axis=batch_axis)
         for scores, mask in results
     ]
-    return np.concatenate(real, axis=batch_axis)
+    scores = np.concatenate(real, axis=batch_axis)
+    check_finite("scores", np.moveaxis(scores, batch_axis, 0))
+    return scores
+
+
+def check_finite(what: str, values: np.ndarray) -> None:
+    """Raise `InputError` unless all values [n, ...] are finite."""
+    if not jnp.issubdtype(values.dtype, np.inexact):
+        return
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"{what} of {bad.sum()} of {len(bad)} images are NaN or infinite (the "
+            f"first is image {np.argmax(bad)}): the network overflows there, or its "
+            "weights are not finite; look at the features of these images"
+        )
 
 
 def scored_batches(
@@ -144,9 +237,11 @@ def scored_batches(
     x,
     *,
     batch_size: int = 64,
+    batch_axis: int = 0,
     unit_range: bool = True,
     with_mask: bool = False,
-    progress: str | None = None,
+    progress: bool | str = False,
+    mesh: Mesh | None = None,
     **kwargs,
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield (what `score` returns, mask [size] of the real rows), batch by batch.
@@ -154,27 +249,80 @@ def scored_batches(
     Args: as in `map_batches`, but that `score` may return any pytree, and `apply_fn`
       may be anything hashable that it takes first.
     """
-    checks.images(x, unit_range=unit_range)
-    checks.at_least_one("batch_size", batch_size)
-    size = fitting(len(x), batch_size)
-    bar = tqdm(
-        total=len(x), desc=progress, disable=progress is None, **bar_options("image")
-    )
-    call = _call_parts if getattr(score, "by_parts", False) else _score_batch
+    mesh = mesh or default_mesh()
+    variables, state, kwargs = place((variables, state, kwargs), mesh)
+
+    def call(part: Any, mask: np.ndarray):
+        also = kwargs | {"mask": mask} if with_mask else kwargs
+        if mesh is not None and not with_mask:
+            spread = score, apply_fn, mesh, batch_axis
+            return _score_shards(*spread, variables, state, part, also)
+        if getattr(score, "by_parts", False):
+            return score(apply_fn, variables, state, part, **also)
+        return _score_batch(score, apply_fn, variables, state, part, **also)
+
     # One batch in flight while the next is prepared, so that the device never waits.
-    waiting = None
-    with bar:
-        for start in range(0, len(x), size):
-            part, mask = pad(as_float(x[start : start + size]), size)
-            if with_mask:
-                kwargs["mask"] = mask
-            scores = call(score, apply_fn, variables, state, part, **kwargs)
+    waiting, first = None, not with_mask
+    with progress_bar(x, progress) as bar:
+        for part, mask, _ in batches(x, batch_size, unit_range=unit_range, mesh=mesh):
+            scores = call(part, mask)
+            if first:
+                _check_mates(call, (score, apply_fn), part, mask, scores, batch_axis)
+                first = False
             if waiting:
                 yield waiting
             waiting = scores, mask
             bar.update(int(mask.sum()))
         if waiting:
             yield waiting
+
+
+_ALONE: Recent = Recent(256)  # functions whose rows were seen not to depend on others
+
+
+def _check_mates(call, functions, x, mask, scores, axis: int) -> None:
+    """Raise `InputError` if a row's score depends on its place or on the other rows.
+
+    Once for each function: its first row, again in the last place and among copies of
+    itself. By the same program, so that nothing is compiled for it.
+    """
+    key = tuple(map(hashable, functions))
+    if mask.sum() < 2 or _ALONE.get(key):
+        return
+    again = call(copies_of_first(x), np.ones_like(mask))
+    for a, b in zip(jax.tree.leaves(scores), jax.tree.leaves(again), strict=True):
+        a = np.moveaxis(np.asarray(a, np.float64), axis, 0)[mask]
+        b = np.moveaxis(np.asarray(b, np.float64), axis, 0)
+        with np.errstate(all="ignore"):  # of what is not finite others tell
+            told_apart = differ(a[0], b[-1], a.std(0))
+        if told_apart:
+            raise InputError(
+                "the score of an image depends on what else is in its batch: "
+                f"{TRAINING_MODE}"
+            )
+    _ALONE.put(key, True)
+
+
+def copies_of_first(x: Any) -> Any:
+    """A batch of the first row of `x` only, on the same devices."""
+
+    def copies(a):
+        return jax.device_put(np.repeat(np.asarray(a[:1]), len(a), axis=0), a.sharding)
+
+    return jax.tree.map(copies, x)
+
+
+def differ(a, b, scale) -> bool:
+    """Whether a and b differ by more than rounding and MATES times `scale`."""
+    size = np.maximum(np.abs(a), np.abs(b))
+    return bool((np.abs(a - b) > MATES * scale + 1e-2 * size).any())
+
+
+def progress_bar(data: Any, progress: bool | str) -> tqdm:
+    """A bar over the rows of `data`, with a title if `progress` is one."""
+    title = progress if isinstance(progress, str) else None
+    total = count_rows(data) if progress else None
+    return tqdm(total=total, desc=title, disable=not progress, **bar_options("image"))
 
 
 def bar_options(unit: str) -> dict[str, Any]:

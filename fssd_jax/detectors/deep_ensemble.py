@@ -1,6 +1,6 @@
 """Deep Ensembles: the maximum of the mean softmax of networks trained independently.
 
-    score(x) = max_y (1/M) Σ_m softmax(f_m(x))_y
+    score(x) = log p/(1 − p),   p = max_y (1/M) Σ_m softmax(f_m(x))_y
 
 Lakshminarayanan, Pritzel and Blundell (2017), "Simple and Scalable Predictive
 Uncertainty Estimation using Deep Ensembles".
@@ -14,8 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fssd_jax.checks import InputError
-from fssd_jax.features import LogitFn, Variables, float32
-from fssd_jax.fssd import each
+from fssd_jax.outputs import (
+    LogitFn,
+    Variables,
+    log_mean_softmax,
+    logits_of,
+    margin,
+)
+from fssd_jax.steps import each
 
 
 class State(NamedTuple):
@@ -46,11 +52,10 @@ def stack(members: Sequence[Variables]) -> Variables:
 def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
-    """Maximum of the mean softmax; `variables` are stacked, see `stack`."""
+    """log p/(1 − p) of the maximum p of the mean softmax; `variables`: see `stack`."""
     count = len(jax.tree.leaves(variables)[0])
 
-    def probabilities(m):
-        member = jax.tree.map(lambda a: a[m], variables)
-        return jax.nn.softmax(float32(logit_fn(member, x)), axis=-1)
+    def logits(m):
+        return logits_of(logit_fn, jax.tree.map(lambda a: a[m], variables), x)
 
-    return each(probabilities, jnp.arange(count)).mean(0).max(-1)
+    return margin(log_mean_softmax(each(logits, jnp.arange(count))))

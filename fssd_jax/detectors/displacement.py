@@ -7,16 +7,16 @@ F_0 is the network before training. It is the second form of Eq. (4) of Huang et
 """
 
 from collections import OrderedDict
-from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fssd_jax.data.pipeline import as_float, map_batches
+from fssd_jax.data.pipeline import check_finite, scored_batches
 from fssd_jax.ensemble import Ensemble, combine, standardise
-from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 from fssd_jax.fssd import norm
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool, same_layers
 
 
 class State(NamedTuple):
@@ -36,21 +36,29 @@ def fit(
     batch_size: int = 64,
     unit_range: bool = True,
 ) -> State:
-    """Layers are standardised on in-distribution images `ind` [n, ...] and summed.
+    """Layers are standardised on in-distribution images `ind` and summed.
 
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the trained network's variables.
       initial: the same network's variables before training.
-      ind: in-distribution validation images.
+      ind: in-distribution validation images, data as of `pipeline.batches`.
       relative: whether to divide by ‖F_0(x)‖.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
     """
-    apply = partial(map_batches, batch_size=batch_size, unit_range=unit_range)
     start = (initial, jnp.asarray(relative))
-    d = apply(displacements, feature_fn, variables, start, ind)
-    layers = list(feature_fn(variables, as_float(ind[:1])))
+    parts = scored_batches(
+        *(_by_layer, feature_fn, variables, start, ind),
+        batch_size=batch_size,
+        unit_range=unit_range,
+    )
+    layers, found = [], []
+    for by_layer, mask in parts:
+        layers = list(by_layer)
+        found.append(np.stack([np.asarray(d)[mask] for d in by_layer.values()], -1))
+    d = np.concatenate(found)
+    check_finite("displacements", d)
     columns = OrderedDict((name, jnp.int32(k)) for k, name in enumerate(layers))
     return State(columns, *start, standardise(d, layers))
 
@@ -81,8 +89,8 @@ def _by_layer(
     feature_fn, variables, start, x
 ) -> OrderedDict[str, Float[Array, " batch"]]:
     initial, relative = start
-    now = pool(feature_fn(variables, x), "flatten")
-    then = pool(feature_fn(initial, x), "flatten")
+    now = pool(features_of(feature_fn, variables, x), "flatten")
+    then = pool(features_of(feature_fn, initial, x), "flatten")
     found = OrderedDict()
     for name in now:
         length = norm(then[name])

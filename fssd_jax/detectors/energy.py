@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from fssd_jax.features import LogitFn, Variables, float32
+from fssd_jax.outputs import LogitFn, Variables, logits_of
 
 
 class State(NamedTuple):
@@ -23,4 +23,4 @@ def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """The negative free energy, log Σ_y exp f_y(x)."""
-    return jax.nn.logsumexp(float32(logit_fn(variables, x)), axis=-1)
+    return jax.nn.logsumexp(logits_of(logit_fn, variables, x), axis=-1)

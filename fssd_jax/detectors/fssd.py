@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from fssd_jax import fssd
 from fssd_jax.checks import InputError
+from fssd_jax.data.inputs import Watched
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import (
     EPSILONS,
@@ -23,7 +24,7 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
-from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.outputs import FeatureFn, Variables
 
 
 class State(NamedTuple):
@@ -49,7 +50,7 @@ def fit(
     seed: int = 0,
     batch_size: int = 64,
     unit_range: bool = True,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> State:
     """Estimate F*, and the weights from as much validation data as there is.
 
@@ -64,11 +65,12 @@ def fit(
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the network's variables.
-      noise: samples for F*, [n, ...] or batches; or OoD validation samples; or F*
-        itself, a `Singularity` that was estimated before.
-      ind: in-distribution validation images [n, ...], not from the test set.
-      ood: OoD validation images [m, ...], not from the test set.
-      epsilons: input steps to try, ascending, in the units of x.
+      noise: samples for F*, data as of `pipeline.batches`; or OoD validation samples;
+        or F* itself, a `Singularity` that was estimated before.
+      ind: in-distribution validation images, data likewise, not from the test set.
+      ood: OoD validation images, data likewise, not from the test set.
+      epsilons: input steps to try, ascending, in the units of x; (0.,) takes no
+        gradient.
       seed: of the cross-validation folds.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
@@ -80,37 +82,78 @@ def fit(
     """
     if ood is not None:
         check_validation(ind, ood, epsilons)
+    noise, ind = (
+        data
+        if data is None or isinstance(data, fssd.Singularity)
+        else Watched(data, name, unit_range=unit_range)
+        for name, data in (("noise", noise), ("in-distribution images", ind))
+    )
+    singularity = noise
+    if isinstance(noise, Watched):
+        singularity = fssd.estimate_singularity(
+            *(feature_fn, variables, noise, batch_size, unit_range),
+            progress=progress and "F* of noise",
+        )
+    check_alive(singularity)
     apply = partial(
         map_batches,
         apply_fn=feature_fn,
         variables=variables,
+        state=singularity,
         batch_size=batch_size,
         unit_range=unit_range,
     )
-    singularity = noise
-    if not isinstance(noise, fssd.Singularity):
-        singularity = fssd.estimate_singularity(
-            feature_fn, variables, noise, batch_size, unit_range
-        )
-    check_alive(singularity)
+
+    def distances(x, title: str, *epsilons: float) -> np.ndarray:
+        """[epsilon, n, layers]; no gradient is taken where ε = 0 alone is tried."""
+        shown = progress and title
+        if not any(epsilons):
+            return apply(fssd.fssd, x=x, progress=shown)[None]
+        steps = jnp.asarray(epsilons, jnp.float32)
+        return apply(fssd.sweep, x=x, epsilons=steps, batch_axis=1, progress=shown)
+
     if ood is None:
         none = jnp.zeros(0)
-        d = None if ind is None else apply(fssd.fssd, state=singularity, x=ind)
+        d = None if ind is None else distances(ind, "FSSD, in")[0]
+        _tell_range(noise, ind, unit_range)
         return State(singularity, None, _label_free(singularity, d), none, none)
-
-    steps = jnp.asarray(epsilons, jnp.float32)
-    swept = partial(apply, fssd.sweep, state=singularity, epsilons=steps, batch_axis=1)
-    ind_d = swept(x=ind, progress="sweep ε, in" if progress else None)
-    ood_d = swept(x=ood, progress="sweep ε, OoD" if progress else None)
+    ind_d = distances(ind, "sweep ε, in", *epsilons)
+    _tell_range(noise, ind, unit_range)
+    ood_d = distances(ood, "sweep ε, OoD", *epsilons)
     layers = list(singularity.center)
-    choice, weights = fit_swept(ind_d, ood_d, epsilons, layers, seed, progress)
+    choice, weights = fit_swept(
+        *(ind_d, ood_d, epsilons, layers, seed), progress=bool(progress)
+    )
     return State(
         singularity,
         jnp.float32(choice.epsilon) if choice.epsilon else None,
         weights,
-        steps,
+        jnp.asarray(epsilons, jnp.float32),
         jnp.asarray(choice.auroc, jnp.float32),
     )
+
+
+def _tell_range(noise, ind: Watched | None, unit_range: bool) -> None:
+    """Warn if noise is plainly not in the range of the data, where that is known."""
+    if not isinstance(noise, Watched) or noise.range is None:
+        return
+    low, high = noise.range
+    what = f"noise lies in [{low:.3g}, {high:.3g}]"
+    use = "fssd_jax.noise.noise_like(key, n, data) draws noise in the range of data"
+    if ind is None or ind.range is None:
+        if not unit_range and 0 <= low < high <= 1:
+            warnings.warn(
+                f"unit_range=False, but {what}: are the data there? {use}", stacklevel=3
+            )
+        return
+    least, most = ind.range
+    width, wide = high - low, most - least
+    if not width / 5 <= wide <= 2 * width or abs(high + low - most - least) > 2 * width:
+        warnings.warn(
+            f"{what}, in-distribution images in [{least:.3g}, {most:.3g}]: F* of noise "
+            f"in another range may tell nothing of these data; {use}",
+            stacklevel=3,
+        )
 
 
 def check_alive(singularity: fssd.Singularity) -> None:

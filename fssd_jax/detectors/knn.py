@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import norm
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 
 CHUNK = 4096  # training features compared with at once
 
@@ -46,14 +46,12 @@ def fit(
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the network's variables.
-      train: training images [n, ...].
+      train: training images, data as of `pipeline.batches`.
       layer: one of the layers of `feature_fn`: the last before the logits is usual.
       k: which neighbour (50: the paper's choice for CIFAR-10).
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
     """
-    if not 1 <= k <= len(train):
-        raise InputError(f"k: expected 1 to {len(train)}, the training images; got {k}")
     z = map_batches(
         _normalised,
         feature_fn,
@@ -63,6 +61,8 @@ def fit(
         batch_size=batch_size,
         unit_range=unit_range,
     )
+    if not 1 <= k <= len(z):
+        raise InputError(f"k: expected 1 to {len(z)}, the training images; got {k}")
     rows = min(CHUNK, len(z))
     chunks = -(-len(z) // rows)
     padded = np.zeros((chunks * rows, z.shape[1]), z.dtype)
@@ -113,7 +113,7 @@ def score(
 
 def _normalised(feature_fn, variables, layer, x) -> Float[Array, "batch dim"]:
     (name,) = layer
-    features = feature_fn(variables, x)
+    features = features_of(feature_fn, variables, x)
     if name not in features:
         raise InputError(f"unknown layer {name!r}; choose from {list(features)}")
     f = pool(OrderedDict([(name, features[name])]), "flatten")[name]

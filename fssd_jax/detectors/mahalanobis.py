@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from fssd_jax import checks
 from fssd_jax.compiled import by_parts, compiled
-from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
+from fssd_jax.data.pipeline import batches, map_batches
 from fssd_jax.ensemble import (
     EPSILONS,
     Ensemble,
@@ -31,8 +32,10 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
-from fssd_jax.features import FeatureFn, Variables, pool, same_layers
-from fssd_jax.fssd import Scores, sweep_each
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool, same_layers
+from fssd_jax.steps import Scores, sweep_each
+
+LABELS = "training labels"
 
 
 class Moments(NamedTuple):
@@ -70,7 +73,7 @@ def fit(
     seed: int = 0,
     batch_size: int = 64,
     unit_range: bool = True,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> State:
     """Layer weights and ε from validation images, as for FSSD.
 
@@ -104,14 +107,10 @@ def fit(
     check_validation(ind, ood, epsilons)
     steps = jnp.asarray(epsilons, jnp.float32)
     swept = [
-        apply(
-            sweep,
-            x=x,
-            epsilons=steps,
-            batch_axis=1,
-            progress=f"sweep ε, {name}" if progress else None,
-        )
-        for name, x in (("in", ind), ("OoD", ood))
+        apply(sweep, x=x, epsilons=steps, batch_axis=1, progress=progress and title)
+        if any(epsilons)
+        else apply(confidences, x=x, progress=progress and title)[None]
+        for title, x in (("sweep ε, in", ind), ("sweep ε, OoD", ood))
     ]
     choice, weights = fit_swept(swept[0], swept[1], epsilons, layers, seed, progress)
     return State(
@@ -153,7 +152,7 @@ def confidences(
     x: Float[Array, "batch ..."],
 ) -> Float[Array, "batch layers"]:
     """M_k(x) of every layer from one forward pass."""
-    features = pool(feature_fn(variables, x), "mean")
+    features = pool(features_of(feature_fn, variables, x), "mean")
     same_layers(gaussians.factor, features)
     return jnp.stack([_confidence(gaussians, k, features[k]) for k in features], -1)
 
@@ -179,7 +178,7 @@ def layer_confidence(
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
     """M_k(x) of one layer. Under `jit`, nothing above that layer is computed."""
-    features = feature_fn(variables, x)
+    features = features_of(feature_fn, variables, x)
     same_layers(gaussians.factor, features)
     feature = OrderedDict([(layer, features[layer])])
     return _confidence(gaussians, layer, pool(feature, "mean")[layer])
@@ -226,43 +225,52 @@ def estimate_gaussians(
     ridge: float = 1e-6,
     batch_size: int = 64,
     unit_range: bool = True,
+    mesh: Mesh | None = None,
 ) -> Gaussians:
     """μ_kc and the factor of Σ_k, in one pass; memory is that of one batch.
 
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the network's variables.
-      x: training images [n, ...].
-      y: their classes [n], 0 to num_classes − 1.
+      x: training images, as of `pipeline.batches`.
+      y: their classes [n], 0 to num_classes − 1; None if x are batches (x, y).
       num_classes: how many classes there are.
       ridge: added to Σ's diagonal, as a share of its mean: a unit that is dead on
         all training images would make Σ singular.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
+      mesh: as of `pipeline.batches`.
 
     Raises:
       InputError: unusable images or labels, a class without images, or a layer whose
         features are all the same.
     """
-    checks.images(x, "training images", unit_range=unit_range)
-    y = checks.labels(y, len(x), num_classes, "training labels")
-    total = None
-    size = fitting(len(x), batch_size)
-    for start in range(0, len(x), size):
-        images, mask = pad(as_float(x[start : start + size]), size)
-        classes, _ = pad(y[start : start + size], size)
+    y = None if y is None else checks.labels(y, len(y), num_classes, LABELS)
+    total, count = None, 0
+    parts = batches(x, batch_size, "training images", unit_range=unit_range, mesh=mesh)
+    for images, mask, beside in parts:
+        start, count = count, count + int(mask.sum())
+        if y is None and beside is None:
+            raise checks.InputError(f"{LABELS}: give y, or batches (x, y)")
+        classes = beside[mask] if y is None else y[start:count]
+        if len(classes) < count - start:
+            raise checks.InputError(f"{LABELS}: {len(y)} for more than {count} images")
+        classes = checks.classes(classes, num_classes, LABELS)
         # A padded row belongs to no class.
-        member = (classes[:, None] == np.arange(num_classes)) & mask[:, None]
+        member = np.zeros((len(mask), num_classes), bool)
+        member[np.arange(len(classes)), classes] = True
         part = _moments(feature_fn, variables, images, member)
         total = part if total is None else _merge(total, part)
-    assert total is not None  # `checks.images` refuses an empty set
+    assert total is not None  # `batches` refuses an empty set
+    if y is not None and len(y) > count:
+        raise checks.InputError(f"{LABELS}: {len(y)} for {count} images")
     empty = np.flatnonzero(np.asarray(total.count) == 0).tolist()
     if empty:
         raise checks.InputError(
             f"training labels: no image of classes {empty}; renumber the classes or "
             "lower num_classes"
         )
-    return _factorise(total, len(x), ridge)
+    return _factorise(total, count, ridge)
 
 
 @compiled(static=1)
@@ -270,7 +278,7 @@ def _moments(feature_fn, variables, x, member) -> Moments:
     """Moments of one batch; `member` [batch, classes] tells which class a row is of."""
     count = member.sum(0).astype(jnp.float32)
     mean, scatter = OrderedDict(), OrderedDict()
-    for name, f in pool(feature_fn(variables, x), "mean").items():
+    for name, f in pool(features_of(feature_fn, variables, x), "mean").items():
         real = member.any(1)[:, None]
         f = jnp.where(real, f, 0)  # a padded row may hold NaN
         weights = member.astype(f.dtype)

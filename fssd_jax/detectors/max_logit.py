@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from fssd_jax.features import LogitFn, Variables, float32
+from fssd_jax.outputs import LogitFn, Variables, logits_of
 
 
 class State(NamedTuple):
@@ -23,4 +23,4 @@ def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """max_y f_y(x)."""
-    return float32(logit_fn(variables, x)).max(axis=-1)
+    return logits_of(logit_fn, variables, x).max(axis=-1)

@@ -1,6 +1,6 @@
 """MC dropout: many passes with dropout on, and their mean or their variance.
 
-    mean:     score(x) = max_y (1/P) Σ_p softmax(f_p(x))_y
+    mean:     score(x) = log p/(1 − p),   p = max_y (1/P) Σ_p softmax(f_p(x))_y
     variance: score(x) = −Var_p f_p(x)_ŷ,   ŷ the class that the mean predicts
 
 Gal and Ghahramani (2016), "Dropout as a Bayesian Approximation"; dropout after
@@ -14,8 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from fssd_jax.checks import at_least_one
-from fssd_jax.features import StochasticLogitFn, Variables, float32
-from fssd_jax.fssd import each
+from fssd_jax.outputs import (
+    StochasticLogitFn,
+    Variables,
+    log_mean_softmax,
+    logits_of,
+    margin,
+)
+from fssd_jax.steps import each
 
 
 class State(NamedTuple):
@@ -35,7 +41,7 @@ def score(
     state: State,
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
-    """The maximum of the mean softmax."""
+    """log p/(1 − p) of the maximum p of the mean softmax."""
     return scores(logit_fn, variables, state, x)[:, 0]
 
 
@@ -48,11 +54,14 @@ def scores(
     """Both scores, by the mean and by the variance, from the same passes."""
 
     def one_pass(key):
-        of_image = lambda image: logit_fn(variables, image[None], key)[0]  # noqa: E731
-        return float32(jax.vmap(of_image)(x))
+        def of_image(image):
+            alone = jax.tree.map(lambda a: a[None], image)
+            return logits_of(logit_fn, variables, alone, key)[0]
+
+        return jax.vmap(of_image)(x)
 
     logits = each(one_pass, state.keys)  # [passes, batch, classes]
-    mean = jax.nn.softmax(logits, axis=-1).mean(0)
-    predicted = mean.argmax(-1)[None, :, None]
+    log_mean = log_mean_softmax(logits)
+    predicted = log_mean.argmax(-1)[None, :, None]
     variance = jnp.take_along_axis(logits, predicted, axis=-1)[..., 0].var(0)
-    return jnp.stack([mean.max(-1), -variance], -1)
+    return jnp.stack([margin(log_mean), -variance], -1)

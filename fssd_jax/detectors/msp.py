@@ -1,4 +1,9 @@
-"""MSP, the paper's "Base": the maximum softmax probability max_y p(y | x).
+"""MSP, the paper's "Base": the maximum softmax probability p = max_y p(y | x).
+
+    score(x) = log p/(1 − p)
+
+has the order of p, and still tells images apart where p rounds to 1 (in float32, from
+logits some 17 apart on).
 
 Hendrycks and Gimpel (2017), "A Baseline for Detecting Misclassified and
 Out-of-Distribution Examples in Neural Networks".
@@ -6,10 +11,9 @@ Out-of-Distribution Examples in Neural Networks".
 
 from typing import NamedTuple
 
-import jax
 from jaxtyping import Array, Float
 
-from fssd_jax.features import LogitFn, Variables, float32
+from fssd_jax.outputs import LogitFn, Variables, logits_of, margin
 
 
 class State(NamedTuple):
@@ -23,5 +27,5 @@ def fit() -> State:
 def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
-    """max_y softmax(logits)_y."""
-    return jax.nn.softmax(float32(logit_fn(variables, x)), axis=-1).max(axis=-1)
+    """log p/(1 − p) of the maximum softmax probability p = sigmoid(score)."""
+    return margin(logits_of(logit_fn, variables, x))

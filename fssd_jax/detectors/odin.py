@@ -21,9 +21,10 @@ from jaxtyping import Array, Float
 from fssd_jax.compiled import by_parts
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import EPSILONS, check_validation, first_best
-from fssd_jax.features import LogitFn, Variables, float32
-from fssd_jax.fssd import Scores, perturb, sweep_each
+from fssd_jax.fssd import perturb
 from fssd_jax.metrics import auroc
+from fssd_jax.outputs import LogitFn, Variables, logits_of, margin
+from fssd_jax.steps import Scores, sweep_each
 
 TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)  # Evaluation
 
@@ -47,7 +48,7 @@ def fit(
     epsilons: Sequence[float] = EPSILONS,
     batch_size: int = 64,
     unit_range: bool = True,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> State:
     """The temperature and ε with the best AUROC on validation images.
 
@@ -72,19 +73,17 @@ def fit(
     check_validation(ind, ood, epsilons)
     steps = jnp.asarray(epsilons, jnp.float32)
     grid = jnp.asarray(temperatures, jnp.float32)
+    score, state = (sweep, (grid, steps)) if any(epsilons) else (no_step, grid)
     apply = partial(
         map_batches,
-        sweep,
-        logit_fn,
-        variables,
-        (grid, steps),
+        *(score, logit_fn, variables, state),
         batch_size=batch_size,
         batch_axis=1,
         unit_range=unit_range,
     )
     swept = [
-        apply(x, progress=f"sweep T and ε, {name}" if progress else None)
-        for name, x in (("in", ind), ("OoD", ood))
+        apply(x, progress=progress and title)
+        for title, x in (("sweep T and ε, in", ind), ("sweep T and ε, OoD", ood))
     ]  # each [epsilon, image, temperature]
     e, t, table = choose(*swept)
     return State(
@@ -118,25 +117,18 @@ def score(
     logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """log S_T(x̃)/(1 − S_T(x̃))."""
-    of = partial(margin, logit_fn, variables, state.temperature)
+    of = partial(log_odds, logit_fn, variables, state.temperature)
     return of(x if state.epsilon is None else perturb(of, x, state.epsilon))
 
 
-def margin(
+def log_odds(
     logit_fn: LogitFn,
     variables: Variables,
     temperature: Float[Array, ""],
     x: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
-    """log S_T/(1 − S_T): the top logit over T, less the log-sum-exp of all others.
-
-    In the order of S_T, but where S_T rounds to 1 it still tells images apart, and its
-    gradient does not vanish, as that of log S_T does.
-    """
-    logits = float32(logit_fn(variables, x)) / temperature
-    top = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
-    others = jax.nn.logsumexp(jnp.where(top, -jnp.inf, logits), axis=-1)
-    return jnp.where(top, logits, 0).sum(-1) - others
+    """log S_T/(1 − S_T): see `outputs.margin`."""
+    return margin(logits_of(logit_fn, variables, x) / temperature)
 
 
 @by_parts
@@ -146,5 +138,14 @@ def sweep(logit_fn, variables, grid, x) -> Float[Array, "epsilon batch temperatu
     return sweep_each(margins, (variables, temperatures), x, epsilons)
 
 
+def no_step(
+    logit_fn, variables, temperatures, x
+) -> Float[Array, "1 batch temperature"]:
+    """`sweep` at ε = 0 alone, without a gradient."""
+    logits = logits_of(logit_fn, variables, x)
+    at = jax.vmap(lambda t: margin(logits / t), out_axes=-1)(temperatures)
+    return at[None]
+
+
 def _at_temperature(logit_fn, variables, temperatures, index: int, x):
-    return margin(logit_fn, variables, temperatures[index], x)
+    return log_odds(logit_fn, variables, temperatures[index], x)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fssd_jax.features import pool
+from fssd_jax.outputs import pool
 from fssd_jax.train import train
 
 RATE, DECAY = 0.05, 0.3

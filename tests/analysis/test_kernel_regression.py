@@ -13,9 +13,9 @@ from analysis.kernel_regression import (
     sgd_error,
 )
 from fssd_jax import InputError, make_feature_fn, recipes
-from fssd_jax.features import pool
 from fssd_jax.losses import cross_entropy
 from fssd_jax.models import LeNet
+from fssd_jax.outputs import pool
 from tests.analysis.following import (
     PROBE,
     Normed,

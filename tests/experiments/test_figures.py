@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from experiments import figure2, figure3
 from experiments.kernel_study import untrained
 from fssd_jax.data import load
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.models import LeNet, ResNet
 from fssd_jax.models.resnet import CIFAR10
 from tests.experiments.screen import assert_it_fits
@@ -100,10 +100,10 @@ def test_figure3_of_a_resnet(tmp_path, monkeypatch, capsys):
     short = partial(ResNet, (1, 1, 1, 1), stem="cifar", **CIFAR10)
     monkeypatch.setitem(untrained.UNTRAINED_NETWORKS, "cifar_resnet18", short)
     patches = load("photo_patches", "test").x[:300]
-    colour = untrained.coloured(as_float(patches))
+    colour = untrained.coloured(as_input(patches))
     assert colour.shape == (300, 32, 32, 3)
-    np.testing.assert_array_equal(colour[:, 2:30, 2:30, 1], as_float(patches)[..., 0])
-    assert colour.sum() == pytest.approx(3 * as_float(patches).sum(), rel=1e-4)
+    np.testing.assert_array_equal(colour[:, 2:30, 2:30, 1], as_input(patches)[..., 0])
+    assert colour.sum() == pytest.approx(3 * as_input(patches).sum(), rel=1e-4)
     np.savez(tmp_path / "photos.npz", x=colour)
     args = ["--network", "cifar_resnet18", "--width", "4", "--seeds", "0"]
     args += ["--images", "30", "--in", str(tmp_path / "photos.npz"), "--ood", "digits"]

@@ -12,7 +12,7 @@ from experiments.comparison import networks, retrained
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import make_setting, prepare
 from fssd_jax.data.benchmarks import PAPER_FMNIST, load_benchmark
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset
 
 
@@ -54,7 +54,7 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     benchmark = digits("fmnist")
     prepared = prepare(benchmark, 0, config)
     s = make_setting(prepared, "fmnist", PROTOCOLS["paper"], tiny=True)
-    x = as_float(np.concatenate([s.test_ind, s.test_ood]))
+    x = as_input(np.concatenate([s.test_ind, s.test_ood]))
     y = np.r_[np.ones(len(s.test_ind)), np.zeros(len(s.test_ood))]
     softmax = []
     for seed in (1, 2):

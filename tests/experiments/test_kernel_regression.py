@@ -13,7 +13,7 @@ from experiments.kernel_study.forms import compare, relative_error
 from experiments.kernel_study.setting import draw
 from fssd_jax.data import load
 from fssd_jax.data.benchmarks import load_benchmark
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from tests.experiments.screen import assert_it_fits
 
 
@@ -177,7 +177,7 @@ def test_both_sets_are_of_one_size():
     """However few images a set has: the digits' test set has 360."""
     data = draw(load_benchmark("digits"), 0, train=20, points=500, noise=5)
     assert len(data.points) == 720
-    test = {image.tobytes() for image in as_float(load("digits", "test").x)}
+    test = {image.tobytes() for image in as_input(load("digits", "test").x)}
     inside = [image.tobytes() in test for image in data.points]
     assert all(inside[:360])
 

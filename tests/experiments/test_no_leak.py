@@ -11,7 +11,7 @@ from experiments.comparison.controls import CONTROLS
 from experiments.comparison.methods import METHODS
 from experiments.comparison.variants import VARIANTS
 from fssd_jax.data.benchmarks import split_validation
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset
 
 ALL = METHODS | VARIANTS | CONTROLS
@@ -29,7 +29,7 @@ def test_what_a_method_asks_does_not_depend_on_the_test_images(name, setting):
         q = ask.question
         shape = jax.eval_shape(
             lambda x, q=q: q.score(q.apply_fn, s.variables, q.state, x),
-            as_float(s.test_ind[:1]),
+            as_input(s.test_ind[:1]),
         ).shape[1:]
         answers = [rng.uniform(1, 2, (7, *shape)).astype(np.float32) for _ in range(2)]
         found.append((ask, answers))

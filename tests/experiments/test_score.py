@@ -12,7 +12,7 @@ from experiments import score
 from fssd_jax import torch_weights
 from fssd_jax.data import load
 from fssd_jax.data.folders import load_images
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.models.resnet import CIFAR10
 from tests.fssd_jax.references import save_weights
@@ -26,7 +26,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     save_weights(folder / "lenet.safetensors", "lenet")
     digits = load("digits", "test")
-    x = np.rint(255 * as_float(digits.x[:240])).astype(np.uint8)
+    x = np.rint(255 * as_input(digits.x[:240])).astype(np.uint8)
     for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
         (folder / "digits" / str(y)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(folder / "digits" / str(y) / f"{i:03}.png")
@@ -101,7 +101,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
 def test_ood_images_change_no_other_score(files, tmp_path):
     """Nothing is fitted on them, nor chosen by them."""
     others = load("photo_patches", "test").x[60:90]
-    np.savez(files / "other.npz", x=1 - as_float(others))
+    np.savez(files / "other.npz", x=1 - as_input(others))
     for name in ("photos", "other"):
         assert main(files, tmp_path / name, "--ood", str(files / f"{name}.npz")) == 0
     first, second = (

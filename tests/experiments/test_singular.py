@@ -8,7 +8,7 @@ import pytest
 from experiments.comparison import singular
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Setting
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import load, photo_patches
 from fssd_jax.metrics import auroc
 from tests.experiments.test_variants import asked
@@ -19,7 +19,7 @@ LAYERS = {"differences": lambda x: x[:, 1:] - x[:, :-1], "pixels": lambda x: x}
 
 def setting_of(layers, channels=1):
     rng = np.random.default_rng(0)
-    digits = np.repeat(as_float(load("digits", "test").x), channels, axis=-1)
+    digits = np.repeat(as_input(load("digits", "test").x), channels, axis=-1)
     return Setting(
         feature_fn=lambda variables, x: OrderedDict((k, LAYERS[k](x)) for k in layers),
         logit_fn=lambda variables, x: x.reshape(len(x), -1)[:, :2],

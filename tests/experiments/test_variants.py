@@ -6,7 +6,7 @@ import numpy as np
 
 import fssd_jax
 from experiments.comparison import controls, methods, variants
-from fssd_jax.data.pipeline import as_float
+from fssd_jax.data.inputs import as_input
 from fssd_jax.ensemble import Ensemble
 
 
@@ -26,7 +26,7 @@ def test_another_centre_is_one_row(setting, monkeypatch):
     """F* of images turned upside down, of the training set."""
 
     def upside_down(s):
-        return as_float(s.train.x[:30])[:, ::-1], {"fitted_on": "30 turned"}
+        return as_input(s.train.x[:30])[:, ::-1], {"fitted_on": "30 turned"}
 
     monkeypatch.setattr(variants, "CENTERS", {"upside down": upside_down})
     found = asked(variants.singularities(setting), setting)
@@ -38,7 +38,7 @@ def test_another_centre_is_one_row(setting, monkeypatch):
     # By the definition, in NumPy.
     s = setting
     features = [
-        np.asarray(s.feature_fn(s.variables, as_float(x))["fc1"])
+        np.asarray(s.feature_fn(s.variables, as_input(x))["fc1"])
         for x in (s.train.x[:30][:, ::-1], s.test_ood)
     ]
     expected = np.linalg.norm(features[1] - features[0].mean(0), axis=1)
@@ -79,7 +79,7 @@ def test_the_untrained_control_has_a_singularity_of_its_own(setting):
     found = asked([ask], s._replace(variables=s.initial))
     noise, tested = (
         np.asarray(s.feature_fn(s.initial, x)["fc1"])
-        for x in (s.noise, as_float(s.test_ood))
+        for x in (s.noise, as_input(s.test_ood))
     )
     expected = np.linalg.norm(tested - noise.mean(0), axis=1)
     row = found["control: untrained, fc1"]

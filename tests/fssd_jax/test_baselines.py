@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 from jax.nn import log_sigmoid
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -223,7 +224,7 @@ def test_a_deep_ensemble_averages_probabilities(smooth):
     found = deep_ensemble.score(
         make_logit_fn(Smooth()), stacked, deep_ensemble.fit(), x
     )
-    np.testing.assert_allclose(found, mean.max(1), rtol=1e-5)
+    np.testing.assert_allclose(expit(found), mean.max(1), rtol=1e-5)
     with pytest.raises(InputError, match="one member or more"):
         deep_ensemble.stack([])
     with pytest.raises(InputError, match="one architecture"):
@@ -266,7 +267,7 @@ def test_mc_dropout_has_the_mean_and_variance_of_bernoulli_masks():
     logits = (masks[:, None] * flat[None] / 0.75) @ w  # [mask, image, class]
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.einsum("m,mic->ic", chance, softmax)[np.arange(3), predicted]
-    found = np.mean(runs, axis=0)[:, 0]
+    found = np.mean(expit(runs), axis=0)[:, 0]
     np.testing.assert_allclose(found[clear], expected[clear], rtol=0.01)
     # It is not the softmax of the mean logits.
     without = np.exp(flat @ w)[np.arange(3), predicted] / np.exp(flat @ w).sum(1)
@@ -279,12 +280,12 @@ def test_without_dropout_all_passes_agree(smooth):
     state = mc_dropout.fit(jax.random.key(0), 4)
     found = mc_dropout.scores(logit_fn, variables, state, x)
     expected = jax.nn.softmax(Smooth().apply(variables, x)).max(-1)
-    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(expit(found[:, 0]), expected, rtol=1e-6)
     np.testing.assert_allclose(found[:, 1], 0, atol=1e-10)
     passes = mc_dropout.fit(jax.random.key(0), 4)._replace(keys=state.keys[:1])
     dropped = make_stochastic_logit_fn(Dropped(0.5), train=True)
     one = mc_dropout.score(dropped, variables, passes, x)
-    assert np.any(np.abs(one - expected) > 1e-3)
+    assert np.any(np.abs(expit(one) - expected) > 1e-3)
 
 
 # ---- label-free references ----------------------------------------------------------

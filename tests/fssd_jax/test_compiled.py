@@ -120,7 +120,7 @@ def test_sets_of_any_size_need_few_programs():
 def test_the_oldest_programs_are_let_go(monkeypatch):
     """With what they hold; each keeps memory maps, of which a process has 65,530."""
     monkeypatch.setattr(compiled, "TRACES", 3)
-    monkeypatch.setattr(compiled, "_PROGRAMS", compiled._Recent(3))
+    monkeypatch.setattr(compiled, "_PROGRAMS", compiled.Recent(3))
     apply = compiled.compiled(static=1)(lambda f, x: f(x))
     alive = []
     for i in range(6):

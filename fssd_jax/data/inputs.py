@@ -1,0 +1,228 @@
+"""What people bring as data, taken apart into checked arrays of rows.
+
+One array, a pytree of arrays, or batches of either, with labels or without, of NumPy,
+JAX, PyTorch or TensorFlow. `pipeline.batches` cuts and joins what comes out here.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fssd_jax import checks
+from fssd_jax.checks import InputError
+
+# What TFDS calls the parts of an example.
+TFDS_NAMES = {"image", "label", "id", "file_name"}
+SLICE = 256  # rows that are looked at at once
+FORMS = (
+    "give one array [n, ...], a dict of arrays for a network of several inputs, or an "
+    "iterable of batches of either; beside them may stand labels [batch]: (x, y)"
+)
+
+
+class Rows(NamedTuple):
+    """Some rows of a data set, or all of them."""
+
+    x: Any  # an array [rows, ...], or a pytree of such
+    y: Any  # labels [rows] as they were given, or None
+
+
+def as_input(x: Any, name: str = "images") -> np.ndarray:
+    """What a network is given for an array: pixels as floats, and ids as they are.
+
+    - uint8 is pixels 0–255, and so are other integers in four axes or more: float32 in
+      [0, 1]; bool becomes 0 and 1.
+    - other integers are ids, of tokens or symbols: int32.
+    - floats of any precision become float32.
+    """
+    x = to_numpy(x, name)
+    if checks.are_pixels(x):
+        return x.astype(np.float32) / np.float32(255)
+    kind = np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32
+    return x.astype(kind, copy=False)
+
+
+def to_numpy(x: Any, name: str = "images") -> np.ndarray:
+    """An array of NumPy's, from any library's."""
+    try:
+        if hasattr(x, "detach"):  # PyTorch, whose bfloat16 NumPy does not know
+            x = x.detach().cpu()
+            x = x.float() if x.is_floating_point() else x
+        return np.asarray(x)
+    except Exception as error:  # rows of several lengths, and what a class may raise
+        raise InputError(
+            f"{name}: expected an array, got a {type(x).__name__} that is none "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def count_rows(data: Any) -> int | None:
+    """How many rows there are; None if only going through them tells."""
+    if isinstance(data, Watched):
+        return count_rows(data.data)
+    whole = _whole(data, "data")
+    if whole is not None:
+        return len(jax.tree.leaves(whole.x)[0])
+    return len(data.files) if hasattr(data, "files") else None  # an ImageStream
+
+
+def rows(
+    data: Any, size: int, name: str = "images", *, unit_range: bool = True
+) -> Iterator[Rows]:
+    """Yield all rows, checked and converted, in order and in parts of any number.
+
+    Args:
+      data: see `FORMS`.
+      size: rows of a part, of arrays.
+      name: what it is, for errors.
+      unit_range: whether floats outside [0, 1] are an error. Of a pytree, only arrays
+        of four axes or more are taken for images.
+
+    Raises:
+      InputError: no data, or none of these forms; values that are not finite or out of
+        range, before anything is yielded if the data are in memory.
+    """
+    whole = _whole(data, name)
+    if whole is not None:
+        count = _check(whole.x, name, 0, unit_range)
+        if whole.y is not None and len(whole.y) != count:
+            raise InputError(f"{name}: {count} rows, and {len(whole.y)} labels")
+        for start in range(0, count, size):
+            x, y = jax.tree.map(lambda a, s=start: a[s : s + size], tuple(whole))
+            yield Rows(_converted(x, name), y)
+        return
+    if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        raise InputError(f"{name}: got a {type(data).__name__}; {FORMS}")
+    start, first = 0, None
+    for number, item in enumerate(data):
+        of = f"{name}, batch {number}"
+        x, y = _pair(item, of)
+        beside = [] if y is None else [y]
+        if any(np.ndim(leaf) == 0 for leaf in [*jax.tree.leaves(x), *beside]):
+            raise InputError(
+                f"{of}: has single numbers where [batch, ...] is expected: single "
+                "examples? Join them first: torch.utils.data.DataLoader(data, "
+                "batch_size=64), or data.batch(64)"
+            )
+        if not len(jax.tree.leaves(x)[0]):
+            continue
+        count = _check(x, of, start, unit_range)
+        x = _converted(x, of)
+        kind = jax.tree.map(lambda a: f"{a.dtype}{[*a.shape[1:]]}", x)
+        first = first or kind
+        if kind != first:
+            raise InputError(f"{of}: its rows are {kind}, those before it {first}")
+        start += count
+        yield Rows(x, y)
+    if not start:
+        raise InputError(
+            f"{name}: the set is empty; at least one batch is needed. (A generator is "
+            "empty when it was gone through before: make it anew, or give a list.)"
+        )
+
+
+class Watched:
+    """Data as batches of rows, of which is remembered what range their floats have."""
+
+    def __init__(self, data: Any, name: str, *, unit_range: bool = True):
+        self.data, self.name, self.unit_range = data, name, unit_range
+        self.range: tuple[float, float] | None = None  # None: no floats were seen
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in rows(self.data, SLICE, self.name, unit_range=self.unit_range):
+            for leaf in jax.tree.leaves(part.x):
+                if np.issubdtype(leaf.dtype, np.floating):
+                    low, high = self.range or (np.inf, -np.inf)
+                    self.range = min(low, leaf.min()), max(high, leaf.max())
+            yield part.x
+
+
+def is_array(data: Any) -> bool:
+    """Whether `data` is one array, of any library."""
+    typed = hasattr(data, "dtype") or hasattr(data, "__array__")
+    return hasattr(data, "shape") and typed
+
+
+def _whole(data: Any, name: str) -> Rows | None:
+    """A data set that is not given in batches; else None."""
+    if is_array(data):
+        return Rows(data, None)
+    if data is None or isinstance(data, str | os.PathLike):
+        told = "None" if data is None else f"the path {os.fspath(data)}"
+        raise InputError(
+            f"{name}: got {told}; files are read by fssd_jax.data.folders.load_images "
+            "and stream_images"
+        )
+    if type(data) is tuple or _is_from_tfds(data):
+        return Rows(*_pair(data, name))
+    if is_array(getattr(data, "x", None)) and hasattr(data, "y"):  # an ArrayDataset
+        return Rows(data.x, data.y)
+    if isinstance(data, list) and not (data and not any(map(_are_arrays, data))):
+        return None  # batches
+    if isinstance(data, list):
+        return Rows(to_numpy(data, name), None)  # numbers
+    if isinstance(data, Mapping) and not _are_arrays(data):
+        raise InputError(f"{name}: a dict of {_kinds(data.values())}; {FORMS}")
+    is_stream = hasattr(data, "__next__")  # which JAX does not take for a pytree
+    return None if is_stream or not _are_arrays(data) else Rows(data, None)
+
+
+def _are_arrays(tree: Any) -> bool:
+    """Whether this is an array, or a pytree of nothing but arrays."""
+    leaves = jax.tree.leaves(tree)
+    return bool(leaves) and all(map(is_array, leaves))
+
+
+def _is_from_tfds(item: Any) -> bool:
+    return isinstance(item, Mapping) and {"image", "label"} <= item.keys() <= TFDS_NAMES
+
+
+def _pair(item: Any, name: str) -> tuple[Any, Any]:
+    """(x, labels or None) of one batch, or of a whole set."""
+    if _is_from_tfds(item):
+        return item["image"], item["label"]
+    if type(item) not in (tuple, list):
+        return item, None
+    if not any(map(_are_arrays, item)):
+        return to_numpy(item, name), None  # numbers
+    if len(item) == 1:
+        return item[0], None
+    if len(item) == 2 and np.ndim(item[1]) < 2:
+        return item[0], to_numpy(item[1], name) if isinstance(item[1], list) else item[
+            1
+        ]
+    raise InputError(
+        f"{name}: a {type(item).__name__} of {_kinds(item)}: which of them are the "
+        f"network's inputs is not known; {FORMS}"
+    )
+
+
+def _kinds(items) -> list:
+    return [list(getattr(item, "shape", [type(item).__name__])) for item in items]
+
+
+def _check(x: Any, name: str, start: int, unit_range: bool) -> int:
+    """Raise unless all rows can be scored; how many they are."""
+    if is_array(x):
+        checks.images(x, name, unit_range=unit_range, start=start)
+        return len(x)
+    counts = {}
+    for path, leaf in jax.tree.leaves_with_path(x):
+        of = f"{name}{jax.tree_util.keystr(path)}"
+        images = unit_range and np.ndim(leaf) >= 4
+        checks.images(leaf, of, unit_range=images, start=start, rank=1)
+        counts[of] = len(leaf)
+    if len(set(counts.values())) != 1:
+        raise InputError(f"{name}: the arrays have different numbers of rows: {counts}")
+    return min(counts.values())
+
+
+def _converted(x: Any, name: str) -> Any:
+    if is_array(x):
+        return as_input(x, name)
+    # A mask beside ids stays a mask.
+    keep = lambda a: a if a.dtype == bool else as_input(a, name)  # noqa: E731
+    return jax.tree.map(lambda leaf: keep(to_numpy(leaf, name)), x)
