@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
 from fssd_jax import capture
@@ -59,7 +58,7 @@ def make_feature_fn(
         raise InputError(f"layers: a name stands twice in {list(wanted)}")
     known = Recent(KEPT)
 
-    def feature_fn(variables: Variables, x: ArrayLike) -> OrderedDict[str, Array]:
+    def feature_fn(variables: Variables, x: Any) -> OrderedDict[str, Array]:
         kind = jax.tree.structure(variables), row_kinds(x)
         found = known.get(kind)
         if found is None:
@@ -117,7 +116,7 @@ def _check_names(model, wanted: Sequence[str], found: capture.Layers) -> None:
         )
 
 
-def make_init_fn(model: nn.Module) -> Callable[[PRNGKeyArray, ArrayLike], Variables]:
+def make_init_fn(model: nn.Module) -> Callable[[PRNGKeyArray, Any], Variables]:
     """Return `(key, x) -> variables`, compiled."""
     return partial(_initial, model.init)
 
@@ -140,7 +139,7 @@ def make_logit_fn(
     """
     _check_linen(model)
 
-    def logit_fn(variables: Variables, x: ArrayLike) -> Any:
+    def logit_fn(variables: Variables, x: Any) -> Any:
         with capture.advised(model, variables, call_kwargs):
             returned = model.apply(variables, x, **call_kwargs)
         return _selected(returned, output)
@@ -176,7 +175,7 @@ def make_stochastic_logit_fn(
     """
     _check_linen(model)
 
-    def logit_fn(variables: Variables, x: ArrayLike, key: PRNGKeyArray) -> Any:
+    def logit_fn(variables: Variables, x: Any, key: PRNGKeyArray) -> Any:
         rngs = {"dropout": key}
         with capture.advised(model, variables, call_kwargs):
             with nn.intercept_methods(_with_stored_statistics):
@@ -203,7 +202,7 @@ def join(feature_fns: Mapping[str, FeatureFn]) -> FeatureFn:
     The result takes a dict of the networks' variables, by the same names.
     """
 
-    def feature_fn(variables: Variables, x: ArrayLike) -> OrderedDict[str, Array]:
+    def feature_fn(variables: Variables, x: Any) -> OrderedDict[str, Array]:
         return OrderedDict(
             (f"{network}/{layer}", f)
             for network, of_one in feature_fns.items()

@@ -16,18 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data import pipeline
 from fssd_jax.outputs import (
     FeatureFn,
+    Inputs,
     Variables,
     as_pixels,
     features_of,
     pool,
     same_layers,
+    same_sizes,
 )
 from fssd_jax.steps import Scores, at_step, gradient_sign, signs, step, sweep_each
 
@@ -179,6 +181,7 @@ def distances(
     """Eq. (1): ‖F_k(x) − F*_k‖₂ for each layer k, on flattened, unscaled features."""
     same_layers(singularity.center, features)
     flat = pool(features, "flatten")
+    same_sizes(singularity.center, flat)
     return jnp.stack(
         [norm(flat[k] - center[None]) for k, center in singularity.center.items()], -1
     )
@@ -189,18 +192,19 @@ def layer_distance(
     variables: Variables,
     singularity: Singularity,
     layer: str,
-    x: Num[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """Eq. (1) for one layer. Under `jit`, nothing above that layer is computed."""
     features = features_of(feature_fn, variables, x)
     same_layers(singularity.center, features)
-    feature = OrderedDict([(layer, features[layer])])
-    return norm(pool(feature, "flatten")[layer] - singularity.center[layer][None])
+    flat = pool(OrderedDict([(layer, features[layer])]), "flatten")
+    same_sizes(singularity.center, flat)
+    return norm(flat[layer] - singularity.center[layer][None])
 
 
 def perturb(
     score_fn: Callable[[Any], Float[Array, " batch"]],
-    x: Num[Array, "batch ..."] | Any,
+    x: Inputs,
     epsilon: float | Float[Array, ""],
 ) -> Any:
     """x̃ = x + ε · sign(∇ₓ score(x)) (Algorithm 1, step 2); ε in the units of x."""
@@ -212,7 +216,7 @@ def fssd(
     feature_fn: FeatureFn,
     variables: Variables,
     singularity: Singularity,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
     epsilon: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "batch layers"]:
     """FSSD^(k)(x + ε · sign(∇ₓ FSSD^(k)(x))) for every layer k (Algorithm 1).
@@ -230,7 +234,7 @@ def sweep(
     feature_fn: FeatureFn,
     variables: Variables,
     singularity: Singularity,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch layers"]:
     """`fssd` for many ε: sign(∇ₓ FSSD) does not depend on ε and is computed once."""

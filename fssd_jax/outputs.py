@@ -10,22 +10,24 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import Recent, hashable
 
 Variables = Any  # a pytree; of Linen, a dict such as {"params": …}
+# A batch of a network's inputs: floats or ids, or several arrays that belong together.
+Inputs = PyTree[Shaped[Array | np.ndarray, "batch ..."]]
 # OrderedDict, not dict: `jit` sorts the keys of a plain dict, and layer order matters.
-FeatureFn = Callable[[Variables, ArrayLike], OrderedDict[str, Array]]
-LogitFn = Callable[[Variables, ArrayLike], Array]
+FeatureFn = Callable[[Variables, Any], OrderedDict[str, Array]]
+LogitFn = Callable[[Variables, Any], Array]
 # (variables, x, key): dropout is on, and the key decides what is dropped.
-StochasticLogitFn = Callable[[Variables, ArrayLike, PRNGKeyArray], Array]
+StochasticLogitFn = Callable[[Variables, Any, PRNGKeyArray], Array]
 
 
 def features_of(
-    feature_fn: FeatureFn, variables: Variables, x: Any
+    feature_fn: FeatureFn, variables: Variables, x: Inputs
 ) -> OrderedDict[str, Array]:
     """`feature_fn(variables, x)`, of which is checked that a row is an image.
 
@@ -56,7 +58,7 @@ def features_of(
 
 
 def logits_of(
-    logit_fn: LogitFn, variables: Variables, x: Any, *also: Any
+    logit_fn: LogitFn, variables: Variables, x: Inputs, *also: Any
 ) -> Float[Array, "batch classes"]:
     """`logit_fn(variables, x, *also)` in float32 or float64, checked.
 
@@ -180,6 +182,25 @@ def same_layers(fitted: Iterable[str], features: Iterable[str]) -> None:
             f"the state was fitted on layers {list(fitted)}, the features are of "
             f"{list(features)}; use one feature_fn for both, or fit again"
         )
+
+
+def same_sizes(
+    fitted: Mapping[str, Any], features: Mapping[str, Float[Array, "batch dim"]]
+) -> None:
+    """Raise `InputError` unless the features have as many numbers as those fitted on.
+
+    Args:
+      fitted: by layer, an array whose last axis is that of the features.
+      features: of the same layers, pooled.
+    """
+    for name, f in features.items():
+        expected = fitted[name].shape[-1]
+        if f.shape[-1] != expected:
+            raise InputError(
+                f"layer {name!r} has {f.shape[-1]} numbers for these inputs, and "
+                f"{expected} for those that the state was fitted on: images of another "
+                "size, or single ones without a batch axis?"
+            )
 
 
 def pool(

@@ -14,16 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import Recent, compiled, hashable
-from fssd_jax.outputs import as_pixels
+from fssd_jax.outputs import Inputs, as_pixels
 
 
-def gradient_sign(
-    score_fn: Callable[[Any], Float[Array, " batch"]], x: Num[Array, "batch ..."] | Any
-) -> Any:
+def gradient_sign(score_fn: Callable[[Any], Float[Array, " batch"]], x: Inputs) -> Any:
     """sign(∇ₓ score(x)) per example: no example's score may depend on another's.
 
     Of a pytree each array has its own; integers have no gradient, and 0 here.
@@ -62,7 +60,7 @@ class Scores(NamedTuple):
 def sweep_each(
     scores: Scores,
     arrays: tuple,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch score"]:
     """score(x + ε · sign(∇ₓ score(x))) for many ε and several scores of one image.
@@ -78,7 +76,7 @@ def sweep_each(
 
 
 @compiled(static=1)
-def signs(scores: Scores, arrays: tuple, x: Float[Array, "batch ..."]) -> list[Any]:
+def signs(scores: Scores, arrays: tuple, x: Inputs) -> list[Any]:
     """sign(∇ₓ score(x)) of each score; they share the forward pass."""
     evaluate = _traced_once(scores, arrays)
     return [gradient_sign(partial(evaluate, k), x) for k in scores.names]
@@ -88,7 +86,7 @@ def signs(scores: Scores, arrays: tuple, x: Float[Array, "batch ..."]) -> list[A
 def at_step(
     scores: Scores,
     arrays: tuple,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
     steps: Sequence[Float[Array, "batch ..."]],
     epsilon: float | Float[Array, ""],
 ) -> Float[Array, "batch score"]:
@@ -101,7 +99,7 @@ def at_step(
 def at_steps(
     scores: Scores,
     arrays: tuple,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
     steps: Sequence[Float[Array, "batch ..."]],
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch score"]:

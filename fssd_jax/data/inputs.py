@@ -156,11 +156,10 @@ def _whole(data: Any, name: str) -> Rows | None:
             f"{name}: got {told}; files are read by fssd_jax.data.folders.load_images "
             "and stream_images"
         )
-    if type(data) is tuple or _is_from_tfds(data):
+    is_set = is_array(getattr(data, "x", None)) and hasattr(data, "y")
+    if is_set or type(data) is tuple or _is_from_tfds(data):
         return Rows(*_pair(data, name))
-    if is_array(getattr(data, "x", None)) and hasattr(data, "y"):  # an ArrayDataset
-        return Rows(data.x, data.y)
-    if isinstance(data, list) and not (data and not any(map(_are_arrays, data))):
+    if isinstance(data, list) and (not data or any(map(_holds_array, data))):
         return None  # batches
     if isinstance(data, list):
         return Rows(to_numpy(data, name), None)  # numbers
@@ -176,6 +175,10 @@ def _are_arrays(tree: Any) -> bool:
     return bool(leaves) and all(map(is_array, leaves))
 
 
+def _holds_array(tree: Any) -> bool:
+    return any(map(is_array, jax.tree.leaves(tree)))
+
+
 def _is_from_tfds(item: Any) -> bool:
     return isinstance(item, Mapping) and {"image", "label"} <= item.keys() <= TFDS_NAMES
 
@@ -184,9 +187,11 @@ def _pair(item: Any, name: str) -> tuple[Any, Any]:
     """(x, labels or None) of one batch, or of a whole set."""
     if _is_from_tfds(item):
         return item["image"], item["label"]
+    if is_array(getattr(item, "x", None)) and hasattr(item, "y"):  # an ArrayDataset
+        return item.x, item.y
     if type(item) not in (tuple, list):
         return item, None
-    if not any(map(_are_arrays, item)):
+    if not any(map(_holds_array, item)):
         return to_numpy(item, name), None  # numbers
     if len(item) == 1:
         return item[0], None
@@ -206,6 +211,9 @@ def _kinds(items) -> list:
 
 def _check(x: Any, name: str, start: int, unit_range: bool) -> int:
     """Raise unless all rows can be scored; how many they are."""
+    known = lambda a: isinstance(getattr(a, "dtype", None), np.dtype)  # noqa: E731
+    if not all(map(known, jax.tree.leaves(x))):
+        x = jax.tree.map(lambda a: to_numpy(a, name), x)
     if is_array(x):
         checks.images(x, name, unit_range=unit_range, start=start)
         return len(x)

@@ -315,7 +315,7 @@ def copies_of_first(x: Any) -> Any:
 def differ(a, b, scale) -> bool:
     """Whether a and b differ by more than rounding and MATES times `scale`."""
     size = np.maximum(np.abs(a), np.abs(b))
-    return bool((np.abs(a - b) > MATES * scale + 1e-2 * size).any())
+    return bool((np.abs(a - b) > MATES * scale + 1e-5 * size).any())
 
 
 def progress_bar(data: Any, progress: bool | str) -> tqdm:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from fssd_jax.checks import InputError
 from fssd_jax.outputs import (
+    Inputs,
     LogitFn,
     Variables,
     log_mean_softmax,
@@ -50,7 +51,7 @@ def stack(members: Sequence[Variables]) -> Variables:
 
 
 def score(
-    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+    logit_fn: LogitFn, variables: Variables, state: State, x: Inputs
 ) -> Float[Array, " batch"]:
     """log p/(1 − p) of the maximum p of the mean softmax; `variables`: see `stack`."""
     count = len(jax.tree.leaves(variables)[0])

@@ -16,7 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 from fssd_jax.data.pipeline import check_finite, scored_batches
 from fssd_jax.ensemble import Ensemble, combine, standardise
 from fssd_jax.fssd import norm
-from fssd_jax.outputs import FeatureFn, Variables, features_of, pool, same_layers
+from fssd_jax.outputs import (
+    FeatureFn,
+    Inputs,
+    Variables,
+    features_of,
+    pool,
+    same_layers,
+)
 
 
 class State(NamedTuple):
@@ -67,7 +74,7 @@ def score(
     feature_fn: FeatureFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """Σ_k (D_k(x) − center_k) / scale_k."""
     d = _by_layer(feature_fn, variables, (state.initial, state.relative), x)
@@ -79,7 +86,7 @@ def displacements(
     feature_fn: FeatureFn,
     variables: Variables,
     start: tuple[Variables, Bool[Array, ""]],
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, "batch layers"]:
     """D_k(x) of every layer; `start` are the initial variables and `relative`."""
     return jnp.stack(list(_by_layer(feature_fn, variables, start, x).values()), -1)

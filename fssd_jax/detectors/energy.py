@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from fssd_jax.outputs import LogitFn, Variables, logits_of
+from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of
 
 
 class State(NamedTuple):
@@ -20,7 +20,7 @@ def fit() -> State:
 
 
 def score(
-    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+    logit_fn: LogitFn, variables: Variables, state: State, x: Inputs
 ) -> Float[Array, " batch"]:
     """The negative free energy, log Σ_y exp f_y(x)."""
     return jax.nn.logsumexp(logits_of(logit_fn, variables, x), axis=-1)

@@ -24,7 +24,7 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
-from fssd_jax.outputs import FeatureFn, Variables
+from fssd_jax.outputs import FeatureFn, Inputs, Variables
 
 
 class State(NamedTuple):
@@ -218,7 +218,7 @@ def score(
     feature_fn: FeatureFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """FSSD-Ensem(x), with the input step if the fit chose one."""
     return combine(state.ensemble, layer_scores(feature_fn, variables, state, x))
@@ -228,7 +228,7 @@ def layer_scores(
     feature_fn: FeatureFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, "batch layers"]:
     """FSSD^(k)(x̃_k) of every layer, before they are combined."""
     epsilon = 0.0 if state.epsilon is None else state.epsilon

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import norm
-from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
+from fssd_jax.outputs import FeatureFn, Inputs, Variables, features_of, pool, same_sizes
 
 CHUNK = 4096  # training features compared with at once
 
@@ -77,13 +77,15 @@ def score(
     feature_fn: FeatureFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """−‖z(x) − z_(k)‖; the neighbours are found chunk by chunk.
 
     The nearest has the largest z(x)·z − ‖z‖²/2, both less the mean of the bank.
     """
-    z = _normalised(feature_fn, variables, state.bank, x) - state.mean[None]
+    z = _normalised(feature_fn, variables, state.bank, x)
+    same_sizes(state.bank, dict.fromkeys(state.bank, z))
+    z = z - state.mean[None]
     (bank,) = state.bank.values()
     rows, k = bank.shape[1], len(state.ranks)
 

@@ -32,7 +32,14 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
-from fssd_jax.outputs import FeatureFn, Variables, features_of, pool, same_layers
+from fssd_jax.outputs import (
+    FeatureFn,
+    Inputs,
+    Variables,
+    features_of,
+    pool,
+    same_layers,
+)
 from fssd_jax.steps import Scores, sweep_each
 
 LABELS = "training labels"
@@ -126,7 +133,7 @@ def score(
     feature_fn: FeatureFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """Σ_k α_k (M_k(x̃_k) − center_k) / scale_k + intercept."""
     return combine(state.ensemble, layer_scores(feature_fn, variables, state, x))
@@ -136,7 +143,7 @@ def layer_scores(
     feature_fn: FeatureFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, "batch layers"]:
     """M_k(x̃_k) of every layer, before they are combined."""
     if state.epsilon is None:
@@ -149,7 +156,7 @@ def confidences(
     feature_fn: FeatureFn,
     variables: Variables,
     gaussians: Gaussians,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, "batch layers"]:
     """M_k(x) of every layer from one forward pass."""
     features = pool(features_of(feature_fn, variables, x), "mean")
@@ -162,7 +169,7 @@ def sweep(
     feature_fn: FeatureFn,
     variables: Variables,
     gaussians: Gaussians,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch layers"]:
     """M_k(x + ε · sign(∇ₓ M_k(x))) for many ε; one gradient a layer."""
@@ -175,7 +182,7 @@ def layer_confidence(
     variables: Variables,
     gaussians: Gaussians,
     layer: str,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """M_k(x) of one layer. Under `jit`, nothing above that layer is computed."""
     features = features_of(feature_fn, variables, x)

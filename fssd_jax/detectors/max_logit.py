@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from fssd_jax.outputs import LogitFn, Variables, logits_of
+from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of
 
 
 class State(NamedTuple):
@@ -20,7 +20,7 @@ def fit() -> State:
 
 
 def score(
-    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+    logit_fn: LogitFn, variables: Variables, state: State, x: Inputs
 ) -> Float[Array, " batch"]:
     """max_y f_y(x)."""
     return logits_of(logit_fn, variables, x).max(axis=-1)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from fssd_jax.checks import at_least_one
 from fssd_jax.outputs import (
+    Inputs,
     StochasticLogitFn,
     Variables,
     log_mean_softmax,
@@ -39,7 +40,7 @@ def score(
     logit_fn: StochasticLogitFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """log p/(1 − p) of the maximum p of the mean softmax."""
     return scores(logit_fn, variables, state, x)[:, 0]
@@ -49,7 +50,7 @@ def scores(
     logit_fn: StochasticLogitFn,
     variables: Variables,
     state: State,
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, "batch 2"]:
     """Both scores, by the mean and by the variance, from the same passes."""
 

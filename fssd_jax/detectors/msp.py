@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from fssd_jax.outputs import LogitFn, Variables, logits_of, margin
+from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of, margin
 
 
 class State(NamedTuple):
@@ -25,7 +25,7 @@ def fit() -> State:
 
 
 def score(
-    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+    logit_fn: LogitFn, variables: Variables, state: State, x: Inputs
 ) -> Float[Array, " batch"]:
     """log p/(1 − p) of the maximum softmax probability p = sigmoid(score)."""
     return margin(logits_of(logit_fn, variables, x))

@@ -23,7 +23,7 @@ from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import EPSILONS, check_validation, first_best
 from fssd_jax.fssd import perturb
 from fssd_jax.metrics import auroc
-from fssd_jax.outputs import LogitFn, Variables, logits_of, margin
+from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of, margin
 from fssd_jax.steps import Scores, sweep_each
 
 TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)  # Evaluation
@@ -114,7 +114,7 @@ def choose(ind: np.ndarray, ood: np.ndarray) -> tuple[int, int, np.ndarray]:
 
 
 def score(
-    logit_fn: LogitFn, variables: Variables, state: State, x: Float[Array, "batch ..."]
+    logit_fn: LogitFn, variables: Variables, state: State, x: Inputs
 ) -> Float[Array, " batch"]:
     """log S_T(x̃)/(1 − S_T(x̃))."""
     of = partial(log_odds, logit_fn, variables, state.temperature)
@@ -125,7 +125,7 @@ def log_odds(
     logit_fn: LogitFn,
     variables: Variables,
     temperature: Float[Array, ""],
-    x: Float[Array, "batch ..."],
+    x: Inputs,
 ) -> Float[Array, " batch"]:
     """log S_T/(1 − S_T): see `outputs.margin`."""
     return margin(logits_of(logit_fn, variables, x) / temperature)
