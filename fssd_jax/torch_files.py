@@ -9,6 +9,7 @@ import math
 import mmap
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -164,7 +165,10 @@ def _read_torch(path: Path, zipped: bool) -> Mapping | list | tuple:
         _check_calls(path, names)
         import torch  # pyright: ignore[reportMissingImports]
 
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened, as it would read a path by its ending. It warns of what it refuses.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except ImportError as error:

@@ -178,7 +178,9 @@ def _prefixes(format: Format, state: Iterable[str]) -> list[str]:
             if _ours(format, ".".join(parts[i:])) in format.landmarks:
                 counts["".join(f"{p}." for p in parts[:i])] += 1
     most = max(counts.values(), default=0)
-    return [prefix for prefix, count in counts.items() if count == most]
+    found = [prefix for prefix, count in counts.items() if count == most]
+    # With only some of them a place is no network, but what comes nearest to one.
+    return found if most == len(format.landmarks) else sorted(found, key=len)[:1]
 
 
 def _build(format: Format, found: Found, options: Mapping[str, Any]):

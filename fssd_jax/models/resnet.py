@@ -146,7 +146,7 @@ class Stage(nn.Module):
             strides = self.strides if i == 0 else 1
             name = f"block{i + 1}"
             if self.bottleneck:
-                inner = self.width * self.group_width // 64 * self.groups
+                inner = max(1, self.width * self.group_width // 64) * self.groups
                 sizes = inner, 4 * self.width, strides, self.groups
                 x = Bottleneck(*sizes, dtype=self.dtype, name=name)(x, train)
             else:
