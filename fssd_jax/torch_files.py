@@ -42,7 +42,7 @@ OTHERS = (
         "was cloned",
     ),
     (
-        rb"(?i)\s*<(!doctype|html|head|\?xml|!--)",
+        rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)",
         "is a web page, which a download gave in place of the file: open its address "
         "in a browser to see why, and download the file itself",
     ),

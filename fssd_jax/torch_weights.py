@@ -30,6 +30,7 @@ from fssd_jax.torch_formats import FORMATS, KINDS, Entry, Format, wanted
 # Parts that wrappers put into names, before all of them or in between: DataParallel,
 # torch.compile, FSDP, activation checkpoints.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+LONGEST = 12  # parts of a network's names, with wrappers in between
 # What says of a part that its weights are a mean of the network's.
 AVERAGE = re.compile(r"(?i)(^|[._])(ema|swa|avg|averaged?|shadow)([._]|$)")
 # Beside a network, what is no layer that reads it.
@@ -130,6 +131,8 @@ def _find(path, format: Format, state: Mapping, part: str | None) -> Found:
                 f"{path}: has no part {part[:-1]!r}, but {_parts(state, '')}"
             )
     plain = [p for p in prefixes if not AVERAGE.search(p)] or prefixes
+    # What stands within a network is a part of it, and surplus.
+    plain = [p for p in plain if not any(p != q and p.startswith(q) for q in plain)]
     if len(plain) > 1:
         names = ", ".join(repr(p[:-1]) for p in plain[:SHOWN])
         raise InputError(
@@ -171,9 +174,9 @@ def _prefixes(format: Format, state: Iterable[str]) -> list[str]:
     counts: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
-        for i, part in enumerate(parts):
+        for i in range(max(0, len(parts) - LONGEST), len(parts)):
             # A wrapper's part before all names belongs to the prefix.
-            if part in WRAPPERS:
+            if parts[i] in WRAPPERS:
                 continue
             if _ours(format, ".".join(parts[i:])) in format.landmarks:
                 counts["".join(f"{p}." for p in parts[:i])] += 1

@@ -256,6 +256,17 @@ def test_of_several_networks_one_must_be_chosen(loaded):
         loaded(change, part="techer")
 
 
+def test_a_network_within_a_network_is_surplus(loaded):
+    for prefix in ("", "model."):
+
+        def change(state, prefix=prefix):
+            return behind(prefix, state) | behind(f"{prefix}inner.", state, 2)
+
+        with pytest.raises(InputError, match=r"surplus \(\d+\): inner\.bn1\.bias"):
+            loaded(change)
+        assert loaded(change, times=2, part=f"{prefix}inner")
+
+
 # ---- what is wrong -------------------------------------------------------------------
 
 
