@@ -28,6 +28,7 @@ SHORT = 100  # characters of a name that a pickle says
 # result, these make much of few bytes.
 FILLERS = re.compile(r"bytearray$|encode$|Tensor$")
 DEPTH = 30  # dicts in dicts; module names have dots of their own
+NESTED = (Mapping, list, tuple)
 # The number that begins a file of PyTorch before 1.6, as pickle writes it.
 LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 # Classes that hold settings, and whose unpickling sets attributes and does no more.
@@ -178,7 +179,7 @@ def _read_torch(path: Path, zipped: bool) -> Mapping | list | tuple:
         ) from error
     except Exception as error:  # pickle, zipfile and PyTorch raise a dozen kinds
         raise InputError(f"{path}: {_refused(path, names, error)}") from error
-    if not isinstance(found, Mapping | list | tuple):
+    if not isinstance(found, NESTED):
         raise InputError(
             f"{path}: holds a {type(found).__name__}, not a state dict: {RESAVE}"
         )
@@ -238,15 +239,16 @@ def _check_calls(path: Path, names: list[str]) -> None:
     A state dict has it call nothing like that.
     """
     for name in names:
-        if FILLERS.search(name):
-            numbers = [n for n in names if n.startswith("numpy.")]
-            about = (
-                f", beside NumPy's numbers ({numbers[0][:SHORT]})" if numbers else ""
-            )
-            raise InputError(
-                f"{path}: makes a {name.split('.')[-1][:SHORT]}, which no state dict "
-                f"holds{about}; {_trusted(path)}"
-            )
+        if not FILLERS.search(name):
+            continue
+        short = name.split(".")[-1][:SHORT]
+        makes = f"calls {name}" if short == "encode" else f"makes a {short}"
+        numbers = [n[:SHORT] for n in names if n.startswith("numpy.")]
+        holds = f"holds NumPy's numbers ({numbers[0]}), and so " if numbers else ""
+        raise InputError(
+            f"{path}: cannot be read as weights only: it {holds}{makes}, which no state "
+            f"dict holds; {_trusted(path)}"
+        )
 
 
 def _trusted(path: Path) -> str:
@@ -277,7 +279,7 @@ def _refused(path: Path, names: list[str], error: Exception) -> str:
         )
     if name in SETTINGS:
         return (
-            f"cannot be read as weights only: it holds a {name}, which PyTorch refuses "
+            f"cannot be read as weights only: it holds {name}, which PyTorch refuses "
             f"unless told otherwise: import torch and {name.split('.')[0]}, call torch."
             f"serialization.add_safe_globals([{name}]), and load it again. Or "
             f"{_trusted(path)}"
@@ -291,20 +293,22 @@ def _flat(path: Path, tree: Mapping | list | tuple) -> dict[str, Any]:
     waiting: list[tuple[str, Any]] = [("", tree)]
     while waiting:
         prefix, node = waiting.pop()
+        pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         again = id(node) in seen
-        if again and not isinstance(node, Mapping):
-            continue  # numbers that settings share: arrays in it were found before
+        if again and not any(
+            _is_floating(v) or isinstance(v, NESTED) for _, v in pairs
+        ):
+            continue  # settings that two others share
         if again or prefix.count(".") > DEPTH:
             raise InputError(
-                f"{path}: {prefix!r} is a dict that stands there twice, or in more "
-                f"than {DEPTH} others; save network.state_dict() alone"
+                f"{path}: {prefix!r} is a dict or list that stands there twice, or in "
+                f"more than {DEPTH} others; save network.state_dict() alone"
             )
         seen.add(id(node))
-        pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, value in pairs:
             if not isinstance(key, str | int):
                 continue  # names of weights are strings
-            if isinstance(value, Mapping | list | tuple):
+            if isinstance(value, NESTED):
                 waiting.append((f"{prefix}{key}.", value))
             else:
                 flat[f"{prefix}{key}"] = value
@@ -312,7 +316,7 @@ def _flat(path: Path, tree: Mapping | list | tuple) -> dict[str, Any]:
 
 
 def _is_floating(value) -> bool:
-    if hasattr(value, "is_floating_point"):
+    if callable(getattr(value, "is_floating_point", None)):  # of a dtype a bool
         return value.is_floating_point()
     is_array = isinstance(value, np.ndarray | jax.Array)
     return is_array and jnp.issubdtype(value.dtype, jnp.floating)

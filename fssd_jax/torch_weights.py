@@ -94,7 +94,8 @@ def load(
     wrong = _wrong(found, entries)
     if wrong:
         hint = _hint(model, state, found, options)
-        lines = "\n  ".join(_listed(kind, names) for kind, names in wrong.items())
+        wrong |= {"beside it": set(_parts(found.beside, found.prefix))}
+        lines = "\n  ".join(_listed(k, names) for k, names in wrong.items() if names)
         raise InputError(f"{path} does not fit {model}{hint}\n  {lines}")
     if part is None:
         _check_beside(path, found, entries)
