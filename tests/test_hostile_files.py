@@ -422,5 +422,9 @@ def test_dicts_that_hold_themselves(tmp_path):
     for tree in (circle, many):
         with pytest.raises(InputError, match="stands there twice"):
             torch_files._flat(tmp_path, tree)
+    shared: dict = {"lr": 0.1, "betas": (0.9, 0.99)}  # settings may recur
+    shared["self"] = shared
+    found = torch_files._flat(tmp_path, {"x": np.ones(1), "a": shared, "b": shared})
+    assert found.keys() == {"x", "b.lr", "b.betas.0", "b.betas.1"}
     names = {"a": {"b.c": 1, 0: {"d": 2}}, "e": 3}
     assert torch_files._flat(tmp_path, names) == {"a.b.c": 1, "a.0.d": 2, "e": 3}
