@@ -4,7 +4,7 @@
       --mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010 \\
       --in photos/test --ood photos/other
 
-Weights are a PyTorch state dict (.safetensors, .pt, .pth); images a folder of image
+Weights are a PyTorch state dict, by torch.save or safetensors; images a folder of image
 files, or a .npz of uint8 or floats in [0, 1]. Nothing is fitted on an OoD image. Beside
 FSSD of every layer, MSP, energy, the maximum logit and ODIN stand controls that know
 nothing of your training: the same network untrained, and pixels. With --train,
@@ -32,10 +32,13 @@ from fssd_jax import checkpoint, torch_weights
 @dataclasses.dataclass(frozen=True)
 class Config:
     weights: Path
-    """A PyTorch state dict: .safetensors, .pt or .pth."""
+    """A PyTorch state dict, or a checkpoint that holds one: what torch.save or
+    safetensors wrote, whatever its ending."""
     model: Literal[tuple(torch_weights.FORMATS)]  # pyright: ignore
-    """Whose weights these are. cifar_*: github.com/kuangliu/pytorch-cifar; resnet34 and
-    resnext50: torchvision; lenet and face_resnext50: as the authors released them."""
+    """Whose weights these are. cifar_resnet18, 34, …: pytorch-cifar and OpenOOD;
+    cifar_resnet20, 32, …: He et al., three stages; wrn*: Outlier Exposure and OpenOOD;
+    resnet*, wide_resnet*, resnext*: torchvision and timm; lenet and face_resnext50: as
+    the authors released them. cifar_resnet, wrn and resnet: of any depth."""
     mean: tuple[float, ...]
     """By which images were normalised in training, by channel, of pixels in [0, 1].
     CIFAR-10: 0.4914 0.4822 0.4465; ImageNet: 0.485 0.456 0.406; FashionMNIST: 0.286;
@@ -51,6 +54,8 @@ class Config:
     train: Path | None = None
     """Training images, in class folders or a .npz with labels y: for Mahalanobis and k
     nearest neighbours."""
+    part: str | None = None
+    """Where in the file the network stands, if it holds several: state_dict_ema."""
     layers: tuple[str, ...] | None = None
     """Of FSSD; by default the model's own (stem and stages; all of LeNet)."""
     size: int | None = None
@@ -82,6 +87,7 @@ def run(config: Config) -> dict[str, Any]:
         config.model,
         mean=config.mean,
         std=config.std,
+        part=config.part,
         dtype=config.dtype,
         layers=config.layers,
     )
@@ -109,7 +115,7 @@ def run(config: Config) -> dict[str, Any]:
         batch_size=config.batch_size,
     )
     # Not where files lie: their content counts.
-    where = ("weights", "ind", "ood", "train")
+    where = ("weights", "part", "ind", "ood", "train")
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
     options["digest of weights"] = checkpoint.tree_digest(network.variables)
     pair = "-".join(sets[name].name for name in ("ind", "ood"))

@@ -87,7 +87,7 @@ def at_step(
     scores: Scores,
     arrays: tuple,
     x: Inputs,
-    steps: Sequence[Float[Array, "batch ..."]],
+    steps: Sequence[Inputs],
     epsilon: float | Float[Array, ""],
 ) -> Float[Array, "batch score"]:
     """score(x + ε · step) of each score, with a step each."""
@@ -100,7 +100,7 @@ def at_steps(
     scores: Scores,
     arrays: tuple,
     x: Inputs,
-    steps: Sequence[Float[Array, "batch ..."]],
+    steps: Sequence[Inputs],
     epsilons: Float[Array, " epsilon"],
 ) -> Float[Array, "epsilon batch score"]:
     """`at_step` for many ε, compiled for one: a call each, or a loop under `jit`."""

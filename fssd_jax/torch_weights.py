@@ -5,112 +5,37 @@
         mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
     )
 
-Every entry of the file must be used, and every weight of the network must be in the
-file: a state dict that fits only partly is an error that lists what does not.
+A network is looked for in the file by its names, below whatever dicts and wrappers it
+stands. There every entry must be used, and every weight of the network be found: a
+state dict that fits only partly is an error that lists what does not.
 """
 
-import io
-import math
-import mmap
-import pickletools
 import re
-import zipfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
-from fssd_jax import models
-from fssd_jax.bounded import check_size
 from fssd_jax.checks import InputError
 from fssd_jax.outputs import Variables
+from fssd_jax.torch_files import SHOWN, read
+from fssd_jax.torch_formats import FORMATS, KINDS, Entry, Format, wanted
 
-# What training scripts call the state dict, when they save more than that.
-CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
-# And what wrappers put before all names: torch.compile, DataParallel, Lightning.
-WRAPPERS = ("_orig_mod.", "module.", "model.")
-SHOWN = 12  # names in an error, of each kind
-# Of what `weights_only` lets a pickle call: with a number, or over and over on its own
-# result, these make much of few bytes.
-FILLERS = re.compile(r"bytearray$|encode$|Tensor$")
-DEPTH = 30  # dicts in dicts; module names have dots of their own
-
-
-class Format(NamedTuple):
-    """A network of `fssd_jax.models`, and PyTorch's names for its parts."""
-
-    build: Callable[..., nn.Module]
-    side: int  # height and width of its images
-    renames: tuple[tuple[str, str], ...]  # regular expressions, applied one by one
-    classes: tuple[str, int]  # an entry, and its axis of classes
-    width: str | None  # entry whose first axis is the network's width, if that varies
-    # Dense layers that see a flattened image. PyTorch flattens it channels first.
-    flattened: tuple[str, ...] = ()
-
-
-_BLOCKS = (
-    (r"^stem\.", ""),
-    (r"^stage(\d)\.block(\d+)\.", r"layer\1.block\2."),
-    (r"(^|\.)conv(\d)\.norm\.", r"\1bn\2."),
-    (r"(^|\.)conv(\d)\.conv\.", r"\1conv\2."),
-)
-_CIFAR = (
-    *_BLOCKS,
-    (r"shortcut\.conv\.", "shortcut.0."),
-    (r"shortcut\.norm\.", "shortcut.1."),
-    (r"^logits\.", "linear."),
-)
-_SHORTCUT = (
-    (r"shortcut\.conv\.", "downsample.0."),
-    (r"shortcut\.norm\.", "downsample.1."),
-)
-_IMAGENET = (*_BLOCKS, *_SHORTCUT, (r"^logits\.", "fc."))
-_FACE = (
-    *_BLOCKS,
-    *_SHORTCUT,
-    (r"^embedding\.conv\.conv\.", "conv_last.0."),
-    (r"^embedding\.conv\.norm\.", "conv_last.1."),
-    (r"^embedding\.norm1\.", "output_layer.0."),
-    (r"^embedding\.dense\.", "output_layer.3."),
-    (r"^embedding\.norm2\.", "output_layer.4."),
-    (r"^", "backbone."),
-    (r"^backbone\.logits\.weight", "head.kernel"),
-)
-_LENET = (
-    (r"\.(Conv|Dense)_0\.", "."),
-    (r"^logits\.", "fc2."),
-)
-
-
-def _cifar(build) -> Format:
-    return Format(build, 32, _CIFAR, ("linear.weight", 0), "conv1.weight")
-
-
-def _imagenet(build) -> Format:
-    return Format(build, 224, _IMAGENET, ("fc.weight", 0), "conv1.weight")
-
-
-FORMATS = {
-    "lenet": Format(models.LeNet, 28, _LENET, ("fc2.weight", 0), None, ("fc1.weight",)),
-    "cifar_resnet18": _cifar(models.cifar_resnet18),
-    "cifar_resnet34": _cifar(models.cifar_resnet34),
-    "cifar_resnet50": _cifar(models.cifar_resnet50),
-    "resnet34": _imagenet(models.resnet34),
-    "resnext50": _imagenet(models.resnext50),
-    "face_resnext50": Format(
-        models.face_resnext50,
-        112,
-        _FACE,
-        ("head.kernel", 1),
-        "backbone.conv1.weight",
-        ("backbone.output_layer.3.weight",),
-    ),
-}
+# Parts that wrappers put into names, before all of them or in between: DataParallel,
+# torch.compile, FSDP, activation checkpoints.
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+LONGEST = 12  # parts of a network's names, with wrappers in between
+# What says of a part that its weights are a mean of the network's.
+AVERAGE = re.compile(r"(?i)(^|[._])(ema|swa|avg|averaged?|shadow)([._]|$)")
+# Beside a network, what is no layer that reads it.
+LOSS = re.compile(r"(?i)loss|criterion|optim")
+LAST = ("logits", "kernel")
 
 
 def load(
@@ -119,23 +44,33 @@ def load(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    part: str | None = None,
     **options: Any,
 ) -> tuple[nn.Module, Variables]:
     """A Flax network with the weights of a PyTorch state dict.
 
-    The number of classes and the width are those of the file.
+    The number of classes and the width are those of the file. A warning tells what else
+    the file holds: an optimiser's state, a loss's weights, averaged weights.
 
     Args:
-      path: .safetensors, or .pt/.pth (read with `weights_only=True`, and only where
-        PyTorch is installed). Checkpoints that hold the state dict under "state_dict",
-        "model_state_dict", "model" or "net" are looked into; "module.", "_orig_mod."
-        or "model." before all names is dropped.
-      model: "lenet" (the released one), "cifar_resnet18", "cifar_resnet34",
-        "cifar_resnet50" (github.com/kuangliu/pytorch-cifar and the released code),
-        "resnet34", "resnext50" (torchvision), "face_resnext50" (the released one).
+      path: what `torch.save` or safetensors wrote, whatever its ending. The former is
+        read with `weights_only=True`, and only where PyTorch is installed. The state
+        dict may stand in dicts ("state_dict", "model", …), and its names behind those
+        of wrappers ("module.", "_orig_mod.", "model.", …), in any order.
+      model: "lenet" (the released one); "cifar_resnet18", 34, 50, 101, 152
+        (github.com/kuangliu/pytorch-cifar, the released code, OpenOOD);
+        "cifar_resnet20", 32, 44, 56, 110 (He et al.; their shortcuts with weights or
+        padded by zeros, as the file has them); "wrn28_10", "wrn40_2" (Outlier Exposure,
+        OpenOOD); "resnet18", 34, 50, 101, 152, "wide_resnet50_2", "wide_resnet101_2",
+        "resnext50" (or "resnext50_32x4d"), "resnext101_32x8d", "resnext101_64x4d"
+        (torchvision, timm); "face_resnext50" (the released one). "cifar_resnet", "wrn"
+        and "resnet": such a one of any depth and sort of block, as the file has it.
       mean: by which the images were normalised when the network was trained, for each
         channel, of images in [0, 1]. Nothing in the file tells.
       std: likewise.
+      part: keys to the network in the file, joined by dots, if it holds several:
+        "state_dict_ema". By default the one that is there; of a network and its
+        averaged weights (EMA, SWA) the former.
       **options: other fields of the Flax model, such as `dtype`.
 
     Returns:
@@ -143,7 +78,7 @@ def load(
 
     Raises:
       InputError: no such file or model; entries that are missing, surplus or of
-        another shape, all listed; weights that are not finite.
+        another shape, all listed; several networks; weights that are not finite.
     """
     if model not in FORMATS:
         raise InputError(f"unknown model {model!r}; choose from {sorted(FORMATS)}")
@@ -153,240 +88,208 @@ def load(
             "for 0 to 255 are to be divided by 255"
         )
     format, state = FORMATS[model], read(path)
-    last, axis = format.classes
-    if last in state:
-        options = {"num_classes": state[last].shape[axis], **options}
-    if format.width in state:
-        options = {"width": len(state[format.width]), **options}
-    network = format.build(mean=tuple(mean), std=tuple(std), **options)
-    wanted = _wanted(format, network)
-    _check(path, model, state, {e.name: e.shape for e in wanted.values()})
+    found = _find(path, format, state, part)
+    options = {"mean": tuple(mean), "std": tuple(std), **options}
+    network, entries = _build(format, found, options)
+    wrong = _wrong(found, entries)
+    if wrong:
+        hint = _hint(model, state, found, options)
+        wrong |= {"beside it": set(_parts(found.beside, found.prefix))}
+        lines = "\n  ".join(_listed(k, names) for k, names in wrong.items() if names)
+        raise InputError(f"{path} does not fit {model}{hint}\n  {lines}")
+    if part is None:
+        _check_beside(path, found, entries)
+        _tell_beside(path, found)
     leaves = {}
-    for key, entry in wanted.items():
-        if not np.isfinite(state[entry.name]).all():
+    for key, entry in entries.items():
+        array = found.state[entry.name]
+        if not np.isfinite(array).all():
             raise InputError(f"{path}: {entry.name} holds NaN or infinite values")
-        leaves[key] = jnp.asarray(entry.convert(state[entry.name]))
+        leaves[key] = jnp.asarray(entry.convert(array))
     return network, unflatten_dict(leaves)
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """A state dict's floating-point entries, as float32.
+class Found(NamedTuple):
+    prefix: str  # of the network's names in the file, "" or with a dot at its end
+    state: dict[str, np.ndarray]  # by the format's names
+    original: dict[str, str]  # format's name → the file's, behind the prefix
+    beside: dict[str, np.ndarray]  # what else the file holds, by its whole names
+    others: list[str]  # prefixes of networks that were not taken
+
+
+def _find(path, format: Format, state: Mapping, part: str | None) -> Found:
+    """The network in a file that may hold more.
 
     Raises:
-      InputError: it cannot be read; the message says what to do.
+      InputError: there are several, or no such part.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    if path.suffix == ".safetensors":
-        found: Mapping = _read_safetensors(path)
-    elif path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".tar"):
-        found = _read_torch(path)
-    else:
-        raise InputError(f"{path}: expected .safetensors, .pt or .pth")
-    for name in CONTAINERS:
-        if isinstance(found.get(name), Mapping):
-            found = found[name]
-            break
-    state = _flat(path, found)
-    for prefix in WRAPPERS:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): v for name, v in state.items()}
-    # Beside weights there are counters, and in checkpoints settings.
-    arrays = {
-        name: value
-        for name, value in state.items()
-        if not name.endswith("num_batches_tracked") and _is_floating(value)
-    }
-    # A tensor's strides may make much of few bytes.
-    unpacked = sum(4 * math.prod(value.shape) for value in arrays.values())
-    check_size(path, path.stat().st_size, unpacked)
-    arrays = {name: _array(path, name, value) for name, value in arrays.items()}
-    if not arrays:
-        raise InputError(f"{path}: holds no state dict, but {sorted(state)[:SHOWN]}")
-    return arrays
-
-
-def _read_safetensors(path: Path) -> Mapping:
-    from safetensors.flax import load_file
-
-    try:
-        return load_file(path)
-    except Exception as error:  # its own, and those of what it makes of the header
-        raise InputError(f"{path}: not a whole safetensors file ({error})") from error
-
-
-def _read_torch(path: Path) -> Mapping:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading it needs PyTorch: pip install torch; or turn it into "
-            "safetensors where PyTorch is: safetensors.torch.save_file(state, path)"
-        ) from error
-    try:
-        _check_pickles(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except Exception as error:  # pickle, zipfile and PyTorch raise a dozen kinds
-        raise InputError(
-            f"{path}: cannot be read as weights only ({type(error).__name__}). A whole "
-            "module that was pickled would run its own code: where it came from, save "
-            "torch.save(network.state_dict(), path)"
-        ) from error
-    if not isinstance(found, Mapping):
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict")
-    return found
-
-
-def _check_pickles(path: Path) -> None:
-    """`weights_only` runs no foreign code, but calls what may be told to fill memory.
-
-    A state dict has it call nothing like that.
-    """
-    pickles: list[Any]  # an mmap is no file to the types
-    with path.open("rb") as file:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-                unpacked = sum(entry.file_size for entry in entries)
-                check_size(path, path.stat().st_size, unpacked)
-                named = [e for e in entries if e.filename.lower().endswith(".pkl")]
-                pickles = [io.BytesIO(archive.read(e)) for e in named]
-        else:  # before PyTorch 1.6: magic number, version, machine, state dict, keys
-            # In memory: a file would set aside as much as a pickle says will come.
-            pickles = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)] * 5
-        for each in pickles:
-            for opcode, argument, _ in pickletools.genops(each):
-                if opcode.name == "GLOBAL" and FILLERS.search(str(argument)):
-                    raise InputError(
-                        f"{path}: makes a {str(argument).split()[-1]}, which no state "
-                        "dict holds; save network.state_dict() alone"
-                    )
-
-
-def _flat(path: Path, tree: Mapping) -> dict[str, Any]:
-    """What dicts in dicts hold, by their keys joined; none of them may recur."""
-    flat, seen = {}, set()
-    waiting = [("", tree)]
-    while waiting:
-        prefix, node = waiting.pop()
-        if id(node) in seen or prefix.count(".") > DEPTH:
+    prefixes = _prefixes(format, state)
+    if part is not None:
+        part = f"{part.rstrip('.')}." if part else ""
+        prefixes = [p for p in prefixes if p.startswith(part)] or [part]
+        if not any(name.startswith(part) for name in state):
             raise InputError(
-                f"{path}: {prefix!r} is a dict that stands there twice, or in more "
-                f"than {DEPTH} others; save network.state_dict() alone"
+                f"{path}: has no part {part[:-1]!r}, but {_parts(state, '')}"
             )
-        seen.add(id(node))
-        for key, value in node.items():
-            if not isinstance(key, str | int):
-                raise InputError(f"{path}: a {type(key).__name__} in place of a name")
-            if isinstance(value, Mapping):
-                waiting.append((f"{prefix}{key}.", value))
-            else:
-                flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _is_floating(value) -> bool:
-    if hasattr(value, "is_floating_point"):
-        return value.is_floating_point()
-    is_array = isinstance(value, np.ndarray | jax.Array)
-    return is_array and jnp.issubdtype(value.dtype, jnp.floating)
-
-
-def _array(path: Path, name: str, value) -> np.ndarray:
-    """NumPy's float32 of either library's floats."""
-    try:
-        if hasattr(value, "is_floating_point"):
-            value = value.detach().float().numpy()
-        return np.asarray(value, np.float32)
-    except Exception as error:  # of a sparse tensor, one without memory, …
+    plain = [p for p in prefixes if not AVERAGE.search(p)] or prefixes
+    # What stands within a network is a part of it, and surplus.
+    plain = [p for p in plain if not any(p != q and p.startswith(q) for q in plain)]
+    if len(plain) > 1:
+        names = ", ".join(repr(p[:-1]) for p in plain[:SHOWN])
         raise InputError(
-            f"{path}: {name} is no dense array of numbers ({type(error).__name__}); "
-            "save network.state_dict() of a network in memory"
-        ) from error
+            f"{path}: holds {len(plain)} networks, {names}; choose one by part="
+        )
+    prefix = plain[0] if plain else ""
+    return _behind(format, state, prefix, [p for p in prefixes if p != prefix])
 
 
-class Entry(NamedTuple):
-    name: str  # in the state dict
-    shape: tuple[int, ...]
-    convert: Callable[[np.ndarray], np.ndarray]
+def _behind(format: Format, state: Mapping, prefix: str, others=()) -> Found:
+    """The names that stand behind a prefix, as the format calls them."""
+    behind = {
+        name.removeprefix(prefix): name for name in state if name.startswith(prefix)
+    }
+    original: dict[str, str] = {}
+    for name in behind:
+        ours = _ours(format, name)
+        # Two of one name: neither can be the other's, so that one is surplus.
+        taken = ours in original or (ours != name and ours in behind)
+        original[name if taken else ours] = name
+    return Found(
+        prefix,
+        {ours: state[behind[name]] for ours, name in original.items()},
+        original,
+        {name: a for name, a in state.items() if not name.startswith(prefix)},
+        list(others),
+    )
 
 
-def _wanted(format: Format, network) -> dict[tuple, Entry]:
-    """PyTorch's entry for each of the network's arrays."""
-    image = np.zeros((1, format.side, format.side, len(network.mean)), np.float32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), image)
-    leaves: dict[tuple, Any] = flatten_dict(variables)  # pyright: ignore[reportAssignmentType]
-    shapes = {key: leaf.shape for key, leaf in leaves.items()}
-    return {key: _entry(format, shapes, key) for key in shapes}
+def _ours(format: Format, name: str) -> str:
+    """What the format calls an entry of a file."""
+    aliases = dict(format.aliases)
+    parts = [aliases.get(p, p) for p in name.split(".") if p not in WRAPPERS]
+    return ".".join(parts)
 
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias",
-           "mean": "running_mean", "var": "running_var"}  # fmt: skip
+def _prefixes(format: Format, state: Iterable[str]) -> list[str]:
+    """Before which names the most of the format's landmarks stand."""
+    counts: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        for i in range(max(0, len(parts) - LONGEST), len(parts)):
+            # A wrapper's part before all names belongs to the prefix.
+            if parts[i] in WRAPPERS:
+                continue
+            if _ours(format, ".".join(parts[i:])) in format.landmarks:
+                counts["".join(f"{p}." for p in parts[:i])] += 1
+    most = max(counts.values(), default=0)
+    found = [prefix for prefix, count in counts.items() if count == most]
+    # With only some of them a place is no network, but what comes nearest to one.
+    return found if most == len(format.landmarks) else sorted(found, key=len)[:1]
 
 
-def _entry(format: Format, shapes, key) -> Entry:
-    name = ".".join((*key[1:-1], _LEAVES[key[-1]]))
-    for pattern, new in format.renames:
-        name = re.sub(pattern, new, name)
-    # Blocks are counted from 0.
-    name = re.sub(r"block(\d+)", lambda m: str(int(m[1]) - 1), name)
-    shape = shapes[key]
-    if len(shape) == 4:  # height, width, in, out
-        return Entry(name, tuple(shape[i] for i in (3, 2, 0, 1)), _convolution)
-    if name in format.flattened:
-        channels = _channels_before(shapes, key)
-        return Entry(name, shape[::-1], lambda w: _after_flatten(w, channels))
-    if len(shape) == 2 and name != "head.kernel":
-        return Entry(name, shape[::-1], np.transpose)
-    return Entry(name, shape, lambda a: a)
+def _build(format: Format, found: Found, options: Mapping[str, Any]):
+    network = format.build(**{**format.tell(found.state), **options})
+    return network, wanted(format, network)
 
 
-def _convolution(w: np.ndarray) -> np.ndarray:
-    return w.transpose(2, 3, 1, 0)
-
-
-def _channels_before(shapes, key) -> int:
-    """Of the image that a dense layer sees flattened: LeNet's conv2, or the face's."""
-    before = ("conv2", "Conv_0") if key[1] == "fc1" else ("embedding", "conv", "conv")
-    return shapes["params", *before, "kernel"][-1]
-
-
-def _after_flatten(w: np.ndarray, channels: int) -> np.ndarray:
-    """[out, channel · height · width] → [height · width · channel, out]."""
-    out, size = w.shape
-    w = w.reshape(out, channels, size // channels)
-    return w.transpose(2, 1, 0).reshape(size, out)
-
-
-def _check(path, model: str, state, wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise an `InputError` that lists all that does not fit."""
-    shapes = {
-        f"{name} {state[name].shape}, expected {shape}"
-        for name, shape in wanted.items()
+def _wrong(found: Found, entries: Mapping[tuple, Entry]) -> dict[str, set[str]]:
+    """What does not fit, by kind, by the file's names."""
+    state, shapes = found.state, {e.name: e.shape for e in entries.values()}
+    # BatchNorm's counters are integers, but for those of a file that was cast.
+    surplus = {
+        found.original[name]
+        for name in state.keys() - shapes.keys()
+        if not name.endswith("num_batches_tracked")
+    }
+    of_another = {
+        f"{found.original[name]} {state[name].shape}, expected {shape}"
+        for name, shape in shapes.items()
         if name in state and state[name].shape != shape
     }
     wrong = {
-        "missing": wanted.keys() - state.keys(),
-        "surplus": state.keys() - wanted.keys(),
-        "of another shape": shapes,
+        "missing": shapes.keys() - state.keys(),
+        "surplus": surplus,
+        "of another shape": of_another,
     }
-    if not any(wrong.values()):
+    return {kind: names for kind, names in wrong.items() if names}
+
+
+def _listed(kind: str, names: set[str]) -> str:
+    more = f", … and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{kind} ({len(names)}): {', '.join(sorted(names)[:SHOWN])}{more}"
+
+
+def _hint(model: str, state: Mapping, found: Found, options) -> str:
+    """Where the network stands, and which it is, if it is one that is known."""
+    at = f" below {found.prefix[:-1]!r}" if found.prefix else ""
+    sizes = {name: options[name] for name in ("mean", "std")}
+    for kind in KINDS:
+        format = FORMATS[kind]
+        for prefix in _prefixes(format, state)[:1]:
+            other = _behind(format, state, prefix)
+            network, entries = _build(format, other, sizes)
+            if not _wrong(other, entries):
+                names = [
+                    name
+                    for name, own in FORMATS.items()
+                    if name != kind
+                    and own.renames == format.renames
+                    and own.build(**{**own.tell(other.state), **sizes}) == network
+                ]
+                return f"{at}; its entries are those of {' or '.join(names) or kind}"
+    return at
+
+
+# ---- what stands beside the network --------------------------------------------------
+
+
+def _check_beside(path, found: Found, entries: Mapping[tuple, Entry]) -> None:
+    """Raise an `InputError` where the network's output may go on into another layer."""
+    (last,) = (e.shape for key, e in entries.items() if key[1:] == LAST)
+    own = {name.split(".")[0] for name in found.original.values()}
+    for name, array in found.beside.items():
+        if LOSS.search(name) or name.startswith(tuple(found.others)):
+            continue
+        first = name[len(_common(name, found.prefix)) :].split(".")[0]
+        reads = name.endswith("weight") and array.ndim > 1 and array.shape[1] in last
+        if first in own or reads:
+            raise InputError(
+                f"{path}: the network below {found.prefix[:-1]!r} is whole, but beside "
+                f"it stands {name} {array.shape}, which may read its features or "
+                f"logits; if it is to be left out: part={found.prefix[:-1]!r}"
+            )
+
+
+def _tell_beside(path, found: Found) -> None:
+    """Warn of weights that are passed over."""
+    if not found.beside:
         return
-    lines = [
-        f"{kind} ({len(names)}): {', '.join(sorted(names)[:SHOWN])}"
-        + (f", … and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        for kind, names in wrong.items()
-        if names
-    ]
-    others = [name for name in FORMATS if name != model and _fits(name, state)]
-    hint = f"; its names are those of {', '.join(others)}" if others else ""
-    raise InputError(f"{path} does not fit {model}{hint}\n  " + "\n  ".join(lines))
+    other = "".join(
+        f"; part={prefix[:-1]!r} would take that network" for prefix in found.others
+    )
+    warnings.warn(
+        f"{path}: the network stands below {found.prefix[:-1]!r}; passed over: "
+        f"{', '.join(_parts(found.beside, found.prefix))}{other}",
+        stacklevel=3,
+    )
 
 
-def _fits(model: str, state) -> bool:
-    format = FORMATS[model]
-    names = {entry.name for entry in _wanted(format, format.build()).values()}
-    return names == state.keys()
+def _common(name: str, prefix: str) -> str:
+    """The parts that a name and a prefix begin with, with a dot at the end."""
+    common = ""
+    for part in prefix.split("."):
+        if not name.startswith(f"{common}{part}."):
+            break
+        common += f"{part}."
+    return common
+
+
+def _parts(state: Iterable[str], prefix: str) -> list[str]:
+    """What a file holds beside a network: by the first key that differs."""
+    found: Counter[str] = Counter()
+    for name in state:
+        common = _common(name, prefix)
+        found[common + name[len(common) :].split(".")[0]] += 1
+    return [
+        f"{name} ({n} {'array' if n == 1 else 'arrays'})" for name, n in found.items()
+    ][:SHOWN]

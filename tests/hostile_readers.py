@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import fssd_jax
 from experiments.comparison import report, rows
 from experiments.harness.files import load_arrays, load_json, save_arrays, write_json
-from fssd_jax import checkpoint, torch_weights
+from fssd_jax import checkpoint, torch_files, torch_formats, torch_weights
 from fssd_jax.data import fetch, folders, glyphs, idx
 from fssd_jax.detectors import fssd
 from fssd_jax.ensemble import Ensemble
@@ -191,7 +191,7 @@ def write_torch(folder: Path, **options) -> None:
 
 def read_weights(folder: Path):
     (path,) = folder.iterdir()
-    return torch_weights.read(path)
+    return torch_files.read(path)
 
 
 def are_weights(answer, good) -> bool:
@@ -206,9 +206,9 @@ def write_safetensors(folder: Path) -> None:
 
 
 def lenet_shapes() -> dict[str, tuple[int, ...]]:
-    format = torch_weights.FORMATS["lenet"]
+    format = torch_formats.FORMATS["lenet"]
     network = format.build(mean=(0.3,), std=(0.4,))
-    return {e.name: e.shape for e in torch_weights._wanted(format, network).values()}
+    return {e.name: e.shape for e in torch_formats.wanted(format, network).values()}
 
 
 def write_lenet(folder: Path) -> None:

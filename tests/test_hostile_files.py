@@ -18,7 +18,7 @@ from PIL import Image
 import fssd_jax
 from experiments.comparison import rows
 from experiments.harness.files import load_arrays
-from fssd_jax import InputError, bounded, saving, torch_weights
+from fssd_jax import InputError, bounded, saving, torch_files
 from fssd_jax.data import fetch, folders, glyphs, idx
 from fssd_jax.detectors import msp
 from tests.fssd_jax.saved import WEIGHTS, rewrite
@@ -421,6 +421,10 @@ def test_dicts_that_hold_themselves(tmp_path):
         many = {"a": many, "b": many}
     for tree in (circle, many):
         with pytest.raises(InputError, match="stands there twice"):
-            torch_weights._flat(tmp_path, tree)
+            torch_files._flat(tmp_path, tree)
+    shared: dict = {"lr": 0.1, "betas": (0.9, 0.99)}  # settings may recur
+    shared["self"] = shared
+    found = torch_files._flat(tmp_path, {"x": np.ones(1), "a": shared, "b": shared})
+    assert found.keys() == {"x", "b.lr", "b.betas.0", "b.betas.1"}
     names = {"a": {"b.c": 1, 0: {"d": 2}}, "e": 3}
-    assert torch_weights._flat(tmp_path, names) == {"a.b.c": 1, "a.0.d": 2, "e": 3}
+    assert torch_files._flat(tmp_path, names) == {"a.b.c": 1, "a.0.d": 2, "e": 3}

@@ -59,6 +59,7 @@ def load_network(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    part: str | None,
     dtype: str,
     layers: Sequence[str] | None,
 ) -> Network:
@@ -66,7 +67,9 @@ def load_network(
     if name == "lenet" and dtype != "float32":
         raise checks.InputError("--dtype: LeNet computes in float32 only")
     options = {} if name == "lenet" else {"dtype": jnp.dtype(dtype)}
-    model, variables = torch_weights.load(weights, name, mean=mean, std=std, **options)
+    model, variables = torch_weights.load(
+        weights, name, mean=mean, std=std, part=part, **options
+    )
     return Network(model, variables, list(layers or model.feature_layers))
 
 

@@ -1,8 +1,9 @@
 """ResNet and ResNeXt: for 32×32 images, for ImageNet, and for faces.
 
 He et al. (2016), "Deep Residual Learning for Image Recognition"; Xie et al. (2017),
-"Aggregated Residual Transformations for Deep Neural Networks". As PyTorch's networks
-are: strides in the 3×3 convolution of a bottleneck, and padding by ⌊k/2⌋ on all sides
+"Aggregated Residual Transformations for Deep Neural Networks"; wide bottlenecks:
+Zagoruyko and Komodakis (2016), "Wide Residual Networks". As PyTorch's networks are:
+strides in the 3×3 convolution of a bottleneck, and padding by ⌊k/2⌋ on all sides
 (Flax's "SAME" pads differently at stride 2).
 """
 
@@ -61,6 +62,7 @@ class BasicBlock(nn.Module):
 
     features: int
     strides: int = 1
+    shortcut: Literal["conv", "pad"] = "conv"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -69,8 +71,22 @@ class BasicBlock(nn.Module):
         branch = nn.relu(conv(strides=self.strides, name="conv1")(x, train))
         branch = conv(name="conv2")(branch, train)
         if self.strides != 1 or x.shape[-1] != self.features:
-            x = conv(1, self.strides, name="shortcut")(x, train)
+            if self.shortcut == "conv":
+                x = conv(1, self.strides, name="shortcut")(x, train)
+            else:
+                x = _padded(x, self.strides, self.features)
         return nn.relu(x + branch)
+
+
+def _padded(x, strides: int, features: int):
+    """Every other pixel, and channels of zeros on both sides: He et al., option A.
+
+    The paper does not say where the zeros go. github.com/akamaster/
+    pytorch_resnet_cifar10 has half of them before and half behind.
+    """
+    more = features - x.shape[-1]
+    sides = ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2))
+    return jnp.pad(x[:, ::strides, ::strides], sides)
 
 
 class Bottleneck(nn.Module):
@@ -121,6 +137,7 @@ class Stage(nn.Module):
     bottleneck: bool
     groups: int
     group_width: int
+    shortcut: Literal["conv", "pad"] = "conv"  # of basic blocks
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -129,11 +146,12 @@ class Stage(nn.Module):
             strides = self.strides if i == 0 else 1
             name = f"block{i + 1}"
             if self.bottleneck:
-                inner = self.width * self.group_width // 64 * self.groups
+                inner = max(1, self.width * self.group_width // 64) * self.groups
                 sizes = inner, 4 * self.width, strides, self.groups
                 x = Bottleneck(*sizes, dtype=self.dtype, name=name)(x, train)
             else:
-                x = BasicBlock(self.width, strides, self.dtype, name=name)(x, train)
+                sizes = self.width, strides, self.shortcut
+                x = BasicBlock(*sizes, dtype=self.dtype, name=name)(x, train)
         return x
 
 
@@ -180,27 +198,30 @@ def _unit(v, axis):
 
 
 class ResNet(nn.Module):
-    """Stem, four stages, and logits; raw images in [0, 1].
+    """Stem, three or four stages, and logits; raw images in [0, 1].
 
     `cifar_resnet34` and the other names below fill in the fields. The features are the
     outputs of the stem (after max-pooling, if it has any) and of the stages; "logits"
     is a layer, too.
     """
 
-    stage_sizes: tuple[int, int, int, int]  # blocks
+    stage_sizes: tuple[int, ...]  # blocks
     bottleneck: bool = False
     stem: Literal["cifar", "imagenet"] = "imagenet"
     num_classes: int = 1000
     mean: tuple[float, ...] = IMAGENET["mean"]
     std: tuple[float, ...] = IMAGENET["std"]
-    width: int = 64  # channels of the stem; stages have 1, 2, 4 and 8 times as many
+    width: int = 64  # channels of the stem; stages have 1, 2, 4, … times as many
     groups: int = 1  # of a bottleneck's 3×3 convolution
     group_width: int = 64  # channels of a group in the first stage, at width 64
+    shortcut: Literal["conv", "pad"] = "conv"  # 1×1 with weights, or zeros: option A
     face: bool = False  # embedding and cosines in place of mean-pooling and a layer
     # Of features and of the arithmetic; parameters, statistics and logits are float32.
     dtype: Any = jnp.float32
 
-    feature_layers = ("stem", "stage1", "stage2", "stage3", "stage4")
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        return ("stem", *(f"stage{i + 1}" for i in range(len(self.stage_sizes))))
 
     @nn.compact
     def __call__(
@@ -218,6 +239,7 @@ class ResNet(nn.Module):
                 self.bottleneck,
                 self.groups,
                 self.group_width,
+                self.shortcut,
                 self.dtype,
                 name=f"stage{i + 1}",
             )
@@ -231,13 +253,30 @@ class ResNet(nn.Module):
 
 
 # As the released code and github.com/kuangliu/pytorch-cifar have them.
-_cifar = partial(ResNet, stem="cifar", num_classes=10, **CIFAR10)
-cifar_resnet18 = partial(_cifar, (2, 2, 2, 2))
-cifar_resnet34 = partial(_cifar, (3, 4, 6, 3))
-cifar_resnet50 = partial(_cifar, (3, 4, 6, 3), bottleneck=True)
+cifar_resnet = partial(ResNet, stem="cifar", num_classes=10, **CIFAR10)
+cifar_resnet18 = partial(cifar_resnet, (2, 2, 2, 2))
+cifar_resnet34 = partial(cifar_resnet, (3, 4, 6, 3))
+cifar_resnet50 = partial(cifar_resnet, (3, 4, 6, 3), bottleneck=True)
+cifar_resnet101 = partial(cifar_resnet, (3, 4, 23, 3), bottleneck=True)
+cifar_resnet152 = partial(cifar_resnet, (3, 8, 36, 3), bottleneck=True)
+# As He et al. have them, section 4.2: 6n + 2 layers, in three stages.
+_narrow = partial(cifar_resnet, width=16, shortcut="pad")
+cifar_resnet20 = partial(_narrow, (3, 3, 3))
+cifar_resnet32 = partial(_narrow, (5, 5, 5))
+cifar_resnet44 = partial(_narrow, (7, 7, 7))
+cifar_resnet56 = partial(_narrow, (9, 9, 9))
+cifar_resnet110 = partial(_narrow, (18, 18, 18))
 # As torchvision has them.
+resnet18 = partial(ResNet, (2, 2, 2, 2))
 resnet34 = partial(ResNet, (3, 4, 6, 3))
-resnext50 = partial(ResNet, (3, 4, 6, 3), bottleneck=True, groups=32, group_width=4)
+resnet50 = partial(ResNet, (3, 4, 6, 3), bottleneck=True)
+resnet101 = partial(ResNet, (3, 4, 23, 3), bottleneck=True)
+resnet152 = partial(ResNet, (3, 8, 36, 3), bottleneck=True)
+wide_resnet50_2 = partial(resnet50, group_width=128)
+wide_resnet101_2 = partial(resnet101, group_width=128)
+resnext50 = partial(resnet50, groups=32, group_width=4)  # 32×4d
+resnext101_32x8d = partial(resnet101, groups=32, group_width=8)
+resnext101_64x4d = partial(resnet101, groups=64, group_width=4)
 # As the released face networks: 112×112 images, less 0.5 and not divided; the stem of
 # ImageNet. The released scoring takes the layer "embedding", too.
 face_resnext50 = partial(resnext50, face=True, mean=(0.5,) * 3, std=(1.0,) * 3)

@@ -140,6 +140,7 @@ def test_a_resnet_and_chosen_layers(files, tmp_path, capsys):
     [
         (["--weights", "nowhere.pth"], "no such file"),
         (["--model", "resnet34"], "does not fit resnet34"),
+        (["--part", "ema"], "has no part 'ema', but ['conv1 (2 arrays)'"),
         (["--in", "nowhere"], "no such folder"),
         (["--layers", "conv7"], "conv7"),
         (["--limit", "189"], "190 images in all"),

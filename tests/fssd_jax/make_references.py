@@ -1,9 +1,10 @@
 """Writes what PyTorch computes into tests/references.
 
 make test-peers                                     # installs PyTorch
-.venv/bin/python -m tests.fssd_jax.make_references
+.venv/bin/python -m tests.fssd_jax.make_references [PART …]
 """
 
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.fssd_jax import references
 from tests.fssd_jax.torch_networks import build, entries, randomised
 
 COUNTED = ("cifar_resnet18", "cifar_resnet34", "cifar_resnet50", "resnet34")
-COUNTED = (*COUNTED, "resnext50")
+COUNTED = (*COUNTED, "resnext50", "cifar_resnet20")
 
 
 def numbers(tensor):
@@ -47,7 +48,8 @@ def features(name):
         made[f"shape{i}"] = np.array(channels_last(layer).shape)
         made[f"layer{i}"] = references.digest(channels_last(layer))
     if name in COUNTED:
-        full = build(name, 64, torch_weights.FORMATS[name].build().num_classes)
+        flax = torch_weights.FORMATS[name].build()
+        full = build(name, flax.width, flax.num_classes)
         made["parameters"] = np.array(sum(p.numel() for p in full.parameters()))
     return made
 
@@ -144,16 +146,17 @@ def sgd():
     return made
 
 
-PARTS = {name: partial(features, name) for name in torch_weights.FORMATS}
+PARTS = {name: partial(features, name) for name in references.NETWORKS}
 PARTS |= {"training": training, "lstm": lstm, "sgd": sgd}
 
 
-def main():
-    for part, make in PARTS.items():
+def main(*parts):
+    for part in parts or PARTS:
+        make = PARTS[part]
         path = references.FOLDER / f"{part}.npz"
         np.savez_compressed(path, **make())
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -13,8 +13,21 @@ from safetensors.numpy import save_file
 from fssd_jax.models.resnet import CIFAR10, IMAGENET
 
 FOLDER = Path(__file__).parent.parent / "references"
-NORMAL = {"cifar": CIFAR10, "lenet": {"mean": (0.2860,), "std": (0.3530,)}}
-SIZES = {"lenet": 28, "face_resnext50": 112, "resnet34": 64, "resnext50": 96}
+# Networks of which every layer is kept: of each sort, if not of each depth.
+NETWORKS = (
+    *("lenet", "cifar_resnet18", "cifar_resnet34", "cifar_resnet50"),
+    *("cifar_resnet20", "cifar_resnet", "wrn"),
+    *("resnet34", "resnet", "resnext50", "face_resnext50"),
+)
+NORMAL = {
+    "cifar": CIFAR10,
+    "wrn": CIFAR10,
+    "lenet": {"mean": (0.2860,), "std": (0.3530,)},
+}
+SIZES = {
+    **{"lenet": 28, "face_resnext50": 112},
+    **{"resnet34": 64, "resnet": 64, "resnext50": 96},
+}
 LABELS = np.array([0, 3, 1, 2, 6, 5], np.int32)  # of a training batch
 # Of SGD: epochs after which its rate falls tenfold, and its weight decay.
 SCHEDULES = {

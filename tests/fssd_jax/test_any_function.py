@@ -160,4 +160,5 @@ def test_flax_is_for_networks_only():
     }
     assert "features.py" in found  # or nothing was read
     other = {name for name in found if not name.startswith("models/")}
-    assert other <= {"capture.py", "features.py", "torch_weights.py", "train.py"}
+    networks = {"capture.py", "features.py", "torch_formats.py", "torch_weights.py"}
+    assert other <= networks | {"train.py"}

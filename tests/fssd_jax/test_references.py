@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from fssd_jax.torch_weights import FORMATS
 from tests.fssd_jax import references
 
-PARTS = [*FORMATS, "training", "lstm", "sgd"]
+PARTS = [*references.NETWORKS, "training", "lstm", "sgd"]
 
 
 def test_they_are_small_and_complete():
