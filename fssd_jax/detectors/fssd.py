@@ -112,13 +112,18 @@ def fit(
         steps = jnp.asarray(epsilons, jnp.float32)
         return apply(fssd.sweep, x=x, epsilons=steps, batch_axis=1, progress=shown)
 
+    def tell_range() -> None:
+        # Features from elsewhere have the range that they have: see `adapters.given`.
+        if not getattr(feature_fn, "of_features", False):
+            _tell_range(noise, ind, unit_range)
+
     if ood is None:
         none = jnp.zeros(0)
         d = None if ind is None else distances(ind, "FSSD, in")[0]
-        _tell_range(noise, ind, unit_range)
+        tell_range()
         return State(singularity, None, _label_free(singularity, d), none, none)
     ind_d = distances(ind, "sweep ε, in", *epsilons)
-    _tell_range(noise, ind, unit_range)
+    tell_range()
     ood_d = distances(ood, "sweep ε, OoD", *epsilons)
     layers = list(singularity.center)
     choice, weights = fit_swept(
