@@ -128,7 +128,8 @@ def place(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
     """On the devices: rows along `axis` of the mesh, or else a copy on each."""
     if mesh is None:
         return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(axis)))
+    spec = PartitionSpec() if axis is None else PartitionSpec(axis)
+    return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 # ---- scores -------------------------------------------------------------------------
