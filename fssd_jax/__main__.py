@@ -1,0 +1,94 @@
+"""`fssd NAME …`, or `python -m fssd_jax NAME …`: the menu of experiments.
+
+A user's project may have folders `experiments` and `analysis` of its own, before ours
+on the path. So ours are imported from where this package lies, whatever the path says;
+the path itself is left alone.
+"""
+
+import ast
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+
+import fssd_jax
+
+ROOT = Path(__file__).resolve().parents[1]
+SIBLINGS = ("analysis", "experiments")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the entry script that the first argument names; return the exit status."""
+    name, *rest = [*(sys.argv[1:] if args is None else args)] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"fssd-jax {fssd_jax.__version__}")
+        return 0
+    known = menu()
+    script = name.replace("-", "_")
+    if script not in known:
+        near = get_close_matches(script, known, n=1, cutoff=0.4)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        print(f"error: unknown {name!r}; {meant}`fssd --help` lists all", file=sys.stderr)
+        return 2
+    from fssd_jax.checks import InputError  # imports NumPy, for which help need not wait
+
+    sys.argv = [f"fssd {script}", *rest]  # what help calls itself
+    try:
+        claim()
+        entry = import_module(f"experiments.{script}")
+    except InputError as error:  # an extra is missing
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return entry.main(list(rest))
+
+
+def menu() -> dict[str, str]:
+    """Name → the first line of its docstring, of each entry script; none is imported."""
+    found = {}
+    for path in sorted((ROOT / "experiments").glob("[!_]*.py")):
+        told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = told.partition("\n")[0]
+    return found
+
+
+def usage() -> str:
+    known = menu()
+    width = max(map(len, known), default=0)
+    rows = [f"  {name:{width}}  {told}" for name, told in known.items()]
+    return "\n".join(
+        [
+            "usage: fssd [-h] [--version] NAME ...",
+            "",
+            "Experiments on out-of-distribution detection; `fssd NAME --help` tells more.",
+            "",
+            *rows,
+        ]
+    )
+
+
+def claim() -> None:
+    """Make `experiments` and `analysis` mean ours, in this process."""
+    for name in SIBLINGS:
+        place = str(ROOT / name)
+        if place in getattr(sys.modules.get(name), "__path__", []):
+            continue
+        for other in [m for m in sys.modules if m.partition(".")[0] == name]:
+            del sys.modules[other]
+        spec = PathFinder.find_spec(name, [str(ROOT)])
+        assert spec is not None and spec.loader is not None, f"no {place}"
+        sys.modules[name] = module = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
