@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity, norm
+from fssd_jax.shown import brief
 
 
 class Concentration(NamedTuple):
@@ -20,6 +21,8 @@ class Concentration(NamedTuple):
     # 1 is as far from it as the origin.
     distance: np.ndarray
     cosine: np.ndarray  # mean cosine of the angle between F(x) and F*; 0 if F(x) = 0
+
+    __repr__ = brief
 
 
 def concentration(

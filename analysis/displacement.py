@@ -19,6 +19,7 @@ from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import map_batches, padded_batches
 from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity
+from fssd_jax.shown import brief
 
 Features = OrderedDict[str, Array]  # layer → [points, dim]
 
@@ -58,6 +59,8 @@ class Terms(NamedTuple):
     moved: np.ndarray  # ‖Δ‖²
     cross: np.ndarray  # 2⟨Δ, o⟩
     offset: np.ndarray  # ‖o‖²
+
+    __repr__ = brief
 
 
 def decompose(

@@ -27,6 +27,7 @@ from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
 from fssd_jax.features import FeatureFn, Variables, pool
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
+from fssd_jax.shown import brief
 
 NOISE = "noise"  # the probe set whose mean feature is F*
 # (variables, x, y) -> the loss of each example [batch].
@@ -56,6 +57,8 @@ class Record(NamedTuple):
     movements: dict[str, dict[str, np.ndarray]]
     singularity: Singularity  # F*_t
     features: dict[str, dict[str, np.ndarray]]  # set → kept layer → [n, dim]
+
+    __repr__ = brief
 
 
 def log_steps(total: int, count: int) -> list[int]:
@@ -154,8 +157,8 @@ class Recorder:
     Called as `recorder(step, before, after, x, y)` after every step, which is what
     `fssd_jax.train.train(on_step=...)` does. A step of your own must not donate the
     variables before it. The state after the last step is recorded by `recorder(total,
-    variables)`, without the parts of a step. Memory is that of one batch, and of what
-    is kept.
+    variables)`: "distance" and "displacement", and "speed" if there is `data`, or a
+    batch is given too. Memory is that of one batch, and of what is kept.
 
     Args:
       feature_fn: the layers to follow, without dropout.
@@ -204,11 +207,14 @@ class Recorder:
         if step not in self._steps:
             return
         x, y = self._data or (x, y)
-        if x is None or y is None:
+        gradient = None
+        if x is not None and y is not None:
+            gradient = descent(self._loss_fn, before, x, y, self._batch_size)
+        elif after is not None:
             raise checks.InputError(
-                "no images for the gradient: pass the batch of the step, or data=(x, y)"
+                f"step {step}: no images for the gradient; call the recorder with the "
+                "batch of the step, or make it with data=(x, y)"
             )
-        gradient = descent(self._loss_fn, before, x, y, self._batch_size)
         singularity = estimate_singularity(
             self._feature_fn, before, self._probes[NOISE], self._batch_size
         )
@@ -218,11 +224,12 @@ class Recorder:
             parts = step_parts(before, after, decay)
         states = self._initial, before, after
         directions = singularity, gradient, tuple(parts.values())
-        names = ("distance", "displacement", "speed", "moved", *parts, REMAINDER)
+        speed = () if gradient is None else ("speed",)
+        names = ("distance", "displacement", *speed, "moved", *parts, REMAINDER)
         movements = {}
         for name, images in self._probes.items():
             norms = self._map(_norms, states, directions, images, batch_axis=1)
-            # Without a step there are but the first three.
+            # Without a step there are but the first ones.
             movements[name] = dict(zip(names, norms, strict=False))
         features = {
             name: {k: self._map(f, before, None, images) for k, f in self._keep.items()}
@@ -242,9 +249,11 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
     _, before, after = states
     singularity, gradient, parts = directions
     features = [pool(feature_fn(v, x), "flatten") for v in states if v is not None]
-    speeds = [velocity(feature_fn, before, d, x) for d in (gradient, *parts)]
     displacement = jax.tree.map(jnp.subtract, features[1], features[0])
-    rows = [displacement, speeds.pop(0)]
+    rows = [displacement]
+    if gradient is not None:
+        rows.append(velocity(feature_fn, before, gradient, x))
+    speeds = [velocity(feature_fn, before, d, x) for d in parts]
     if after is not None:
         moved = jax.tree.map(jnp.subtract, features[2], features[1])
         rest = jax.tree.map(lambda f, *parts: f - sum(parts), moved, *speeds)

@@ -31,6 +31,7 @@ from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
+from fssd_jax.shown import brief
 
 
 def kernel_fn(network: Perceptron | ConvNet):
@@ -72,6 +73,8 @@ def kernel_fn(network: Perceptron | ConvNet):
 class Kernels(NamedTuple):
     nngp: Float[np.ndarray, "n1 n2"]  # K: the covariance of an output at initialisation
     ntk: Float[np.ndarray, "n1 n2"]  # Θ
+
+    __repr__ = brief
 
 
 def kernels(
@@ -130,6 +133,8 @@ class Readout(NamedTuple):
     labels: Float[np.ndarray, "n c"]  # Θ⁻¹ (I − e^{−ηtΘ/n}) Y
     initial: Float[np.ndarray, "n n"]  # Θ⁻¹ (I − e^{−ηtΘ/n}) √c K^½
 
+    __repr__ = brief
+
 
 def readouts(
     train: Kernels, targets: Float[np.ndarray, "n c"], times: list[float]
@@ -183,6 +188,8 @@ class SquaredDisplacement(NamedTuple):
     labels: Float[np.ndarray, " image"]  # ‖A Y‖²
     initial: Float[np.ndarray, " image"]  # c · A K Aᵀ
 
+    __repr__ = brief
+
     @property
     def total(self) -> np.ndarray:
         return self.labels + self.initial
@@ -201,6 +208,8 @@ def expected_squared_displacement(
 class State(NamedTuple):
     train: np.ndarray  # the training images
     readout: Readout
+
+    __repr__ = brief
 
 
 def fit(

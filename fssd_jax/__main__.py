@@ -1,4 +1,4 @@
-"""`fssd NAME …`, or `python -m fssd_jax NAME …`: the menu of experiments.
+"""`fssd NAME …`, or `python -m fssd_jax NAME …`: the experiments, and their data.
 
 A user's project may have folders `experiments` and `analysis` of its own, before ours
 on the path. So ours are imported from where this package lies, whatever the path says;
@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import fssd_jax
 
@@ -34,38 +35,50 @@ def main(args: Sequence[str] | None = None) -> int:
     if script not in known:
         near = get_close_matches(script, known, n=1, cutoff=0.4)
         meant = f"did you mean {near[0]!r}? " if near else ""
-        print(f"error: unknown {name!r}; {meant}`fssd --help` lists all", file=sys.stderr)
+        told = f"unknown {name!r}; {meant}`fssd --help` lists all"
+        print(f"error: {told}", file=sys.stderr)
         return 2
-    from fssd_jax.checks import InputError  # imports NumPy, for which help need not wait
+    # It imports NumPy, for which help need not wait.
+    from fssd_jax.checks import InputError
 
     sys.argv = [f"fssd {script}", *rest]  # what help calls itself
     try:
-        claim()
-        entry = import_module(f"experiments.{script}")
+        if known[script].module.startswith("experiments."):
+            claim()
+        run = getattr(import_module(known[script].module), known[script].function)
     except InputError as error:  # an extra is missing
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return entry.main(list(rest))
+    return run(rest)
 
 
-def menu() -> dict[str, str]:
-    """Name → the first line of its docstring, of each entry script; none is imported."""
+class Entry(NamedTuple):
+    module: str
+    function: str  # of the arguments [str]; returns the exit status
+    told: str  # the first line of the module's docstring
+
+
+def menu() -> dict[str, Entry]:
+    """By name; no module of them is imported."""
+    scripts = sorted((ROOT / "experiments").glob("[!_]*.py"))
+    entries = [(f"experiments.{path.stem}", "main") for path in scripts]
     found = {}
-    for path in sorted((ROOT / "experiments").glob("[!_]*.py")):
+    for module, function in [*entries, ("fssd_jax.data.fetch", "command")]:
+        path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
         told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = told.partition("\n")[0]
+        found[path.stem] = Entry(module, function, told.partition("\n")[0])
     return found
 
 
 def usage() -> str:
     known = menu()
-    width = max(map(len, known), default=0)
-    rows = [f"  {name:{width}}  {told}" for name, told in known.items()]
+    width = max(map(len, known))
+    rows = [f"  {name:{width}}  {entry.told}" for name, entry in known.items()]
     return "\n".join(
         [
             "usage: fssd [-h] [--version] NAME ...",
             "",
-            "Experiments on out-of-distribution detection; `fssd NAME --help` tells more.",
+            "Experiments on OoD detection; `fssd NAME --help` tells more of one.",
             "",
             *rows,
         ]
@@ -81,7 +94,8 @@ def claim() -> None:
         for other in [m for m in sys.modules if m.partition(".")[0] == name]:
             del sys.modules[other]
         spec = PathFinder.find_spec(name, [str(ROOT)])
-        assert spec is not None and spec.loader is not None, f"no {place}"
+        assert spec is not None, f"no {place}"
+        assert spec.loader is not None
         sys.modules[name] = module = module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

@@ -1,7 +1,7 @@
 """Several detectors on the same images: a row of metrics each.
 
-    fssd_jax.compare({"fssd": (fssd.score, feature_fn, state),
-                      "msp": (msp.score, logit_fn, msp.fit())}, variables, ind, ood)
+fssd_jax.compare({"fssd": (fssd.score, feature_fn, state),
+                  "msp": (msp.score, logit_fn, msp.fit())}, variables, ind, ood)
 """
 
 import html
@@ -117,13 +117,13 @@ def compare(
 ) -> Comparison:
     """Score the same images by several methods, by one look an image, and evaluate.
 
-    It is no experiment. Nothing tells whether a method saw OoD images of the tested kind
-    when it was fitted, and rows that did are not to be compared with rows that did not;
-    images that a method was fitted on or chosen by must not be tested here. There is no
-    control, such as the same network untrained, or pixels, without which a high AUROC
-    says nothing of the network. An interval is of new images, for this one network: it
-    holds no other seed, and overlapping intervals are no test of a difference, which is
-    `metrics.paired` on `scores`. `fssd score` has controls.
+    It is no experiment. Nothing tells whether a method saw OoD images of the tested
+    kind when it was fitted, and rows that did are not to be compared with rows that
+    did not; images that a method was fitted on or chosen by must not be tested here.
+    There is no control, such as the same network untrained, or pixels, without which a
+    high AUROC says nothing of the network: `fssd score` has them. An interval is of new
+    images for this one network, and holds no other seed. Intervals that overlap are no
+    test of a difference: that is `metrics.paired`, on `scores`.
 
     Args:
       methods: name → `Question`, or its (score, feature_fn or logit_fn, state).

@@ -20,6 +20,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.logistic import FOLDS, Weights
 from fssd_jax.metrics import auroc
+from fssd_jax.shown import brief
 
 # "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
 EPSILONS = tuple(i / 100 for i in range(21))
@@ -44,10 +45,14 @@ class Ensemble(NamedTuple):
     alpha: Float[Array, " layers"]  # its sign is the sign that the layer was given
     intercept: Float[Array, ""]
 
+    __repr__ = brief
+
 
 class EpsilonChoice(NamedTuple):
     epsilon: float
     auroc: np.ndarray  # [epsilon] mean over the outer folds, or of another criterion
+
+    __repr__ = brief
 
 
 def combine(

@@ -1,11 +1,12 @@
-"""Packages that only a part of this one needs, and the extra that installs each."""
+"""What may be missing, and what installs or gets it."""
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from fssd_jax.checks import InputError
 
-EXTRAS = {
+EXTRAS = {  # package, as it is imported → the extra that has it
     "matplotlib": "experiments",
     "neural_tangents": "ntk",
     "pandas": "tables",
@@ -14,32 +15,46 @@ EXTRAS = {
     "torch": "torch",
     "tyro": "experiments",
 }
+# What gets the data sets: an installed package has no Makefile beside it.
+CHECKOUT = Path(__file__).resolve().parents[1] / "Makefile"
+FETCH = "make data" if CHECKOUT.is_file() else "fssd fetch"
 
 
 class MissingExtraError(InputError, ImportError):
     """A package of an extra is not installed; the message says which extra has it."""
 
 
-def command(extra: str) -> str:
-    """What installs an extra, as it is typed."""
-    return f'pip install "fssd-jax[{extra}]"'
+def command(package: str) -> str:
+    """What installs a package of an extra, as it is typed."""
+    return f'pip install "fssd-jax[{EXTRAS[package]}]"'
+
+
+def missing(package: str, what: str, error: ImportError) -> MissingExtraError:
+    """What to raise `from error`.
+
+    Args:
+      package: one of `EXTRAS`.
+      what: what needs it.
+      error: of the import; it may be that of a package that this one needs.
+    """
+    name = (error.name or package).partition(".")[0]
+    absent = isinstance(error, ModuleNotFoundError)
+    how = "is not installed" if absent else f"cannot be imported ({error})"
+    told = f"{what}: the package {name} {how}; {command(package)}"
+    return MissingExtraError(told, name=name)
 
 
 def need(package: str, what: str) -> ModuleType:
     """Import a package of an extra.
 
     Args:
-      package: its name when it is imported, one of `EXTRAS`.
+      package: one of `EXTRAS`.
       what: what needs it, for the error.
 
     Raises:
-      MissingExtraError: it cannot be imported; one line.
+      MissingExtraError: it cannot be imported.
     """
     try:
         return import_module(package)
     except ImportError as error:
-        missing = error.name or package
-        raise MissingExtraError(
-            f"{what}: the package {missing} is not installed; "
-            f"{command(EXTRAS[package])}"
-        ) from error
+        raise missing(package, what, error) from error

@@ -21,6 +21,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data.pipeline import padded_batches
 from fssd_jax.features import FeatureFn, Variables, pool, same_layers
+from fssd_jax.shown import brief
 
 
 class Singularity(NamedTuple):
@@ -30,6 +31,8 @@ class Singularity(NamedTuple):
     # Root mean squared ‖F_k(noise) − F*_k‖: how singular the singularity is.
     spread: OrderedDict[str, Float[Array, ""]]
     count: Int[Array, ""]  # how many noise samples
+
+    __repr__ = brief
 
 
 def uniform_noise(

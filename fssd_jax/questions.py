@@ -13,6 +13,7 @@ import numpy as np
 from fssd_jax.checks import at_least_one
 from fssd_jax.data.pipeline import scored_batches
 from fssd_jax.features import Variables
+from fssd_jax.shown import brief
 
 
 class Question(NamedTuple):
@@ -22,6 +23,8 @@ class Question(NamedTuple):
     apply_fn: Callable  # a FeatureFn or LogitFn
     state: Any
     first: int | None = None  # keep the answers for so many images only
+
+    __repr__ = brief
 
 
 class _Plan(NamedTuple):

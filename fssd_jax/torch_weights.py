@@ -28,6 +28,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fssd_jax import models
 from fssd_jax.bounded import check_size
 from fssd_jax.checks import InputError
+from fssd_jax.extras import MissingExtraError, command
 from fssd_jax.features import Variables
 
 # What training scripts call the state dict, when they save more than that.
@@ -220,8 +221,8 @@ def _read_torch(path: Path) -> Mapping:
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise InputError(
-            f"{path}: reading it needs PyTorch: pip install torch; or turn it into "
+        raise MissingExtraError(
+            f"{path}: reading it needs PyTorch: {command('torch')}; or turn it into "
             "safetensors where PyTorch is: safetensors.torch.save_file(state, path)"
         ) from error
     try:

@@ -18,6 +18,7 @@ from fssd_jax import checkpoint, checks, losses, recipes
 from fssd_jax.compiled import executable
 from fssd_jax.data.pipeline import as_float, bar_options, map_batches
 from fssd_jax.features import LogitFn, Variables, make_init_fn
+from fssd_jax.shown import brief
 
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
@@ -30,12 +31,16 @@ class TrainState(NamedTuple):
     variables: Variables
     opt_state: Any
 
+    __repr__ = brief
+
 
 class Trained(NamedTuple):
     variables: Variables
     initial: Variables  # before the first step
     history: np.ndarray  # [epoch, 2]: mean loss and accuracy on the training batches
     snapshots: dict[int, Variables]  # after so many epochs, as asked for
+
+    __repr__ = brief
 
 
 def train(

@@ -16,10 +16,13 @@ from jaxtyping import Array, Float
 from fssd_jax.checks import InputError
 from fssd_jax.features import LogitFn, Variables, float32
 from fssd_jax.fssd import each
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
     """Nothing is fitted: the members are the `variables`, stacked."""
+
+    __repr__ = brief
 
 
 def fit() -> State:

@@ -17,6 +17,7 @@ from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.ensemble import Ensemble, combine, standardise
 from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 from fssd_jax.fssd import norm
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
@@ -24,6 +25,8 @@ class State(NamedTuple):
     initial: Variables
     relative: Bool[Array, ""]
     ensemble: Ensemble
+
+    __repr__ = brief
 
 
 def fit(

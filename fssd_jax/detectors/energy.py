@@ -9,10 +9,13 @@ import jax
 from jaxtyping import Array, Float
 
 from fssd_jax.features import LogitFn, Variables, float32
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
     """Nothing is fitted."""
+
+    __repr__ = brief
 
 
 def fit() -> State:

@@ -24,6 +24,7 @@ from fssd_jax.ensemble import (
     standardise,
 )
 from fssd_jax.features import FeatureFn, Variables
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
@@ -36,6 +37,8 @@ class State(NamedTuple):
     # Why this ε: mean AUROC in cross-validation for each ε tried; empty if none were.
     epsilons: Float[Array, " epsilon"]
     epsilon_auroc: Float[Array, " epsilon"]
+
+    __repr__ = brief
 
 
 def fit(

@@ -33,6 +33,7 @@ from fssd_jax.ensemble import (
 )
 from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 from fssd_jax.fssd import Scores, sweep_each
+from fssd_jax.shown import brief
 
 
 class Moments(NamedTuple):
@@ -42,12 +43,16 @@ class Moments(NamedTuple):
     mean: OrderedDict[str, Float[Array, "classes dim"]]
     scatter: OrderedDict[str, Float[Array, "dim dim"]]  # Σ_i (f_i − μ_y)(f_i − μ_y)ᵀ
 
+    __repr__ = brief
+
 
 class Gaussians(NamedTuple):
     """Class-conditional Gaussians of every layer, with Σ = L Lᵀ."""
 
     factor: OrderedDict[str, Float[Array, "dim dim"]]  # L, lower triangular
     center: OrderedDict[str, Float[Array, "classes dim"]]  # L⁻¹ μ_c
+
+    __repr__ = brief
 
 
 class State(NamedTuple):
@@ -57,6 +62,8 @@ class State(NamedTuple):
     # Why this ε: mean AUROC in cross-validation for each ε tried; empty if none were.
     epsilons: Float[Array, " epsilon"]
     epsilon_auroc: Float[Array, " epsilon"]
+
+    __repr__ = brief
 
 
 def fit(

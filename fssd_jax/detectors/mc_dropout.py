@@ -16,12 +16,15 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from fssd_jax.checks import at_least_one
 from fssd_jax.features import StochasticLogitFn, Variables, float32
 from fssd_jax.fssd import each
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
     # A pass drops the same units for every image: it is one thinned network, so a
     # score depends neither on the batch nor on the order of the images.
     keys: Key[Array, " passes"]
+
+    __repr__ = brief
 
 
 def fit(key: PRNGKeyArray, passes: int = 32) -> State:

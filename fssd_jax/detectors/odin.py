@@ -24,6 +24,7 @@ from fssd_jax.ensemble import EPSILONS, check_validation, first_best
 from fssd_jax.features import LogitFn, Variables, float32
 from fssd_jax.fssd import Scores, perturb, sweep_each
 from fssd_jax.metrics import auroc
+from fssd_jax.shown import brief
 
 TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)  # Evaluation
 
@@ -35,6 +36,8 @@ class State(NamedTuple):
     temperatures: Float[Array, " temperature"]
     epsilons: Float[Array, " epsilon"]
     validation_auroc: Float[Array, "epsilon temperature"]
+
+    __repr__ = brief
 
 
 def fit(

@@ -1,7 +1,7 @@
 import matplotlib.image
 import numpy as np
 
-from analysis import plots
+from analysis import feature_plots, plots
 
 RNG = np.random.default_rng(0)
 SETS = {name: RNG.normal(size=(40, 3)) for name in plots.COLORS}
@@ -17,7 +17,9 @@ def test_a_panel_for_each_layer():
 
 
 def test_roc_reaches_from_corner_to_corner():
-    figure = plots.roc({"x": (RNG.normal(1, 1, 50), RNG.normal(0, 1, 50))}, "title")
+    figure = plots.roc(
+        {"x": (RNG.normal(1, 1, 50), RNG.normal(0, 1, 50))}, title="title"
+    )
     points = figure.axes[0].lines[0].get_xydata()
     np.testing.assert_array_equal(points[[0, -1]], [[0, 0], [1, 1]])
 
@@ -25,7 +27,7 @@ def test_roc_reaches_from_corner_to_corner():
 def test_files_are_pictures_and_the_same_every_time(tmp_path):
     files = []
     for name in ("one", "two"):
-        figure = plots.feature_scatter(
+        figure = feature_plots.feature_scatter(
             {k: v[:, :2] for k, v in SETS.items()},
             np.zeros(2),
             np.array([0.7, 0.2]),
