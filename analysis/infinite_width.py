@@ -225,7 +225,9 @@ def fit(
     Args:
       network: its width is of no account; `num_classes`, mean and std are.
       x_train: integers 0–255 or floats, as many as fit an n × n matrix in memory.
+      y_train: their classes.
       time: ηt, as of `readouts`.
+      batch_size: images on either side of a block.
     """
     targets = centred_one_hot(y_train, network.num_classes)
     train = kernels(network, x_train, batch_size=batch_size)
@@ -243,7 +245,11 @@ def score(
     """E‖f_t(x) − f_0(x)‖²: what moves much is in-distribution.
 
     Args:
+      network: that of `fit`.
+      state: see `fit`.
+      x: images [n, ...].
       relative: divide by E‖f_0(x)‖² = c K(x, x), because either grows with contrast.
+      batch_size: images on either side of a block.
     """
     size = max(1, 2**22 // len(state.train))  # images whose Θ(x, X) is held at once
     parts = []

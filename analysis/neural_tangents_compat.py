@@ -66,7 +66,7 @@ def _equally_long(xs):
 
 def _imported() -> Any:
     # Who imported it before has made it work, and their copy serves here too.
-    if "neural_tangents" in sys.modules:
+    if sys.modules.get("neural_tangents") is not None:
         return sys.modules["neural_tangents"]
     try:
         with _lent():

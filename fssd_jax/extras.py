@@ -40,8 +40,9 @@ def missing(package: str, what: str, error: ImportError) -> MissingExtraError:
     name = (error.name or package).partition(".")[0]
     absent = isinstance(error, ModuleNotFoundError)
     how = "is not installed" if absent else f"cannot be imported ({error})"
-    told = f"{what}: the package {name} {how}; {command(package)}"
-    return MissingExtraError(told, name=name)
+    found = MissingExtraError(f"{what}: the package {name} {how}; {command(package)}")
+    found.name = name
+    return found
 
 
 def need(package: str, what: str) -> ModuleType:

@@ -10,18 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 WIDTH = 88  # columns
 FEW = 8  # numbers, or layers, that are shown one by one
 READ = 4096  # numbers at most that are looked at, for their range
 
 
-def brief(state: Any) -> str:
+def brief(self: Any) -> str:
     """The text of a NamedTuple; fields that do not fit one line have one each.
 
     Numbers that there are one of for each layer stand by the layers' names.
     """
-    return _tuple(state, _layers(state), 0)
+    return _tuple(self, _layers(self), 0)
 
 
 def _layers(value: Any) -> list[str]:
@@ -139,7 +140,7 @@ def _number(value: Any) -> str:
 def _numbers(value: Any) -> np.ndarray | None:
     """Those of a small array of one axis or none, or None where they cannot be had."""
     try:
-        if isinstance(value, jax.core.Tracer) or len(value.shape) > 2:
+        if isinstance(value, Tracer) or len(value.shape) > 2:
             return None
         if not 0 < int(np.prod(value.shape)) <= READ:
             return None

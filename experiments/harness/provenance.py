@@ -86,8 +86,10 @@ def imported(source: str, module: str = "") -> list[str]:
 def _run(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a source, less what only type checkers read."""
     yield node
-    typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    for child in node.orelse if typing_only else ast.iter_child_nodes(node):
+    inner = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        inner = node.orelse
+    for child in inner:
         yield from _run(child)
 
 
@@ -95,7 +97,9 @@ def _chain(node: ast.AST) -> list[str] | None:
     """["a", "b", "c"] of `a.b.c`; None of anything else, such as `a().b`."""
     if isinstance(node, ast.Name):
         return [node.id]
-    inner = _chain(node.value) if isinstance(node, ast.Attribute) else None
+    if not isinstance(node, ast.Attribute):
+        return None
+    inner = _chain(node.value)
     return inner and [*inner, node.attr]
 
 

@@ -146,8 +146,7 @@ def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
         tried.append(f"  {where}: {arrays}")
     raise InputError(
         f"{name}/{split} was not found. Tried, in this order:\n"
-        + "  data_dir (of a script: --data-dir): not given; it takes a folder of IDX "
-        + "files, plain or .gz\n"
+        + "  data_dir, or --data-dir: not given; a folder of IDX files, plain or .gz\n"
         + "\n".join(tried)
         + f"\nThe quickest way out: {FETCH}"
     )

@@ -129,5 +129,5 @@ def test_what_cannot_be_read_is_an_error(tmp_path):
 def test_without_pytorch_it_says_what_to_do(tmp_path, monkeypatch):
     path = small(tmp_path, ".pth")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match="pip install torch"):
+    with pytest.raises(InputError, match=r"fssd-jax\[torch\]"):
         load(path)
