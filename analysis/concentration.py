@@ -31,6 +31,7 @@ def concentration(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Concentration:
     """The claim of Figure 3, F_0(x) ≈ F*, measured.
 
@@ -43,8 +44,10 @@ def concentration(
       singularity: F*, of these variables.
       x: images [n, ...].
       batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
     """
-    return of_images(*each(feature_fn, variables, singularity, x, batch_size))
+    found = each(feature_fn, variables, singularity, x, batch_size, unit_range)
+    return of_images(*found)
 
 
 def each(
@@ -53,11 +56,12 @@ def each(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Float[np.ndarray, "2 image layers"]:
     """‖F(x) − F*‖² / ‖F*‖² and the cosine of F(x) and F* of each image and layer."""
     found = map_batches(
         _measures, feature_fn, variables, singularity, x,
-        batch_size=batch_size, batch_axis=1,
+        batch_size=batch_size, unit_range=unit_range, batch_axis=1,
     )  # fmt: skip
     return np.asarray(found)
 

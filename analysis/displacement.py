@@ -83,7 +83,10 @@ def decompose(
     """
     state = initial, singularity
     found = map_batches(
-        _terms, feature_fn, final, state, x, batch_size=batch_size, batch_axis=1
+        *(_terms, feature_fn, final, state, x),
+        batch_size=batch_size,
+        batch_axis=1,
+        unit_range=False,
     )
     return Terms(*found)
 

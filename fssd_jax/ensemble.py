@@ -122,7 +122,7 @@ def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:
         raise InputError(
             f"layers {flat} give all {which} images the same score, up to rounding: "
             "too few images, or constant features (dead units?); give more images, or "
-            "leave the layers out with layers=[...]"
+            "leave the layers out: make_feature_fn(model, layers=[...])"
         )
 
 

@@ -258,9 +258,12 @@ def train_step(
     return TrainState(variables, opt_state), totals + jnp.stack([value, accuracy])
 
 
-def accuracy(logit_fn: LogitFn, variables: Variables, x, y) -> float:
+def accuracy(
+    logit_fn: LogitFn, variables: Variables, x, y, *, unit_range: bool = True
+) -> float:
     """Share of images whose largest logit is that of their class."""
-    return float(np.mean(map_batches(_predict, logit_fn, variables, None, x) == y))
+    of = logit_fn, variables, None, x
+    return float(np.mean(map_batches(_predict, *of, unit_range=unit_range) == y))
 
 
 def _predict(logit_fn, variables, _, x):

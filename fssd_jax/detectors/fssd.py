@@ -126,7 +126,8 @@ def check_alive(singularity: fssd.Singularity) -> None:
     if dead:
         raise InputError(
             f"layers {dead} have constant features: the same for all noise samples "
-            "(dead units, or a single sample?); leave them out with layers=[...]"
+            "(dead units, or a single sample?); leave them out: "
+            "make_feature_fn(model, layers=[...])"
         )
 
 

@@ -313,7 +313,8 @@ def _factorise(total: Moments, count: int, ridge: float) -> Gaussians:
         if not level > 0:
             raise checks.InputError(
                 f"layer {name!r} has the same features for all images of a class "
-                "(dead units?); leave it out with layers=[...]"
+                "(dead units?); leave it out: "
+                "make_feature_fn(model, layers=[...])"
             )
         lower = np.linalg.cholesky(sigma + ridge * level * np.eye(len(sigma)))
         mean = np.asarray(total.mean[name], np.float64)
