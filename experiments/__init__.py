@@ -9,6 +9,6 @@ try:
     for package in ("matplotlib", "rich", "tyro"):
         extras.need(package, "the experiments")
 except InputError as error:
-    if sys.argv[0] == "-m":  # `python -m experiments.NAME`: one line, no traceback
+    if sys.argv[0] == "-m":  # `fssd NAME`: one line, no traceback
         sys.exit(f"error: {error}")
     raise

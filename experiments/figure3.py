@@ -1,7 +1,7 @@
 """Figure 3: are features concentrated near F* before training?
 
-  python -m experiments.figure3
-  python -m experiments.figure3 --network cifar_resnet34 --seeds 0 1 2 --images 500 \\
+  fssd figure3
+  fssd figure3 --network cifar_resnet34 --seeds 0 1 2 --images 500 \\
       --in cifar10/test --ood fashion_mnist
 
 For each layer of networks as they are drawn: root mean squared ‖F_0(x) − F*‖ / ‖F*‖
