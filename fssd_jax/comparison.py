@@ -129,7 +129,8 @@ def compare(
       methods: name → `Question`, or its (score, feature_fn or logit_fn, state).
       variables: the network's variables, for all methods.
       ind: in-distribution test images [n, ...], as for `map_batches`.
-      ood: OoD test images [m, ...], or name → images for several sets.
+      ood: OoD test images [m, ...], or name → images for several sets (a mapping with
+        the keys of `ind`, if that is one, is one set).
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
       progress: whether to show a progress bar.
@@ -143,7 +144,9 @@ def compare(
         give one finite number an image.
     """
     questions = {name: _question(name, method) for name, method in methods.items()}
-    several = isinstance(ood, Mapping)
+    # An input may be a dict of arrays itself: then both have its keys.
+    one_input = isinstance(ind, Mapping) and ind.keys() == getattr(ood, "keys", set)()
+    several = isinstance(ood, Mapping) and not one_input
     sets: dict[str, Any] = dict(ood) if several else {"OoD": ood}
     for what, given in (("methods", questions), ("ood", sets)):
         if not given:

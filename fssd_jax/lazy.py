@@ -30,6 +30,7 @@ def attach(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *modules(), *homes})
+        own = [name for name in vars(sys.modules[package]) if name.startswith("__")]
+        return sorted({*own, *modules(), *homes})
 
     return __getattr__, __dir__

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 import fssd_jax
-from fssd_jax import InputError, Question, compare, evaluate, map_batches
+from fssd_jax import (
+    InputError,
+    Question,
+    compare,
+    comparison,
+    evaluate,
+    map_batches,
+)
 
 RNG = np.random.default_rng(0)
 IND = RNG.uniform(0.3, 1, (37, 2, 3)).astype(np.float32)
@@ -103,6 +110,23 @@ def test_a_frame_has_a_row_a_method_and_set():
             assert frame.loc[row, "auroc"] == of.auroc
             ends = frame.loc[row, ["fpr95_low95", "fpr95_high95"]]
             assert tuple(ends) == of.fpr95_ci95
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_dict_of_arrays_is_one_input_or_several_sets(monkeypatch, several):
+    """By its keys: those of `ind` are an input's."""
+    ind, ood = ({"image": x, "mask": x > 0} for x in (IND, OOD["near"]))
+    seen = []
+
+    def look(questions, variables, x, **options):
+        seen.append(x)
+        return {"total": x["image"].sum((1, 2))}
+
+    monkeypatch.setattr(comparison, "look", look)
+    methods = {"total": METHODS["total"]}
+    table = compare(methods, VARIABLES, ind, {"near": ood} if several else ood)
+    assert seen == [ind, ood]
+    assert list(table) == [("total", "near") if several else "total"]
 
 
 @pytest.mark.parametrize(
