@@ -19,7 +19,7 @@ help:
 	@echo "make clean        remove .venv and results"
 
 quickstart: .venv/with-experiments
-	$(BIN)/python -m experiments.table2 --benchmark digits
+	$(BIN)/fssd table2 --benchmark digits
 
 data: .venv/with-data
 	$(BIN)/python -m fssd_jax.data.fetch

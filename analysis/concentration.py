@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import Singularity, norm
 from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.shown import brief
 
 
 class Concentration(NamedTuple):
@@ -21,6 +22,8 @@ class Concentration(NamedTuple):
     distance: np.ndarray
     cosine: np.ndarray  # mean cosine of the angle between F(x) and F*; 0 if F(x) = 0
 
+    __repr__ = brief
+
 
 def concentration(
     feature_fn: FeatureFn,
@@ -28,6 +31,7 @@ def concentration(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Concentration:
     """The claim of Figure 3, F_0(x) ≈ F*, measured.
 
@@ -40,8 +44,10 @@ def concentration(
       singularity: F*, of these variables.
       x: images [n, ...].
       batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
     """
-    return of_images(*each(feature_fn, variables, singularity, x, batch_size))
+    found = each(feature_fn, variables, singularity, x, batch_size, unit_range)
+    return of_images(*found)
 
 
 def each(
@@ -50,11 +56,12 @@ def each(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Float[np.ndarray, "2 image layers"]:
     """‖F(x) − F*‖² / ‖F*‖² and the cosine of F(x) and F* of each image and layer."""
     found = map_batches(
         _measures, feature_fn, variables, singularity, x,
-        batch_size=batch_size, batch_axis=1,
+        batch_size=batch_size, unit_range=unit_range, batch_axis=1,
     )  # fmt: skip
     return np.asarray(found)
 

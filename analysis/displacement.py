@@ -19,6 +19,7 @@ from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches, map_batches
 from fssd_jax.fssd import Singularity
 from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.shown import brief
 
 Features = OrderedDict[str, Array]  # layer → [points, dim]
 
@@ -61,6 +62,8 @@ class Terms(NamedTuple):
     cross: np.ndarray  # 2⟨Δ, o⟩
     offset: np.ndarray  # ‖o‖²
 
+    __repr__ = brief
+
 
 def decompose(
     feature_fn: FeatureFn,
@@ -82,7 +85,10 @@ def decompose(
     """
     state = initial, singularity
     found = map_batches(
-        _terms, feature_fn, final, state, x, batch_size=batch_size, batch_axis=1
+        *(_terms, feature_fn, final, state, x),
+        batch_size=batch_size,
+        batch_axis=1,
+        unit_range=False,
     )
     return Terms(*found)
 

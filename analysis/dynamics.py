@@ -27,6 +27,7 @@ from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches, map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
 from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.shown import brief
 
 NOISE = "noise"  # the probe set whose mean feature is F*
 # (variables, x, y) -> the loss of each example [batch].
@@ -56,6 +57,8 @@ class Record(NamedTuple):
     movements: dict[str, dict[str, np.ndarray]]
     singularity: Singularity  # F*_t
     features: dict[str, dict[str, np.ndarray]]  # set → kept layer → [n, dim]
+
+    __repr__ = brief
 
 
 def log_steps(total: int, count: int) -> list[int]:
@@ -153,8 +156,8 @@ class Recorder:
     Called as `recorder(step, before, after, x, y)` after every step, which is what
     `fssd_jax.train.train(on_step=...)` does. A step of your own must not donate the
     variables before it. The state after the last step is recorded by `recorder(total,
-    variables)`, without the parts of a step. Memory is that of one batch, and of what
-    is kept.
+    variables)`: "distance" and "displacement", and "speed" if there is `data`, or a
+    batch is given too. Memory is that of one batch, and of what is kept.
 
     Args:
       feature_fn: the layers to follow, without dropout.
@@ -166,6 +169,7 @@ class Recorder:
       decay: `(step, params) -> tree`, the share of a step that is weight decay, such
         as −ηλθ for SGD with η and λ; see `step_parts`.
       batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
     """
 
     def __init__(
@@ -179,6 +183,7 @@ class Recorder:
         keep: Sequence[str] = (),
         decay: Callable[[int, Any], Any] | None = None,
         batch_size: int = 64,
+        unit_range: bool = True,
     ):
         if NOISE not in probes:
             raise checks.InputError(
@@ -188,7 +193,8 @@ class Recorder:
         self.records: list[Record] = []
         self._feature_fn, self._loss_fn = feature_fn, loss_fn
         self._probes, self._steps = dict(probes), set(steps)
-        self._data, self._decay, self._batch_size = data, decay, batch_size
+        self._data, self._decay = data, decay
+        self._batch_size, self._unit_range = batch_size, unit_range
         self._keep = {layer: partial(_feature, layer) for layer in keep}
         self._initial = None
 
@@ -203,13 +209,18 @@ class Recorder:
         if step not in self._steps:
             return
         x, y = self._data or (x, y)
-        if x is None or y is None:
+        gradient = None
+        if x is not None and y is not None:
+            gradient = descent(self._loss_fn, before, x, y, self._batch_size)
+        elif after is not None:
             raise checks.InputError(
-                "no images for the gradient: pass the batch of the step, or data=(x, y)"
+                f"step {step}: no images for the gradient; call the recorder with the "
+                "batch of the step, or make it with data=(x, y)"
             )
-        gradient = descent(self._loss_fn, before, x, y, self._batch_size)
         singularity = estimate_singularity(
-            self._feature_fn, before, self._probes[NOISE], self._batch_size
+            *(self._feature_fn, before, self._probes[NOISE]),
+            batch_size=self._batch_size,
+            unit_range=self._unit_range,
         )
         parts = {}
         if after is not None:
@@ -217,11 +228,12 @@ class Recorder:
             parts = step_parts(before, after, decay)
         states = self._initial, before, after
         directions = singularity, gradient, tuple(parts.values())
-        names = ("distance", "displacement", "speed", "moved", *parts, REMAINDER)
+        speed = () if gradient is None else ("speed",)
+        names = ("distance", "displacement", *speed, "moved", *parts, REMAINDER)
         movements = {}
         for name, images in self._probes.items():
             norms = self._map(_norms, states, directions, images, batch_axis=1)
-            # Without a step there are but the first three.
+            # Without a step there are but the first ones.
             movements[name] = dict(zip(names, norms, strict=False))
         features = {
             name: {k: self._map(f, before, None, images) for k, f in self._keep.items()}
@@ -230,9 +242,11 @@ class Recorder:
         self.records.append(Record(step, movements, singularity, features))
 
     def _map(self, score, variables, state, images, **kwargs) -> np.ndarray:
-        size = self._batch_size
         return map_batches(
-            score, self._feature_fn, variables, state, images, batch_size=size, **kwargs
+            *(score, self._feature_fn, variables, state, images),
+            batch_size=self._batch_size,
+            unit_range=self._unit_range,
+            **kwargs,
         )
 
 
@@ -241,9 +255,11 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
     _, before, after = states
     singularity, gradient, parts = directions
     features = [pool(feature_fn(v, x), "flatten") for v in states if v is not None]
-    speeds = [velocity(feature_fn, before, d, x) for d in (gradient, *parts)]
     displacement = jax.tree.map(jnp.subtract, features[1], features[0])
-    rows = [displacement, speeds.pop(0)]
+    rows = [displacement]
+    if gradient is not None:
+        rows.append(velocity(feature_fn, before, gradient, x))
+    speeds = [velocity(feature_fn, before, d, x) for d in parts]
     if after is not None:
         moved = jax.tree.map(jnp.subtract, features[2], features[1])
         rest = jax.tree.map(lambda f, *parts: f - sum(parts), moved, *speeds)

@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from analysis.plots import COLORS
+from fssd_jax.extras import missing
+
+try:
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise missing("matplotlib", "pictures", error) from error
 
 
 def moments(

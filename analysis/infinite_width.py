@@ -31,6 +31,7 @@ from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
+from fssd_jax.shown import brief
 
 
 def kernel_fn(network: Perceptron | ConvNet):
@@ -72,6 +73,8 @@ def kernel_fn(network: Perceptron | ConvNet):
 class Kernels(NamedTuple):
     nngp: Float[np.ndarray, "n1 n2"]  # K: the covariance of an output at initialisation
     ntk: Float[np.ndarray, "n1 n2"]  # Θ
+
+    __repr__ = brief
 
 
 def kernels(
@@ -130,6 +133,8 @@ class Readout(NamedTuple):
     labels: Float[np.ndarray, "n c"]  # Θ⁻¹ (I − e^{−ηtΘ/n}) Y
     initial: Float[np.ndarray, "n n"]  # Θ⁻¹ (I − e^{−ηtΘ/n}) √c K^½
 
+    __repr__ = brief
+
 
 def readouts(
     train: Kernels, targets: Float[np.ndarray, "n c"], times: list[float]
@@ -183,6 +188,8 @@ class SquaredDisplacement(NamedTuple):
     labels: Float[np.ndarray, " image"]  # ‖A Y‖²
     initial: Float[np.ndarray, " image"]  # c · A K Aᵀ
 
+    __repr__ = brief
+
     @property
     def total(self) -> np.ndarray:
         return self.labels + self.initial
@@ -202,6 +209,8 @@ class State(NamedTuple):
     train: np.ndarray  # the training images
     readout: Readout
 
+    __repr__ = brief
+
 
 def fit(
     network: Perceptron | ConvNet,
@@ -216,7 +225,9 @@ def fit(
     Args:
       network: its width is of no account; `num_classes`, mean and std are.
       x_train: integers 0–255 or floats, as many as fit an n × n matrix in memory.
+      y_train: their classes.
       time: ηt, as of `readouts`.
+      batch_size: images on either side of a block.
     """
     targets = centred_one_hot(y_train, network.num_classes)
     train = kernels(network, x_train, batch_size=batch_size)
@@ -234,7 +245,11 @@ def score(
     """E‖f_t(x) − f_0(x)‖²: what moves much is in-distribution.
 
     Args:
+      network: that of `fit`.
+      state: see `fit`.
+      x: images [n, ...].
       relative: divide by E‖f_0(x)‖² = c K(x, x), because either grows with contrast.
+      batch_size: images on either side of a block.
     """
     size = max(1, 2**22 // len(state.train))  # images whose Θ(x, X) is held at once
     parts = []

@@ -32,6 +32,7 @@ from fssd_jax import checks, losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
 from fssd_jax.outputs import FeatureFn, Variables
+from fssd_jax.shown import brief
 
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 TOLERANCE = 1e-3  # relative, of a step against −η∇L
@@ -199,6 +200,8 @@ class StepError(NamedTuple):
 
     gap: Float[Array, ""]  # what plain SGD, rounded like the step, does not explain
     lost: Float[Array, ""]  # what rounding takes from plain SGD's step
+
+    __repr__ = brief
 
 
 def sgd_error(before: Variables, after: Variables, gradient, rate) -> StepError:

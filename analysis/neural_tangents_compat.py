@@ -28,6 +28,8 @@ import jax.extend.source_info_util
 import jax.numpy as jnp
 from jax.interpreters import ad
 
+from fssd_jax.extras import MissingExtraError, command
+
 EXPERIMENTAL = "neural_tangents.experimental"
 
 
@@ -64,7 +66,7 @@ def _equally_long(xs):
 
 def _imported() -> Any:
     # Who imported it before has made it work, and their copy serves here too.
-    if "neural_tangents" in sys.modules:
+    if sys.modules.get("neural_tangents") is not None:
         return sys.modules["neural_tangents"]
     try:
         with _lent():
@@ -72,9 +74,10 @@ def _imported() -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("neural_tangents", "frozendict"):
             raise
-        raise ImportError(
+        raise MissingExtraError(
             f"kernels by neural-tangents: the package {error.name} is not installed; "
-            '`pip install -e ".[ntk]"`, or without TensorFlow (1.9 GB, not used here) '
+            f"{command('neural_tangents')}, or without TensorFlow (1.9 GB, not used "
+            "here) "
             "`pip install --no-deps neural-tangents==0.6.5 frozendict`"
         ) from error
     except AttributeError as error:

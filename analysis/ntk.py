@@ -50,6 +50,11 @@ def tangent_kernel(
     """Θ(x1, x2) by neural-tangents' structured derivatives, or from Jacobians.
 
     Args:
+      feature_fn: see `make_feature_fn`.
+      variables: the network's variables.
+      layer: one of its layers.
+      x1: images [n1, ...].
+      x2: images [n2, ...]; by default `x1`.
       axes: "trace": [n1, n2], 1/dim Σ_d Θ_dd; "diagonal": [n1, n2, dim], Θ_dd; "full":
         [n1, n2, dim, dim], Θ_de with d of x1 and e of x2.
       direct: without neural-tangents, for small networks: it holds two Jacobians of

@@ -5,11 +5,15 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.decomposition import PCA
 
+from fssd_jax.shown import brief
+
 
 class Basis(NamedTuple):
     mean: np.ndarray  # [dim]
     components: np.ndarray  # [components, dim], orthonormal rows
     share: np.ndarray  # [components] of the variance explained
+
+    __repr__ = brief
 
 
 def fit(features, components: int = 2) -> Basis:

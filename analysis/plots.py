@@ -1,16 +1,30 @@
 """Pictures: functions from arrays to a matplotlib figure; `save` writes PNG and PDF."""
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # before pyplot: no screen is needed
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
+
+from fssd_jax import checks
+from fssd_jax.checks import InputError
+from fssd_jax.extras import missing
+
+try:
+    import matplotlib
+
+    # Before pyplot: no screen is needed. A notebook has chosen already.
+    if "MPLBACKEND" not in os.environ and "matplotlib.pyplot" not in sys.modules:
+        matplotlib.use("Agg")
+
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise missing("matplotlib", "pictures", error) from error
 
 # Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
 COLORS = {"in-distribution": "#0072B2", "OoD": "#D55E00", "noise": "#999999"}
@@ -44,15 +58,70 @@ def layer_histograms(
     return figure
 
 
-def roc(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """ROC curves: name → (in-distribution scores, OoD scores)."""
-    many = len(scores) > 6
-    figure, ax = plt.subplots(figsize=(7.2 if many else 4.6, 4.2), layout="constrained")
+# A vector of scores [n], or name → vector, or name → (in-distribution, OoD) vectors.
+Scores = ArrayLike | Mapping[str, Any]
+
+
+def histogram(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
+    """Histograms of scores, higher in-distribution: a panel a method.
+
+        histogram(ind, ood)
+        histogram(ind, {"mnist": of_mnist, "svhn": of_svhn})
+
+    Args:
+      ind: in-distribution scores [n]; or method → scores, of each a panel.
+      ood: OoD scores [m]; or where `ind` is a vector, OoD set → scores; or where it is
+        a mapping, scores by the same methods; or None, see `roc`.
+      title: of the picture.
+
+    Raises:
+      InputError: scores that are no vectors of finite numbers, or names that differ.
+    """
+    panels: dict[str, dict[str, np.ndarray]] = {}  # title → set → scores
+    for name, (inside, outside) in _pairs(ind, ood).items():
+        panel, other = (
+            (name, "OoD") if isinstance(ind, Mapping) else ("", name or "OoD")
+        )
+        panels.setdefault(panel, {"in-distribution": inside})[other] = outside
+    figure = Figure(figsize=(max(4.6, 3.6 * len(panels)), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (method, drawn) in zip(axes, panels.items(), strict=True):
+        bins = np.histogram_bin_edges(np.concatenate(list(drawn.values())), 40)
+        for i, (name, scores) in enumerate(drawn.items()):
+            color = COLORS.get(name, plt.get_cmap("Dark2")(i - 1))
+            ax.hist(scores, bins, density=True, alpha=0.55, label=name, color=color)
+        ax.set(title=method, xlabel="score", yticks=[])
+    axes[0].set_ylabel("density")
+    axes[-1].legend(fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
+def roc(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
+    """ROC curves of scores, higher in-distribution.
+
+        roc(ind, ood)
+        roc({"fssd": ind_a, "msp": ind_b}, {"fssd": ood_a, "msp": ood_b})
+
+    Args:
+      ind: in-distribution scores [n]; or method → scores, of each a curve.
+      ood: OoD scores [m]; or where `ind` is a vector, OoD set → scores, of each a
+        curve; or where it is a mapping, scores by the same methods. If it is left
+        out, `ind` is method → (in-distribution, OoD) scores, as `compare(…).scores`.
+      title: of the picture.
+
+    Raises:
+      InputError: scores that are no vectors of finite numbers, or names that differ.
+    """
+    curves = _pairs(ind, ood)
+    many = len(curves) > 6
+    figure = Figure(figsize=(7.2 if many else 4.6, 4.2), layout="constrained")
+    ax = figure.subplots()
     if many:
         ax.set_prop_cycle(color=plt.get_cmap("tab20")(np.arange(20)))
-    for name, (ind, ood) in scores.items():
-        labels = np.concatenate([np.ones(len(ind)), np.zeros(len(ood))])
-        fpr, tpr, _ = roc_curve(labels, np.concatenate([ind, ood]))
+    for name, (inside, outside) in curves.items():
+        labels = np.concatenate([np.ones(len(inside)), np.zeros(len(outside))])
+        fpr, tpr, _ = roc_curve(labels, np.concatenate([inside, outside]))
         style = "--" if name.startswith("control") else "-"
         width = 2.6 if name.startswith("fssd") else 1.4
         color = "black" if name == "fssd" else None  # None: the next of the cycle
@@ -65,69 +134,45 @@ def roc(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figu
     )
     if many:
         ax.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
-    else:
+    elif any(curves):
         ax.legend(fontsize="small", loc="lower right")
     return figure
 
 
-def feature_scatter(
-    points: Mapping[str, np.ndarray],
-    singularity: np.ndarray,
-    share: np.ndarray,
-    title: str,
-) -> Figure:
-    """Features in their first two principal components, F* as a star (Figure 1).
-
-    Args:
-      points: set → [n, 2].
-      singularity: [2].
-      share: [2] of the variance explained.
-      title: of the picture.
-    """
-    figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
-    for name, p in points.items():
-        ax.scatter(*p.T, s=6, alpha=0.5, label=name, color=COLORS[name], linewidths=0)
-    ax.scatter(
-        *singularity, s=140, marker="*", color="black", edgecolor="white", label="F*"
-    )
-    ax.set(
-        title=title,
-        xlabel=f"first component ({share[0]:.0%} of variance)",
-        ylabel=f"second component ({share[1]:.0%})",
-    )
-    ax.legend(fontsize="small")
-    return figure
-
-
-def concentration(
-    panels: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]],
-    title: str,
-) -> Figure:
-    """Features of each layer with F* and the origin, at one scale (Figure 3).
-
-    Args:
-      panels: layer → (set → [n, 2], F* [2], origin [2]), in principal components.
-      title: of the picture.
-    """
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3 * len(panels), 3.3), layout="constrained"
-    )
-    for ax, (layer, (points, star, origin)) in zip(
-        np.atleast_1d(axes), panels.items(), strict=True
-    ):
-        for name, p in points.items():
-            ax.scatter(*p.T, s=5, alpha=0.4, label=name, color=COLORS[name], lw=0)
-        ax.scatter(
-            *star, s=140, marker="*", color="black", edgecolor="white", label="F*"
+def _pairs(ind: Any, ood: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name → (in-distribution, OoD) scores; two vectors have the name ""."""
+    if isinstance(ind, Mapping) and ood is None:
+        pairs = {}
+        for name, (inside, outside) in ind.items():
+            if isinstance(outside, Mapping):
+                of = {f"{name}, {other}": (inside, s) for other, s in outside.items()}
+            else:
+                of = {name: (inside, outside)}
+            pairs |= of
+    elif isinstance(ind, Mapping) and isinstance(ood, Mapping):
+        if list(ind) != list(ood):
+            raise InputError(
+                f"ind has scores of {list(ind)}, ood of {list(ood)}; give both by the "
+                "same names, in the same order"
+            )
+        pairs = {name: (ind[name], ood[name]) for name in ind}
+    elif isinstance(ind, Mapping):
+        raise InputError(
+            f"ind has scores of {list(ind)}, ood is none by name; give ood by the same "
+            "names: other methods have other scores"
         )
-        ax.scatter(*origin, s=40, marker="+", color="black", label="F = 0")
-        ax.set(
-            title=layer, xlabel="first component", aspect="equal", adjustable="datalim"
+    else:
+        sets = ood if isinstance(ood, Mapping) else {"": ood}
+        pairs = {name: (ind, scores) for name, scores in sets.items()}
+    if not pairs:
+        raise InputError("ind, ood: a mapping is empty; give one name or more")
+    return {
+        name: (
+            checks.scores(inside, f"in-distribution scores {name}".rstrip()),
+            checks.scores(outside, f"OoD scores {name}".rstrip()),
         )
-    np.atleast_1d(axes)[0].set_ylabel("second component")
-    np.atleast_1d(axes)[0].legend(fontsize="x-small")
-    figure.suptitle(title)
-    return figure
+        for name, (inside, outside) in pairs.items()
+    }
 
 
 def epsilon_choice(

@@ -1,6 +1,6 @@
 """From the paper's protocol to the released code's, one switch at a time.
 
-  python -m experiments.ablation_protocol --benchmark fmnist
+  fssd ablation_protocol --benchmark fmnist
 
 Each row keeps the switches of the rows above it and changes one more; the last row is
 protocol `released`. Same network, same images. Leaves

@@ -1,6 +1,6 @@
 """Figure 2: features and their moving speed (Eq. 3) while a LeNet is trained.
 
-  python -m experiments.figure2
+  fssd figure2
 
 MNIST in-distribution, FashionMNIST OoD, uniform noise for F*. At log-spaced steps: the
 distance to F*, the displacement from initialisation, and the speed ‖dF/dt‖ of every

@@ -1,7 +1,7 @@
 """Figure 3: are features concentrated near F* before training?
 
-  python -m experiments.figure3
-  python -m experiments.figure3 --network cifar_resnet34 --seeds 0 1 2 --images 500 \\
+  fssd figure3
+  fssd figure3 --network cifar_resnet34 --seeds 0 1 2 --images 500 \\
       --in cifar10/test --ood fashion_mnist
 
 For each layer of networks as they are drawn: root mean squared ‖F_0(x) − F*‖ / ‖F*‖
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from analysis import plots
+from analysis import feature_plots
 from experiments.harness import cli, results
 from experiments.harness.sheets import Sheet, mean_cell
 from experiments.kernel_study import untrained
@@ -101,7 +101,7 @@ def run(config: Config) -> dict[str, Any]:
             layer: of for layer, of in told.items() if layer not in (PIXELS, NORMALISED)
         }
     figures = {
-        NAMES[kind]: plots.concentration(panels, title(sets.pair, kind))
+        NAMES[kind]: feature_plots.concentration(panels, title(sets.pair, kind))
         for kind, panels in found.panels.items()
     }
     results.leave(place, facts, to_sheets(facts), figures, to_arrays(found))

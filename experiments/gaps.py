@@ -1,6 +1,6 @@
 """Why some of our numbers are far from the published ones, by measurement.
 
-  python -m experiments.gaps
+  fssd gaps
 
 On benchmark A three methods may differ from the published AUROC by several points. For
 each, what the paper leaves open or what cannot be had here is varied: the training of

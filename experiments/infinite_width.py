@@ -1,6 +1,6 @@
 """A detector without training: how far an infinitely wide network would move x.
 
-  python -m experiments.infinite_width
+  fssd infinite_width
 
 E‖f_t(x) − f_0(x)‖² of the infinitely wide perceptron and convolutional network (Eq. 4
 in expectation, squared), its share that is owed to the labels, and the whole relative

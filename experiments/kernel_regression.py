@@ -1,7 +1,7 @@
 """Is FSSD a kernel regression (Eq. 4)? Measured layer by layer, width by width.
 
-  python -m experiments.kernel_regression --network perceptron --preset small
-  python -m experiments.kernel_regression --network convnet --preset small
+  fssd kernel_regression --network perceptron --preset small
+  fssd kernel_regression --network convnet --preset small
 
 Trains networks in NTK parametrisation by plain SGD on FashionMNIST and compares, for
 held-out images and for MNIST, the displacement F_T(x) − F_0(x) and FSSD with

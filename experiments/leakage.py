@@ -1,6 +1,6 @@
 """How much of a score comes from labels of the tested OoD set itself?
 
-  python -m experiments.leakage --benchmark fmnist6
+  fssd leakage --benchmark fmnist6
 
 A ladder for FSSD, Mahalanobis and ODIN, of what chooses ε, temperature and weights:
 images of the tested OoD set; another OoD set (patches of photographs); noise and

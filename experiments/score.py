@@ -1,6 +1,6 @@
 """FSSD and the label-free methods on your checkpoint and your images.
 
-  python -m experiments.score --weights resnet34.pth --model cifar_resnet34 \\
+  fssd score --weights resnet34.pth --model cifar_resnet34 \\
       --mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010 \\
       --in photos/test --ood photos/other
 

@@ -2,9 +2,9 @@
 
 Examples:
 
-  python -m experiments.table2 --benchmark digits
-  python -m experiments.table2 --benchmark digits --methods fssd --seeds 0 1 2
-  python -m experiments.table2 --benchmark fmnist --methods all --seeds 0 1 2
+  fssd table2 --benchmark digits
+  fssd table2 --benchmark digits --methods fssd --seeds 0 1 2
+  fssd table2 --benchmark fmnist --methods all --seeds 0 1 2
 
 Methods, in the order of the table:
 

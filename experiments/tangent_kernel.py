@@ -1,6 +1,6 @@
 """The tangent kernel while a network is trained: what it measures, and what moves F.
 
-  python -m experiments.tangent_kernel
+  fssd tangent_kernel
 
 Of the small networks of experiments.kernel_regression, layer by layer: the kernel's
 drift and its alignment with the labels over training; its similarity to the training

@@ -1,6 +1,6 @@
 """Does FSSD's margin grow with the training set, as the paper says?
 
-  python -m experiments.train_size --benchmark fmnist --methods all
+  fssd train_size --benchmark fmnist --methods all
 
 Runs table2 for each size and draws the AUROC of each method against it. Leaves
 OUT/train_size/BENCHMARK-DIGEST/ with report.html, metrics.json, the table and a

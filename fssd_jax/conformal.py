@@ -15,6 +15,7 @@ import scipy.stats
 
 from fssd_jax import checks
 from fssd_jax.checks import InputError
+from fssd_jax.shown import brief
 
 
 class Threshold(NamedTuple):
@@ -26,6 +27,8 @@ class Threshold(NamedTuple):
     # 95 % interval of the share that this very threshold accepts in the long run.
     low95: float
     high95: float
+
+    __repr__ = brief
 
 
 def threshold(scores, acceptance: float = 0.95) -> Threshold:

@@ -21,6 +21,7 @@ from fssd_jax.data.inputs import count_rows
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.logistic import FOLDS, Weights
 from fssd_jax.metrics import auroc
+from fssd_jax.shown import brief
 
 # "from 0 to 0.2 with step size 0.01" (Evaluation), in pixel units.
 EPSILONS = tuple(i / 100 for i in range(21))
@@ -45,10 +46,14 @@ class Ensemble(NamedTuple):
     alpha: Float[Array, " layers"]  # its sign is the sign that the layer was given
     intercept: Float[Array, ""]
 
+    __repr__ = brief
+
 
 class EpsilonChoice(NamedTuple):
     epsilon: float
     auroc: np.ndarray  # [epsilon] mean over the outer folds, or of another criterion
+
+    __repr__ = brief
 
 
 def combine(
@@ -118,7 +123,7 @@ def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:
         raise InputError(
             f"layers {flat} give all {which} images the same score, up to rounding: "
             "too few images, or constant features (dead units?); give more images, or "
-            "leave the layers out with layers=[...]"
+            "leave the layers out: make_feature_fn(model, layers=[...])"
         )
 
 

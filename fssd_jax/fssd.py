@@ -31,6 +31,7 @@ from fssd_jax.outputs import (
     same_layers,
     same_sizes,
 )
+from fssd_jax.shown import brief
 from fssd_jax.steps import Scores, at_step, gradient_sign, signs, step, sweep_each
 
 
@@ -41,6 +42,8 @@ class Singularity(NamedTuple):
     # Root mean squared ‖F_k(noise) − F*_k‖: how singular the singularity is.
     spread: OrderedDict[str, Float[Array, ""]]
     count: Int[Array, ""]  # how many noise samples
+
+    __repr__ = brief
 
 
 def uniform_noise(

@@ -11,6 +11,7 @@ import numpy as np
 
 from fssd_jax import checks, intervals
 from fssd_jax.intervals import Interval
+from fssd_jax.shown import brief
 
 
 class Metrics(NamedTuple):
@@ -24,6 +25,8 @@ class Metrics(NamedTuple):
     auprc_ci95: Interval
     fpr80_ci95: Interval
     fpr95_ci95: Interval
+
+    __repr__ = brief
 
 
 def evaluate(ind, ood) -> Metrics:
@@ -87,6 +90,8 @@ class Paired(NamedTuple):
     difference: float
     ci95: Interval
     p: float  # two-sided, of the hypothesis that there is no difference
+
+    __repr__ = brief
 
 
 def paired(ind_a, ood_a, ind_b, ood_b) -> Paired:

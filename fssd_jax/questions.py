@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from fssd_jax.checks import at_least_one
 from fssd_jax.data.pipeline import check_finite, scored_batches
 from fssd_jax.outputs import Variables
+from fssd_jax.shown import brief
 
 
 class Question(NamedTuple):
@@ -23,6 +24,8 @@ class Question(NamedTuple):
     apply_fn: Callable  # a FeatureFn or LogitFn
     state: Any
     first: int | None = None  # keep the answers for so many images only
+
+    __repr__ = brief
 
 
 class _Plan(NamedTuple):

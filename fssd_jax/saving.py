@@ -28,6 +28,7 @@ from fssd_jax import detectors
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
 from fssd_jax.outputs import Variables
+from fssd_jax.shown import brief
 
 FORMAT = "fssd_jax_detector"
 VERSION = 1  # of the format
@@ -50,6 +51,8 @@ class Fitted(NamedTuple):
     # as attributes and not among its variables, and `threshold`, if one was chosen.
     config: dict[str, Any]
     state: Any  # what the method's `fit` returned
+
+    __repr__ = brief
 
 
 def save(path: str | os.PathLike, fitted: Fitted, variables: Variables) -> None:

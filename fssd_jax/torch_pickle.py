@@ -12,6 +12,7 @@ from typing import Any
 
 from fssd_jax.bounded import check_size
 from fssd_jax.checks import InputError
+from fssd_jax.extras import MissingExtraError, command
 
 SHOWN = 12  # names in an error, of each kind
 SHORT = 100  # characters of a name that a pickle says
@@ -51,8 +52,8 @@ def read_pickled(path: Path, zipped: bool) -> Mapping | list | tuple:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(
-            f"{path}: reading it needs PyTorch: pip install torch; or turn it into "
+        raise MissingExtraError(
+            f"{path}: reading it needs PyTorch: {command('torch')}; or turn it into "
             "safetensors where PyTorch is: safetensors.torch.save_file(state, path)"
         ) from error
     except Exception as error:  # pickle, zipfile and PyTorch raise a dozen kinds

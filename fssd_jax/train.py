@@ -20,6 +20,7 @@ from fssd_jax.data.inputs import as_input
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import LogitFn, Variables
+from fssd_jax.shown import brief
 
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
@@ -32,12 +33,16 @@ class TrainState(NamedTuple):
     variables: Variables
     opt_state: Any
 
+    __repr__ = brief
+
 
 class Trained(NamedTuple):
     variables: Variables
     initial: Variables  # before the first step
     history: np.ndarray  # [epoch, 2]: mean loss and accuracy on the training batches
     snapshots: dict[int, Variables]  # after so many epochs, as asked for
+
+    __repr__ = brief
 
 
 def train(
@@ -255,9 +260,12 @@ def train_step(
     return TrainState(variables, opt_state), totals + jnp.stack([value, accuracy])
 
 
-def accuracy(logit_fn: LogitFn, variables: Variables, x, y) -> float:
+def accuracy(
+    logit_fn: LogitFn, variables: Variables, x, y, *, unit_range: bool = True
+) -> float:
     """Share of images whose largest logit is that of their class."""
-    return float(np.mean(map_batches(_predict, logit_fn, variables, None, x) == y))
+    of = logit_fn, variables, None, x
+    return float(np.mean(map_batches(_predict, *of, unit_range=unit_range) == y))
 
 
 def _predict(logit_fn, variables, _, x):

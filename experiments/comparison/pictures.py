@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import plots
+from analysis import feature_plots, plots
 from experiments.comparison.answers import Answers
 from experiments.comparison.report import FITTED
 from experiments.comparison.rows import LayerScores
@@ -44,7 +44,9 @@ def features(arrays: dict[str, np.ndarray]) -> Figure:
     """The last hidden layer in its first two principal components."""
     points = {name: arrays[f"points/{name}"] for name in SETS}
     title = f"features of {arrays['layer']}"
-    return plots.feature_scatter(points, arrays["singularity"], arrays["share"], title)
+    return feature_plots.feature_scatter(
+        points, arrays["singularity"], arrays["share"], title
+    )
 
 
 def roc(found: Answers, title: str) -> Figure:
@@ -54,7 +56,7 @@ def roc(found: Answers, title: str) -> Figure:
         for name, row in rows.items()
         if in_roc(name)
     }
-    return plots.roc(curves, f"{title}: ROC")
+    return plots.roc(curves, title=f"{title}: ROC")
 
 
 def in_roc(name: str) -> bool:

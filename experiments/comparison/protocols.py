@@ -1,6 +1,6 @@
 """The paper's procedure, the released code's, and every switch between the two.
 
-What the differences are worth: `python -m experiments.ablation_protocol`, and
+What the differences are worth: `fssd ablation_protocol`, and
 docs/protocols.md.
 """
 

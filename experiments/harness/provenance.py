@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,24 +51,78 @@ def import_closure(module: str, packages: bool = True) -> dict[str, Path]:
         if path.name == "__init__.py" and not packages:
             continue
         found[name] = path
-        waiting += [name.rpartition(".")[0], *imported(path.read_text(), name)]
+        reached = imported(path.read_text(), name)
+        homes = [_home(other) for other in reached]
+        waiting += [name.rpartition(".")[0], *reached, *filter(None, homes)]
     return dict(sorted(found.items()))
 
 
 def imported(source: str, module: str = "") -> list[str]:
-    """Names of the modules, and of what may be one, that a source imports."""
-    names = []
-    for node in ast.walk(ast.parse(source)):
+    """Names of the modules, and of what may be one, that a source imports.
+
+    `fssd_jax.evaluate` in its code counts as imported, because packages import what
+    they offer when it is first used.
+    """
+    names: list[str] = []
+    known: dict[str, str] = {}  # name in the source → what it stands for
+    nodes = list(_run(ast.parse(source)))
+    for node in nodes:
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            for alias in node.names:
+                names.append(alias.name)
+                root = alias.name.partition(".")[0]
+                known |= {alias.asname: alias.name} if alias.asname else {root: root}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"{module}: relative imports are not followed")
-            names += [
-                f"{node.module}",
-                *(f"{node.module}.{a.name}" for a in node.names),
-            ]
-    return names
+            whole = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            names += [f"{node.module}", *whole.values()]
+            known |= whole
+    chains = filter(None, (_chain(n) for n in nodes if isinstance(n, ast.Attribute)))
+    used = [".".join([known[root], *rest]) for root, *rest in chains if root in known]
+    return [*names, *used]
+
+
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a source, less what only type checkers read."""
+    yield node
+    inner = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        inner = node.orelse
+    for child in inner:
+        yield from _run(child)
+
+
+def _chain(node: ast.AST) -> list[str] | None:
+    """["a", "b", "c"] of `a.b.c`; None of anything else, such as `a().b`."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if not isinstance(node, ast.Attribute):
+        return None
+    inner = _chain(node.value)
+    return inner and [*inner, node.attr]
+
+
+def _home(name: str) -> str | None:
+    """The module of what one of our packages imports when it is first used."""
+    package, _, attribute = name.rpartition(".")
+    path = _source(package)
+    if path is None or path.name != "__init__.py":
+        return None
+    return _offered(path.read_text()).get(attribute)
+
+
+@cache
+def _offered(source: str) -> dict[str, str]:
+    """Name → module, of what an `__init__.py` imports for type checkers only."""
+    tree = ast.parse(source)
+    run = set(_run(tree))
+    return {
+        alias.name: f"{node.module}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node not in run
+        for alias in node.names
+    }
 
 
 def _source(name: str) -> Path | None:

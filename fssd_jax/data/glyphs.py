@@ -17,6 +17,7 @@ from PIL import Image
 
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
+from fssd_jax.extras import FETCH
 
 PACKAGE = "fonts-cns11643-pixmaps"
 FILE = "glyphs.npz"
@@ -36,7 +37,7 @@ def read(path: Path) -> np.ndarray:
     Raises:
       InputError: the file is damaged, or does not hold such an array `x`.
     """
-    mend = "remove it and run `make data`"
+    mend = f"remove it and run `{FETCH}`"
     arrays = read_arrays(path, mend)
     if "x" not in arrays:
         raise InputError(

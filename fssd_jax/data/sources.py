@@ -17,6 +17,8 @@ from sklearn.model_selection import train_test_split
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import glyphs, idx
+from fssd_jax.extras import FETCH, command
+from fssd_jax.shown import brief
 
 SIDE = 28
 
@@ -28,6 +30,8 @@ class ArrayDataset(NamedTuple):
     split: str
     source: str  # where it was found: a path, or a package and its version
     sha256: str  # of the arrays as loaded, before any selection
+
+    __repr__ = brief
 
     def select(self, chosen) -> "ArrayDataset":
         """A part of the set; the source and digest stay those of the whole."""
@@ -43,12 +47,12 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
     - `fashion_mnist`, `mnist`: splits `train` and `test`, from the first of these that
       has them: `data_dir` alone if given (its subfolder of that name, or itself, with
       IDX files, plain or .gz); TensorFlow Datasets, prepared or downloaded; the folder
-      of a Debian package; the folder that `make data` fills.
+      of a Debian package; the folder that `fssd fetch` fills.
     - `kmnist`: 70,000 cursive Japanese characters, in splits and sources as `mnist`
       but that of `data_dir` only the subfolder counts.
     - `cns_glyphs`: 20,000 printed Chinese characters, by the National Development
       Council of Taiwan (OGDL-TW-1.0), in the file `cns_glyphs/glyphs.npz` of `data_dir`
-      or else of the folder that `make data` fills. The only split is `train`.
+      or else of the folder that `fssd fetch` fills. The only split is `train`.
     - `digits`: scikit-learn's 1,797 real 8×8 digits, enlarged to 28×28. Splits `train`
       (60 %), `test` (40 %): a fixed stratified cut.
     - `photo_patches`: 28×28 grey patches, not overlapping, of scikit-learn's two
@@ -86,7 +90,7 @@ def digest(*arrays) -> str:
 
 
 def fetched_dir() -> Path:
-    """What `make data` fills: $FSSD_JAX_DATA, or a folder in the user's cache."""
+    """What `fssd fetch` fills: $FSSD_JAX_DATA, or a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("FSSD_JAX_DATA") or Path(cache) / "fssd_jax")
 
@@ -134,7 +138,7 @@ def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
     for where, look in (
         ("TensorFlow Datasets", lambda: from_tfds(name, split)),
         ("a Debian package", lambda: _from_debian(name, split)),
-        ("make data", lambda: _from_idx(fetched_dir() / name, split)),
+        (FETCH, lambda: _from_idx(fetched_dir() / name, split)),
     ):
         arrays = look()
         if not isinstance(arrays, str):
@@ -142,9 +146,9 @@ def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
         tried.append(f"  {where}: {arrays}")
     raise InputError(
         f"{name}/{split} was not found. Tried, in this order:\n"
-        + "  --data-dir: not given; it takes a folder of IDX files, plain or .gz\n"
+        + "  data_dir, or --data-dir: not given; a folder of IDX files, plain or .gz\n"
         + "\n".join(tried)
-        + "\nThe quickest way out: make data"
+        + f"\nThe quickest way out: {FETCH}"
     )
 
 
@@ -170,7 +174,7 @@ def from_tfds(name: str, split: str, download: bool = True) -> Arrays | str:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        return f'not installed ({error.name}): pip install "fssd-jax[data]"'
+        return f"not installed ({error.name}): {command('tensorflow_datasets')}"
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)  # TFDS warns of every folder that is not there
@@ -209,7 +213,7 @@ def _cns_glyphs(data_dir: str | Path | None) -> Arrays:
     path = (folder / "cns_glyphs" / glyphs.FILE).absolute()
     if not path.is_file():
         raise InputError(
-            f"cns_glyphs/train: there is no {path}; `make data` gets it into "
+            f"cns_glyphs/train: there is no {path}; `{FETCH}` gets it into "
             f"{fetched_dir()}, where there is apt-get"
         )
     x = glyphs.read(path)

@@ -1,4 +1,37 @@
 """One file a method: `fit(...) -> state` and a pure, jittable
 `score(feature_fn or logit_fn, variables, state, x) -> [batch]`; higher means more
-in-distribution. A new method is a new file with these two functions.
+in-distribution. A new method is a new file with these two functions, and its name here.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what `__getattr__` finds
+    from fssd_jax.detectors import (
+        deep_ensemble,
+        displacement,
+        energy,
+        fssd,
+        knn,
+        mahalanobis,
+        max_logit,
+        mc_dropout,
+        msp,
+        odin,
+    )
+else:
+    from fssd_jax.lazy import attach
+
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "deep_ensemble",
+    "displacement",
+    "energy",
+    "fssd",
+    "knn",
+    "mahalanobis",
+    "max_logit",
+    "mc_dropout",
+    "msp",
+    "odin",
+]

@@ -22,11 +22,14 @@ from fssd_jax.outputs import (
     logits_of,
     margin,
 )
+from fssd_jax.shown import brief
 from fssd_jax.steps import each
 
 
 class State(NamedTuple):
     """Nothing is fitted: the members are the `variables`, stacked."""
+
+    __repr__ = brief
 
 
 def fit() -> State:

@@ -24,6 +24,7 @@ from fssd_jax.outputs import (
     pool,
     same_layers,
 )
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
@@ -31,6 +32,8 @@ class State(NamedTuple):
     initial: Variables
     relative: Bool[Array, ""]
     ensemble: Ensemble
+
+    __repr__ = brief
 
 
 def fit(

@@ -9,10 +9,13 @@ import jax
 from jaxtyping import Array, Float
 
 from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
     """Nothing is fitted."""
+
+    __repr__ = brief
 
 
 def fit() -> State:

@@ -25,6 +25,7 @@ from fssd_jax.ensemble import (
     standardise,
 )
 from fssd_jax.outputs import FeatureFn, Inputs, Variables
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
@@ -37,6 +38,8 @@ class State(NamedTuple):
     # Why this ε: mean AUROC in cross-validation for each ε tried; empty if none were.
     epsilons: Float[Array, " epsilon"]
     epsilon_auroc: Float[Array, " epsilon"]
+
+    __repr__ = brief
 
 
 def fit(
@@ -171,7 +174,8 @@ def check_alive(singularity: fssd.Singularity) -> None:
     if dead:
         raise InputError(
             f"layers {dead} have constant features: the same for all noise samples "
-            "(dead units, or a single sample?); leave them out with layers=[...]"
+            "(dead units, or a single sample?); leave them out: "
+            "make_feature_fn(model, layers=[...])"
         )
 
 

@@ -18,6 +18,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import norm
 from fssd_jax.outputs import FeatureFn, Inputs, Variables, features_of, pool, same_sizes
+from fssd_jax.shown import brief
 
 CHUNK = 4096  # training features compared with at once
 
@@ -29,6 +30,8 @@ class State(NamedTuple):
     mean: Float[Array, " dim"]  # far from which small distances would lose digits
     count: Int[Array, ""]  # of training images
     ranks: Int[Array, " k"]  # 1 … k: a shape is known when compiling, a value is not
+
+    __repr__ = brief
 
 
 def fit(

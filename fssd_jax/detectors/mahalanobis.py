@@ -40,6 +40,7 @@ from fssd_jax.outputs import (
     pool,
     same_layers,
 )
+from fssd_jax.shown import brief
 from fssd_jax.steps import Scores, sweep_each
 
 LABELS = "training labels"
@@ -52,12 +53,16 @@ class Moments(NamedTuple):
     mean: OrderedDict[str, Float[Array, "classes dim"]]
     scatter: OrderedDict[str, Float[Array, "dim dim"]]  # Σ_i (f_i − μ_y)(f_i − μ_y)ᵀ
 
+    __repr__ = brief
+
 
 class Gaussians(NamedTuple):
     """Class-conditional Gaussians of every layer, with Σ = L Lᵀ."""
 
     factor: OrderedDict[str, Float[Array, "dim dim"]]  # L, lower triangular
     center: OrderedDict[str, Float[Array, "classes dim"]]  # L⁻¹ μ_c
+
+    __repr__ = brief
 
 
 class State(NamedTuple):
@@ -67,6 +72,8 @@ class State(NamedTuple):
     # Why this ε: mean AUROC in cross-validation for each ε tried; empty if none were.
     epsilons: Float[Array, " epsilon"]
     epsilon_auroc: Float[Array, " epsilon"]
+
+    __repr__ = brief
 
 
 def fit(
@@ -321,7 +328,8 @@ def _factorise(total: Moments, count: int, ridge: float) -> Gaussians:
         if not level > 0:
             raise checks.InputError(
                 f"layer {name!r} has the same features for all images of a class "
-                "(dead units?); leave it out with layers=[...]"
+                "(dead units?); leave it out: "
+                "make_feature_fn(model, layers=[...])"
             )
         lower = np.linalg.cholesky(sigma + ridge * level * np.eye(len(sigma)))
         mean = np.asarray(total.mean[name], np.float64)

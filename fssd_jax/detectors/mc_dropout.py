@@ -22,6 +22,7 @@ from fssd_jax.outputs import (
     logits_of,
     margin,
 )
+from fssd_jax.shown import brief
 from fssd_jax.steps import each
 
 
@@ -29,6 +30,8 @@ class State(NamedTuple):
     # A pass drops the same units for every image: it is one thinned network, so a
     # score depends neither on the batch nor on the order of the images.
     keys: Key[Array, " passes"]
+
+    __repr__ = brief
 
 
 def fit(key: PRNGKeyArray, passes: int = 32) -> State:

@@ -14,10 +14,13 @@ from typing import NamedTuple
 from jaxtyping import Array, Float
 
 from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of, margin
+from fssd_jax.shown import brief
 
 
 class State(NamedTuple):
     """Nothing is fitted."""
+
+    __repr__ = brief
 
 
 def fit() -> State:

@@ -24,6 +24,7 @@ from fssd_jax.ensemble import EPSILONS, check_validation, first_best
 from fssd_jax.fssd import perturb
 from fssd_jax.metrics import auroc
 from fssd_jax.outputs import Inputs, LogitFn, Variables, logits_of, margin
+from fssd_jax.shown import brief
 from fssd_jax.steps import Scores, sweep_each
 
 TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)  # Evaluation
@@ -36,6 +37,8 @@ class State(NamedTuple):
     temperatures: Float[Array, " temperature"]
     epsilons: Float[Array, " epsilon"]
     validation_auroc: Float[Array, "epsilon temperature"]
+
+    __repr__ = brief
 
 
 def fit(

@@ -259,6 +259,30 @@ def test_following_a_run_does_not_change_it():
     np.testing.assert_allclose(together.sum(0), 2 * X.reshape(len(X), -1).sum(0), 1e-5)
 
 
+def test_the_end_needs_no_batch():
+    """As the docstring says: all but the speed, which takes images, is recorded."""
+    model = Smooth()
+    feature_fn, loss_fn, first = (
+        make_feature_fn(model),
+        make_loss_fn(model),
+        start(model),
+    )
+    last = jax.tree.map(lambda a: 1.5 * a, first)
+    recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE, "OoD": X}, [0, 1])
+    recorder(0, first, last, X, Y)
+    recorder(1, last)
+    recorder(1, last, None, X, Y)
+    _, alone, with_batch = (record.movements["OoD"] for record in recorder.records)
+    assert list(alone) == ["distance", "displacement"]
+    assert list(with_batch) == ["distance", "displacement", "speed"]
+    for name, movement in alone.items():
+        np.testing.assert_array_equal(movement, with_batch[name])
+    now, then = flat(feature_fn, last, X), flat(feature_fn, first, X)
+    for k, (a, b) in enumerate(zip(now.values(), then.values(), strict=True)):
+        moved = np.linalg.norm(a - b, axis=1)
+        np.testing.assert_allclose(alone["displacement"][:, k], moved, rtol=1e-5)
+
+
 def test_errors_say_what_to_do():
     model = Smooth()
     feature_fn, loss_fn, variables = (
@@ -270,6 +294,6 @@ def test_errors_say_what_to_do():
     with pytest.raises(InputError, match="call it at every step"):
         recorder(3, variables, variables, X, Y)
     with pytest.raises(InputError, match="data="):
-        recorder(0, variables)
+        recorder(0, variables, variables)
     with pytest.raises(InputError, match="total"):
         log_steps(0, 3)

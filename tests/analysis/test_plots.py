@@ -1,7 +1,16 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import matplotlib.image
 import numpy as np
+import pytest
 
-from analysis import plots
+from analysis import feature_plots, plots
+from fssd_jax import InputError
+from fssd_jax.metrics import auroc
+
+ROOT = Path(__file__).parents[2]
 
 RNG = np.random.default_rng(0)
 SETS = {name: RNG.normal(size=(40, 3)) for name in plots.COLORS}
@@ -17,15 +26,96 @@ def test_a_panel_for_each_layer():
 
 
 def test_roc_reaches_from_corner_to_corner():
-    figure = plots.roc({"x": (RNG.normal(1, 1, 50), RNG.normal(0, 1, 50))}, "title")
+    figure = plots.roc(
+        {"x": (RNG.normal(1, 1, 50), RNG.normal(0, 1, 50))}, title="title"
+    )
     points = figure.axes[0].lines[0].get_xydata()
     np.testing.assert_array_equal(points[[0, -1]], [[0, 0], [1, 1]])
+
+
+IND, OOD = RNG.normal(1, 1, 50), RNG.normal(0, 1, 40)
+OTHER = RNG.normal(-1, 2, 30)
+
+
+def curve_areas(figure):
+    """By name; the last line is the diagonal."""
+    (ax,) = figure.axes
+    return {
+        line.get_label(): np.trapezoid(line.get_ydata(), line.get_xdata())
+        for line in ax.lines[:-1]
+    }
+
+
+def test_roc_of_vectors_sets_methods_and_pairs():
+    """The area under each curve is the AUROC of its scores."""
+    pairs = {"one": (IND, OOD), "other": (IND, OTHER)}
+    areas = {name: auroc(*pair) for name, pair in pairs.items()}
+    alone = curve_areas(plots.roc(IND, OOD))
+    np.testing.assert_allclose(list(alone.values()), [auroc(IND, OOD)])
+    sets = {"one": OOD, "other": OTHER}
+    for figure in (
+        plots.roc(IND.tolist(), sets),
+        plots.roc({"one": IND, "other": IND}, sets),
+        plots.roc(pairs),
+    ):
+        found = curve_areas(figure)
+        assert list(found) == list(areas)
+        np.testing.assert_allclose(list(found.values()), list(areas.values()))
+    nested = curve_areas(plots.roc({"method": (IND, sets)}))
+    assert list(nested) == ["method, one", "method, other"]
+
+
+def test_histograms_of_scores():
+    """Each histogram is a density, over bins that all of a panel share."""
+    sets = {"mnist": OOD, "svhn": OTHER}
+    methods = {"fssd": IND, "msp": 1 / (1 + np.exp(-IND))}
+    for figure, titles, names in (
+        (plots.histogram(IND, OOD), [""], ["OoD"]),
+        (plots.histogram(IND, sets), [""], list(sets)),
+        (plots.histogram(methods, methods), list(methods), ["OoD"]),
+    ):
+        assert [ax.get_title() for ax in figure.axes] == titles
+        legend = figure.axes[-1].get_legend_handles_labels()[1]
+        assert legend == ["in-distribution", *names]
+        for ax in figure.axes:
+            starts = [[p.get_x() for p in patches] for patches in ax.containers]
+            assert all(other == starts[0] for other in starts)
+            for patches in ax.containers:
+                area = sum(p.get_height() * p.get_width() for p in patches)
+                np.testing.assert_allclose(area, 1)
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.histogram])
+@pytest.mark.parametrize(
+    ("ind", "ood", "told"),
+    [
+        (IND, [], "OoD scores: expected a non-empty vector"),
+        (IND, {"far": [np.nan]}, "OoD scores far: 1 of 1 scores are NaN"),
+        ({"a": IND}, {"b": OOD}, "by the same names"),
+        ({"a": IND}, OOD, "ood is none by name"),
+        (IND, {}, "a mapping is empty"),
+        ({}, None, "a mapping is empty"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw, ind, ood, told):
+    with pytest.raises(InputError, match=told):
+        draw(ind, ood)
+
+
+def test_a_notebooks_choice_of_backend_is_kept():
+    code = "import analysis.plots, matplotlib; print(matplotlib.get_backend())"
+    for chosen in ({}, {"MPLBACKEND": "svg"}):
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), **chosen},
+        )  # fmt: skip
+        assert found.stdout.strip().lower() == chosen.get("MPLBACKEND", "agg")
 
 
 def test_files_are_pictures_and_the_same_every_time(tmp_path):
     files = []
     for name in ("one", "two"):
-        figure = plots.feature_scatter(
+        figure = feature_plots.feature_scatter(
             {k: v[:, :2] for k, v in SETS.items()},
             np.zeros(2),
             np.array([0.7, 0.2]),

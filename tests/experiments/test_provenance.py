@@ -31,6 +31,37 @@ def test_the_closure_holds_what_only_indirect_imports_reach():
         assert name not in found
 
 
+def test_what_a_package_imports_when_it_is_used_counts_where_it_is_used(monkeypatch):
+    """And what it would import for others does not."""
+    tell = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ours import {}\n"
+    )
+    sources = {
+        "ours": tell.format("a, b, c, d\n    from ours.home import call, other"),
+        **{f"ours.{name}": "" for name in ("a", "b", "c", "d", "home", "inner")},
+        "ours.inner": tell.format("deep").replace("from ours ", "from ours.inner "),
+        "ours.inner.deep": "",
+        "user": "import ours\nfrom ours import a\nours.b.f()\nfor x in ours.call(): 1",
+        "nested": "from ours import inner\ny = inner.deep.g(1).c",
+        "nobody": "import ours\nc = [0]\nc.d = 1",
+    }
+    packages = ("ours", "ours.inner")
+    paths = {name: FakePath(text, name in packages) for name, text in sources.items()}
+    monkeypatch.setattr(provenance, "_source", paths.get)
+    used = {name: set(provenance.import_closure(name)) for name in ("user", "nested")}
+    assert used["user"] == {"user", "ours", "ours.a", "ours.b", "ours.home"}
+    assert used["nested"] == {"nested", "ours", "ours.inner", "ours.inner.deep"}
+    assert set(provenance.import_closure("nobody")) == {"nobody", "ours"}
+
+
+class FakePath:
+    def __init__(self, text, package):
+        self.text, self.name = text, "__init__.py" if package else "module.py"
+
+    def read_text(self):
+        return self.text
+
+
 def test_foreign_and_unknown_names_are_left_out():
     assert provenance.import_closure("numpy.linalg") == {}
     assert provenance.import_closure("experiments.nothing") == {}

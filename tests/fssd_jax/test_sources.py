@@ -192,7 +192,8 @@ def test_nothing_found_lists_what_was_tried_and_the_way_out(nowhere):
         load("fashion_mnist", "test")
     lines = str(error.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:5]] == [
-        "--data-dir", "TensorFlow Datasets", "a Debian package", "make data",
+        *("data_dir, or --data-dir", "TensorFlow Datasets", "a Debian package"),
+        "make data",
     ]  # fmt: skip
     assert "cannot be reached" in lines[2]
     assert "apt-get install pkg" in lines[3]

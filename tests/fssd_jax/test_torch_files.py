@@ -79,7 +79,7 @@ def test_without_pytorch_it_says_what_to_do(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     torch_zip(path)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match="pip install torch"):
+    with pytest.raises(InputError, match=r"fssd-jax\[torch\]"):
         torch_files.read(path)
 
 
