@@ -28,6 +28,7 @@ def concentration(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Concentration:
     """The claim of Figure 3, F_0(x) ≈ F*, measured.
 
@@ -40,8 +41,10 @@ def concentration(
       singularity: F*, of these variables.
       x: images [n, ...].
       batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
     """
-    return of_images(*each(feature_fn, variables, singularity, x, batch_size))
+    of = feature_fn, variables, singularity, x
+    return of_images(*each(*of, batch_size, unit_range))
 
 
 def each(
@@ -50,11 +53,12 @@ def each(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Float[np.ndarray, "2 image layers"]:
     """‖F(x) − F*‖² / ‖F*‖² and the cosine of F(x) and F* of each image and layer."""
     found = map_batches(
         _measures, feature_fn, variables, singularity, x,
-        batch_size=batch_size, batch_axis=1,
+        batch_size=batch_size, batch_axis=1, unit_range=unit_range,
     )  # fmt: skip
     return np.asarray(found)
 

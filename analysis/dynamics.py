@@ -167,6 +167,7 @@ class Recorder:
       decay: `(step, params) -> tree`, the share of a step that is weight decay, such
         as −ηλθ for SGD with η and λ; see `step_parts`.
       batch_size: images per compiled call.
+      unit_range: whether floats outside [0, 1] among the probes are an error.
     """
 
     def __init__(
@@ -180,6 +181,7 @@ class Recorder:
         keep: Sequence[str] = (),
         decay: Callable[[int, Any], Any] | None = None,
         batch_size: int = 64,
+        unit_range: bool = True,
     ):
         if NOISE not in probes:
             raise checks.InputError(
@@ -190,6 +192,7 @@ class Recorder:
         self._feature_fn, self._loss_fn = feature_fn, loss_fn
         self._probes, self._steps = dict(probes), set(steps)
         self._data, self._decay, self._batch_size = data, decay, batch_size
+        self._unit_range = unit_range
         self._keep = {layer: partial(_feature, layer) for layer in keep}
         self._initial = None
 
@@ -210,7 +213,11 @@ class Recorder:
             )
         gradient = descent(self._loss_fn, before, x, y, self._batch_size)
         singularity = estimate_singularity(
-            self._feature_fn, before, self._probes[NOISE], self._batch_size
+            self._feature_fn,
+            before,
+            self._probes[NOISE],
+            self._batch_size,
+            self._unit_range,
         )
         parts = {}
         if after is not None:
@@ -231,9 +238,11 @@ class Recorder:
         self.records.append(Record(step, movements, singularity, features))
 
     def _map(self, score, variables, state, images, **kwargs) -> np.ndarray:
-        size = self._batch_size
         return map_batches(
-            score, self._feature_fn, variables, state, images, batch_size=size, **kwargs
+            *(score, self._feature_fn, variables, state, images),
+            batch_size=self._batch_size,
+            unit_range=self._unit_range,
+            **kwargs,
         )
 
 

@@ -13,11 +13,21 @@ class DivergedError(RuntimeError):
     """Training was stopped because the loss was no longer finite."""
 
 
-def images(x, name: str = "images", *, unit_range: bool = True):
+def images(
+    x,
+    name: str = "images",
+    *,
+    unit_range: bool = True,
+    otherwise: str = "or pass unit_range=False if your network takes other inputs",
+):
     """Return `x` unchanged if it can be scored, else raise `InputError`.
 
     Integers must lie in 0–255; floats must be finite and, if `unit_range`, in [0, 1]
     (models here take raw pixels; the normalisation is part of the model).
+
+    Args:
+      otherwise: what one who called a function without `unit_range` can do, beside
+        bringing floats into [0, 1].
     """
     if not isinstance(getattr(x, "dtype", None), np.dtype):
         x = _array(x, name)
@@ -54,10 +64,10 @@ def images(x, name: str = "images", *, unit_range: bool = True):
                 "to floats in [0, 1]"
             )
         if not integers and unit_range and (low < 0 or high > 1):
+            mend = "divide by 255" if 0 <= low and high <= 255 else "scale them back"
             raise InputError(
                 f"{name}: float images must lie in [0, 1], found {low:g} to {high:g}; "
-                "divide by 255, or pass unit_range=False if your network takes other "
-                "inputs"
+                f"{mend}, {otherwise}"
             )
     return x
 

@@ -20,6 +20,7 @@ from fssd_jax.data.pipeline import as_float, bar_options, map_batches
 from fssd_jax.features import LogitFn, Variables, make_init_fn
 
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
+OTHERWISE = "and let the model itself map [0, 1] to the inputs that it takes"
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
 
 # What a key is for; each use folds its own number into the seed's key.
@@ -95,14 +96,14 @@ def train(
     """
     seed, snapshots = int(seed), sorted(map(int, snapshots))
     folder = None if folder is None else Path(folder)
-    checks.images(x, "training images")
+    checks.images(x, "training images", otherwise=OTHERWISE)
     y = checks.labels(y, len(x), num_classes, "training labels")
     batch_size = min(batch_size, len(x))
     steps = len(x) // batch_size
     key = jax.random.key(seed)
 
     if outliers is not None:
-        checks.images(outliers, "outliers")
+        checks.images(outliers, "outliers", otherwise=OTHERWISE)
     if augment is not None and on_step is not None:
         raise checks.InputError(
             "on_step would see other images than the augmented ones whose gradient was "
@@ -253,9 +254,15 @@ def train_step(
     return TrainState(variables, opt_state), totals + jnp.stack([value, accuracy])
 
 
-def accuracy(logit_fn: LogitFn, variables: Variables, x, y) -> float:
-    """Share of images whose largest logit is that of their class."""
-    return float(np.mean(map_batches(_predict, logit_fn, variables, None, x) == y))
+def accuracy(
+    logit_fn: LogitFn, variables: Variables, x, y, *, unit_range: bool = True
+) -> float:
+    """Share of images whose largest logit is that of their class.
+
+    `unit_range`: whether floats outside [0, 1] are an error.
+    """
+    of = partial(map_batches, _predict, logit_fn, variables, None)
+    return float(np.mean(of(x, unit_range=unit_range) == y))
 
 
 def _predict(logit_fn, variables, _, x):

@@ -21,6 +21,7 @@ from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checks, torch_weights
 from fssd_jax.data.folders import load_images
+from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import as_float, map_batches
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import fssd
@@ -84,6 +85,7 @@ def load_sets(
       InputError: a size that the network does not take, or training images of fewer or
         more classes than the network has.
     """
+    paths = {of: located(path) for of, path in paths.items()}
     side = torch_weights.FORMATS[name].side
     size = size or side
     if name in FIXED and size != side:
