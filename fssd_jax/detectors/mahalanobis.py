@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float, Int
 
-from fssd_jax import checks
+from fssd_jax import checks, moments
 from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
 from fssd_jax.ensemble import (
@@ -33,14 +33,7 @@ from fssd_jax.ensemble import (
 )
 from fssd_jax.features import FeatureFn, Variables, pool, same_layers
 from fssd_jax.fssd import Scores, sweep_each
-
-
-class Moments(NamedTuple):
-    """Of a part of the training set."""
-
-    count: Float[Array, " classes"]
-    mean: OrderedDict[str, Float[Array, "classes dim"]]
-    scatter: OrderedDict[str, Float[Array, "dim dim"]]  # Σ_i (f_i − μ_y)(f_i − μ_y)ᵀ
+from fssd_jax.moments import Moments
 
 
 class Gaussians(NamedTuple):
@@ -196,21 +189,16 @@ def _confidence(
     return -jnp.square(white - center[nearest]).sum(-1)
 
 
+@jax.jit  # so that the differences are not held where the caller does not compile
 def _nearest(
     w: Float[Array, "batch dim"], center: Float[Array, "classes dim"]
 ) -> Int[Array, " batch"]:
-    """argmin_c ‖w − c‖, by one matrix product.
+    """argmin_c ‖w − c‖: XLA sums the differences as it makes them.
 
-    −2 w·c + ‖c‖² ranks the centres, but loses digits where they are far from 0: it is
-    taken about their mean, and the four that it finds nearest are compared exactly.
+    Not −2 w·c + ‖c‖², one matrix product, which loses the digits that tell classes
+    apart where others lie far away.
     """
-    middle = center.mean(0)[None]
-    moved = center - middle
-    product = jnp.matmul(w - middle, moved.T, precision="highest")
-    closeness = 2 * product - jnp.square(moved).sum(-1)[None]
-    _, some = jax.lax.top_k(closeness, min(4, len(center)))
-    best = jnp.square(w[:, None] - center[some]).sum(-1).argmin(-1)
-    return jnp.take_along_axis(some, best[:, None], axis=1)[:, 0]
+    return jnp.square(w[:, None] - center[None]).sum(-1).argmin(-1)
 
 
 # ---- estimation, in one pass over the training set ----------------------------------
@@ -227,7 +215,7 @@ def estimate_gaussians(
     batch_size: int = 64,
     unit_range: bool = True,
 ) -> Gaussians:
-    """μ_kc and the factor of Σ_k, in one pass; memory is that of one batch.
+    """μ_kc and the factor of Σ_k, in one pass; memory is that of one batch and of Σ_k.
 
     Args:
       feature_fn: see `make_feature_fn`.
@@ -235,82 +223,45 @@ def estimate_gaussians(
       x: training images [n, ...].
       y: their classes [n], 0 to num_classes − 1.
       num_classes: how many classes there are.
-      ridge: added to Σ's diagonal, as a share of its mean: a unit that is dead on
-        all training images would make Σ singular.
+      ridge: added to Σ's diagonal, as a share of its mean: Σ is singular where a unit
+        is dead on all training images, or units or classes are many and images few.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
 
     Raises:
       InputError: unusable images or labels, a class without images, or a layer whose
-        features are all the same.
+        features are all the same or not finite.
     """
     checks.images(x, "training images", unit_range=unit_range)
     y = checks.labels(y, len(x), num_classes, "training labels")
-    total = None
+    empty = sorted(set(range(num_classes)) - set(y.tolist()))
+    if empty:
+        raise checks.InputError(
+            f"training labels: no image of classes {empty[:10]}"
+            f"{' and more' if len(empty) > 10 else ''}; renumber the classes or "
+            "lower num_classes"
+        )
+    if not ridge >= 0:
+        raise checks.InputError(f"ridge: expected 0 or more, got {ridge}")
+    found: OrderedDict[str, Moments] = OrderedDict()
     size = fitting(len(x), batch_size)
     for start in range(0, len(x), size):
         images, mask = pad(as_float(x[start : start + size]), size)
-        classes, _ = pad(y[start : start + size], size)
-        # A padded row belongs to no class.
-        member = (classes[:, None] == np.arange(num_classes)) & mask[:, None]
-        part = _moments(feature_fn, variables, images, member)
-        total = part if total is None else _merge(total, part)
-    assert total is not None  # `checks.images` refuses an empty set
-    empty = np.flatnonzero(np.asarray(total.count) == 0).tolist()
-    if empty:
-        raise checks.InputError(
-            f"training labels: no image of classes {empty}; renumber the classes or "
-            "lower num_classes"
-        )
-    return _factorise(total, len(x), ridge)
-
-
-@compiled(static=1)
-def _moments(feature_fn, variables, x, member) -> Moments:
-    """Moments of one batch; `member` [batch, classes] tells which class a row is of."""
-    count = member.sum(0).astype(jnp.float32)
-    mean, scatter = OrderedDict(), OrderedDict()
-    for name, f in pool(feature_fn(variables, x), "mean").items():
-        real = member.any(1)[:, None]
-        f = jnp.where(real, f, 0)  # a padded row may hold NaN
-        weights = member.astype(f.dtype)
-        of_class = jnp.matmul(weights.T, f, precision="highest")
-        mean[name] = of_class / jnp.maximum(count, 1)[:, None]
-        own = jnp.matmul(weights, mean[name], precision="highest")
-        centered = jnp.where(real, f - own, 0)
-        scatter[name] = jnp.matmul(centered.T, centered, precision="highest")
-    return Moments(count, mean, scatter)
-
-
-@jax.jit
-def _merge(a: Moments, b: Moments) -> Moments:
-    """Moments of two parts together (Chan, Golub and LeVeque 1979), class by class."""
-    count = a.count + b.count
-    share = (b.count / jnp.maximum(count, 1))[:, None]
-    mean, scatter = OrderedDict(), OrderedDict()
-    for name in a.mean:
-        gap = b.mean[name] - a.mean[name]
-        mean[name] = a.mean[name] + share * gap
-        weighted = gap * share * a.count[:, None]
-        between = jnp.matmul(weighted.T, gap, precision="highest")
-        scatter[name] = a.scatter[name] + b.scatter[name] + between
-    return Moments(count, mean, scatter)
-
-
-def _factorise(total: Moments, count: int, ridge: float) -> Gaussians:
+        features = _pooled(feature_fn, variables, images)
+        for name, f in features.items():
+            if name not in found:
+                found[name] = moments.nothing(num_classes, f.shape[1])
+            real = np.asarray(f)[mask]
+            moments.add(name, found[name], real, y[start : start + size])
     factor, center = OrderedDict(), OrderedDict()
-    for name, scatter in total.scatter.items():
-        # In float64, on the host: done once, and a nearly singular Σ needs it.
-        sigma = np.asarray(scatter, np.float64) / count
-        level = sigma.trace() / len(sigma)
-        if not level > 0:
-            raise checks.InputError(
-                f"layer {name!r} has the same features for all images of a class "
-                "(dead units?); leave it out with layers=[...]"
-            )
-        lower = np.linalg.cholesky(sigma + ridge * level * np.eye(len(sigma)))
-        mean = np.asarray(total.mean[name], np.float64)
-        white = scipy.linalg.solve_triangular(lower, mean.T, lower=True).T
+    for name, of_layer in found.items():
+        lower = moments.lower_factor(name, of_layer, ridge)
+        white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
         factor[name] = jnp.asarray(lower, jnp.float32)
         center[name] = jnp.asarray(white, jnp.float32)
     return Gaussians(factor, center)
+
+
+@compiled(static=1)
+def _pooled(feature_fn, variables, x):
+    return pool(feature_fn(variables, x), "mean")
