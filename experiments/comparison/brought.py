@@ -12,6 +12,7 @@ import fssd_jax
 from analysis.concentration import with_batch_statistics
 from experiments.comparison import report
 from experiments.comparison.answers import Answers
+from experiments.comparison.failures import fails_alone
 from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS, without_turned
 from experiments.comparison.report import Result
@@ -30,6 +31,7 @@ from fssd_jax.features import Variables, make_init_fn
 FEWEST = 38  # images held out; with 19 in a half, 95 % are accepted with a guarantee
 FIXED = ("lenet", "face_resnext50")  # a dense layer sees the whole image
 ACCEPTANCE = 0.95
+DETECTOR = "fssd.npz"  # the file of it
 STATISTICS = 64  # images, for the BatchNorm of the untrained control
 # Where no OoD image may be seen, these two are the rows "fssd clean" and "mahalanobis
 # clean" once more.
@@ -178,7 +180,8 @@ def make_setting(
 class Found(NamedTuple):
     answers: Answers
     result: Result
-    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that refuses.
+    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that refuses or
+    # fails, and then `result` tells why.
     fitted: fssd_jax.Fitted | None
 
 
@@ -201,9 +204,15 @@ def measure(
     answers, result = report.measure(
         *(s, names, folder, title), again=False, clock=Stopwatch()
     )
+    with fails_alone(result["failed"], DETECTOR):
+        return Found(answers, result, _detector(network, s, calibration))
+    return Found(answers, result, None)
+
+
+def _detector(network: Network, s: Setting, calibration) -> fssd_jax.Fitted | None:
     state = without_turned(clean_state(s))
     if state is None:
-        return Found(answers, result, None)
+        return None
     of = s.feature_fn, s.variables
     scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
     settings = {
@@ -212,4 +221,4 @@ def measure(
         "std": network.model.std,
         "threshold": fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value,
     }
-    return Found(answers, result, fssd_jax.Fitted("fssd", settings, state))
+    return fssd_jax.Fitted("fssd", settings, state)
