@@ -151,15 +151,21 @@ def make_setting(
     seed: int,
     batch_size: int,
 ) -> Setting:
-    """Without OoD images to fit on, and with nothing to train further networks by."""
-    model = network.model
-    initial = make_init_fn(model)(jax.random.key(seed), as_float(images.ind[:1]))
+    """Without OoD images to fit on, and with nothing to train further networks by.
+
+    Raises:
+      InputError: a layer that the network has not.
+    """
+    model, one = network.model, as_float(images.ind[:1])
+    feature_fn = fssd_jax.make_feature_fn(model, network.layers)
+    jax.eval_shape(feature_fn, network.variables, one)  # else each method would fail
+    initial = make_init_fn(model)(jax.random.key(seed), one)
     if "batch_stats" in initial:
         some = as_float(images.validation[:STATISTICS])
         initial = with_batch_statistics(model, initial, some)
     clean = PROTOCOLS["clean"]
     return Setting(
-        feature_fn=fssd_jax.make_feature_fn(model, network.layers),
+        feature_fn=feature_fn,
         logit_fn=fssd_jax.make_logit_fn(model),
         variables=network.variables,
         initial=initial,
