@@ -1,7 +1,6 @@
 """Which files below a folder are images, and of what class; what else lies there."""
 
 import os
-import re
 import tarfile
 import warnings
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from fssd_jax.checks import InputError
+from fssd_jax.data.split_names import splits_among
 
 ENDINGS = (
     ".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm".split()
@@ -30,14 +30,6 @@ OPENED = 200  # of other files at most, 20 of an ending, to see whether they are
 NO_ENDING, HIDDEN = "without ending", "hidden"
 # Of macOS, Windows and Synology, beside all that begins with a dot.
 OF_THE_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
-_PART = r"(?:[\W\d_]|images?|imgs?|data|sets?|splits?)*"
-# train, TRAIN, Training, train_set, images_train, val2017, trainA, Hold-out …
-_SPLIT = re.compile(
-    rf"{_PART}(?:(?P<train>train(?:ing|val)?)|(?P<test>test(?:ing)?)|"
-    r"(?P<val>val(?:id(?:ation)?)?|dev(?:el(?:opment)?)?|eval(?:uation)?|"
-    rf"h[eo]ld[\W_]?out))(?-i:[AB]?){_PART}",
-    re.IGNORECASE,
-)
 Parts = tuple[str, ...]  # of a path below the folder that was given
 
 
@@ -184,12 +176,6 @@ def _check_what_is_there(path: Path, seen: _Seen, told: str) -> None:
         )
 
 
-def split_of(name: str) -> str | None:
-    """ "train", "test" or "val", if a folder's name says that it is such a part."""
-    found = _SPLIT.fullmatch(name)
-    return found and found.lastgroup
-
-
 def _check_splits(path: Path, images: list[Parts]) -> None:
     """Raise `InputError` where training and test images would be read as one set."""
     top: Parts = images[0][:-1]  # the folder that all lie below
@@ -199,7 +185,7 @@ def _check_splits(path: Path, images: list[Parts]) -> None:
     folders = {f[len(top)] for f in images if len(f) > len(top) + 1}
     deep = {f[len(top)] for f in images if len(f) > len(top) + 2}
     where = path.joinpath(*top)
-    splits = {name for name in folders if split_of(name)}
+    splits = splits_among(folders).keys()
     if len(splits) > 1 and splits == folders:
         raise InputError(f"{where}: holds {sorted(folders)}; give one of these folders")
     if top and folders and not any(len(f) == len(top) + 1 for f in images):
@@ -225,7 +211,7 @@ def _check_splits(path: Path, images: list[Parts]) -> None:
         for depth in range(len(top) + 1, len(f) - 1):
             inside[f[:depth]].add(f[depth])
     for parts, names in inside.items():
-        if len({split_of(name) for name in names} - {None}) > 1:
+        if len(set(splits_among(names).values())) > 1:
             raise InputError(
                 f"{path.joinpath(*parts)}: holds {sorted(names)}, which would be read "
                 "as one class; give one of these folders, or put the images of one "

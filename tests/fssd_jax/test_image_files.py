@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from fssd_jax import InputError
-from fssd_jax.data import folders
-from fssd_jax.data.image_files import located, split_of
+from fssd_jax.data import folders, image_files, split_names
 
 load = partial(folders.load_images, size=4, channels=1, progress=False)
 stream = partial(folders.stream_images, size=4, channels=1)
@@ -44,9 +43,30 @@ def make(folder, names, others=""):
     ],
 )  # fmt: skip
 def test_folders_that_are_splits_by_name(kind, names):
-    assert {name: split_of(name) for name in names.split()} == {
+    assert {name: split_names.split_of(name) for name in names.split()} == {
         name: kind for name in names.split()
     }
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        ("seg_train seg_test seg_pred_val seg_pred", "seg_train seg_test"),
+        ("seg_train seg_test", "seg_train seg_test"),
+        ("ILSVRC2012_img_train ILSVRC2012_img_val", "ILSVRC2012_img_train "
+         "ILSVRC2012_img_val"),
+        ("steam_train toy_train station", ""),
+        ("steam_train toy_test", ""),
+        ("test_train a", ""),
+        ("MyTrain MyTest YourTest", "MyTrain MyTest"),
+        ("猫_train 犬_test", ""),
+        ("cifar10-Test cifar10-Dev", "cifar10-Test cifar10-Dev"),
+        ("a_train", ""),
+        ("train a_test b", "train"),
+    ],
+)  # fmt: skip
+def test_folders_that_are_splits_by_what_they_have_in_common(names, splits):
+    assert split_names.splits_among(set(names.split())).keys() == set(splits.split())
 
 
 @both
@@ -55,6 +75,9 @@ def test_folders_that_are_splits_by_name(kind, names):
     [
         ("Train/a/0 Test/a/0", r"holds \['Test', 'Train'\]; give one of these"),
         ("TRAINING/0 validation/0", "give one of these"),
+        ("seg_train/a/0 seg_test/a/0", "give one of these"),
+        ("seg_train/a/0 seg_test/a/0 seg_pred/0", r"beside \['seg_pred'\]"),
+        ("a/a_train/0 a/a_test/0 b/0", "which would be read as one class"),
         ("dev/a/0 holdout/a/0 train/a/0", "give one of these"),
         ("x/Train/a/0 x/Test/a/0", r"x: holds \['Test', 'Train'\]; give one of these"),
         ("train/a/0 train/b/0", "all images lie below .*train, so that all would be"),
@@ -197,4 +220,4 @@ def test_paths_that_are_no_folder(tmp_path, read, monkeypatch):
 def test_a_folder_whose_name_begins_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "~odd" / "0.png")
-    assert located("~odd") == tmp_path / "~odd"
+    assert image_files.located("~odd") == tmp_path / "~odd"
