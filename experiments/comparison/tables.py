@@ -35,7 +35,9 @@ def failed_rows(results: list[Result], kinds: tuple[str, ...]) -> list[list[str]
     """Cells under `HEADINGS` of methods that failed, and why; of each seed its own."""
     return [
         [
-            name + (f", seed {result['seed']}" if len(results) > 1 else ""),
+            ("control: " if name in GROUPS["controls"] else "")
+            + name
+            + (f", seed {result['seed']}" if len(results) > 1 else ""),
             "failed",
             *[""] * len(METRICS),
             reason,

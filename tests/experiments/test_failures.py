@@ -223,6 +223,9 @@ def test_several_seeds_and_what_is_no_method():
     ]
     assert len(rows[0]) == len(tables.HEADINGS)
     assert tables.failed_rows([result], ("variants",))[0][0] == "ensembles"
+    untrained = result | {"failed": {"untrained": "why"}}
+    ((title, *_),) = tables.failed_rows([untrained], ("methods", "controls"))
+    assert title == "control: untrained"
     assert tables.failed_notes([result])[0] == "pictures failed: none."
     assert tables.failed_notes([other]) == []
     names = tables.failed_names([result, other])
