@@ -72,6 +72,7 @@ def decompose(
     singularity: Singularity,
     x,
     batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Terms:
     """The three terms of FSSD² for every point and layer.
 
@@ -82,6 +83,7 @@ def decompose(
       singularity: F* of the trained network.
       x: points [n, ...].
       batch_size: points per compiled call.
+      unit_range: whether floats outside [0, 1] are an error.
     """
     state = initial, singularity
     found = map_batches(

@@ -11,7 +11,9 @@ nothing of your training: the same network untrained, and pixels. With --train,
 Mahalanobis and k nearest neighbours, too. Leaves OUT/score/IN-OOD-MODEL-SEED-DIGEST/
 with report.html, metrics.json, the table, the scores of every image, pictures, and
 fssd.npz: the fitted "fssd default" and its threshold, for `fssd_jax.load`. Scores are
-kept in OUT/scores, network by network: the same command again goes on from there.
+kept in OUT/scores, network by network: the same command again goes on from there. A
+method that fails does not stop the others: it is shown with the reason, the exit status
+is 1 after all else is written, and the same command tries it again.
 """
 
 import dataclasses
@@ -24,6 +26,7 @@ import tyro
 
 import fssd_jax
 from experiments.comparison import brought, pictures, report, tables
+from experiments.comparison.answers import SEEN
 from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
 from fssd_jax import checkpoint, torch_weights
@@ -134,12 +137,17 @@ def run(config: Config) -> dict[str, Any]:
     found = brought.measure(
         network, s, images.calibration, files.writable(kept.path), title
     )
-    known = len(np.unique(sets["ind"].y)) == network.model.num_classes
+    predicted = found.answers.predicted
+    classes = len(np.unique(sets["ind"].y)) == network.model.num_classes
     facts = {
         "model": config.model,
         "seed": config.seed,
         "counts": {k: len(v) for k, v in images._asdict().items()},
-        "accuracy": float(np.mean(found.answers.predicted == y)) if known else None,
+        "accuracy": (
+            float(np.mean(predicted == y))
+            if classes and predicted is not None
+            else None
+        ),
         "threshold": found.fitted and found.fitted.config["threshold"],
         **found.result,
     }
@@ -159,7 +167,9 @@ def saved(fitted: fssd_jax.Fitted | None, network: brought.Network):
     """How to write fssd.npz, if there is a detector."""
     if fitted is None:
         return {}
-    return {"fssd.npz": lambda path: fssd_jax.save(path, fitted, network.variables)}
+    return {
+        brought.DETECTOR: lambda path: fssd_jax.save(path, fitted, network.variables)
+    }
 
 
 def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
@@ -176,13 +186,16 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         "untrained network's BatchNorm has the statistics of in-distribution images.",
         *(f"warning: {text}" for text in facts["warnings"]),
         *tables.left_out(facts),
+        *tables.failed_notes([facts]),
     ]
-    if facts["threshold"] is None:
+    if facts["threshold"] is None and brought.DETECTOR not in facts["failed"]:
         notes.append(
             "No fssd.npz: at every layer noise lies farther from F* than "
             "in-distribution images do. Choose other layers, or another method."
         )
-    if facts["accuracy"] is None:
+    if facts["accuracy"] is None and SEEN in facts["failed"]:
+        notes.append("Accuracy: not known, what the pictures show could not be had.")
+    elif facts["accuracy"] is None:
         notes.append(
             "Accuracy: not known, the in-distribution images are of more or fewer "
             "class folders than the network has classes."
@@ -199,11 +212,12 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
     for row in rows:
         if row[0].startswith("fssd") and facts["methods"][row[0]]["auroc"] < 0.5:
             row[-1] = "; ".join(part for part in (row[-1], "inverted") if part)
+    rows += tables.failed_rows([facts], ("methods", "controls"))
     return Sheet(title, tables.HEADINGS, rows, notes, tables.SCREEN)
 
 
 def main(args: list[str] | None = None) -> int:
-    return cli.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args, failed=lambda f: [*f["failed"]])
 
 
 if __name__ == "__main__":

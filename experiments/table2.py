@@ -17,6 +17,10 @@ the tables as Markdown, CSV and LaTeX. A folder that is already there is not com
 again. Weights are kept in OUT/weights and scores in OUT/scores. A run that was killed
 goes on at the last checkpoint; methods that need only a forward pass are scored by one
 look at the images, which begins anew, the others at the method it was in.
+
+A method that fails does not stop the others: tables, metrics.json and report.html say
+that it failed, and why; the command ends with exit status 1 after all else is written,
+and tries it again when it is run again.
 """
 
 import dataclasses
@@ -86,12 +90,16 @@ def run(config: Config) -> list[Result]:
         prepared = None  # trained only if a pair of this seed is still to do
         for pair in benchmark.ood:
             there = places[pair, seed]
-            if there.path.exists() and not config.rerun:
+            exists = there.path.exists() and not config.rerun
+            failed = exists and report.read(there.path).get("failed")
+            if exists and not failed:
                 print(
                     "already there (--rerun computes it again; without the folder it "
                     f"is written again from kept scores): {there.path}"
                 )
             else:
+                if failed:
+                    print(f"tried again: {', '.join(failed)}")
                 prepared = prepared or prepare(benchmark, seed, config)
                 run_pair(config, prepared, pair, auxiliary, there)
             found[pair].append(report.read(there.path))
@@ -265,7 +273,8 @@ def main(args: list[str] | None = None) -> int:
         initial_indent="  ",
         subsequent_indent="  ",
     )
-    return cli.run_main(Config, run, (__doc__ or "").format(methods=names), args)
+    description = (__doc__ or "").format(methods=names)
+    return cli.run_main(Config, run, description, args, failed=tables.failed_names)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Runs table2 for each size and draws the AUROC of each method against it. Leaves
 OUT/train_size/BENCHMARK-DIGEST/ with report.html, metrics.json, the table and a
-picture; all else as table2 does, whose results are used again.
+picture; all else as table2 does, whose results are used again. A method that fails at
+some size has a gap there, and the exit status is 1.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 
 from analysis import plots
 from experiments import table2
-from experiments.comparison import pictures, report
+from experiments.comparison import pictures, report, tables
 from experiments.comparison.report import Result
 from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
@@ -55,6 +56,7 @@ def run(config: Config) -> dict[str, Any]:
             n: np.mean([r["model"]["accuracy"] for r in of]) for n, of in found.items()
         },
         "auroc": curves,
+        "failed": {n: tables.failed_names(of) for n, of in found.items()},
     }
     there = results.place(
         config.out,
@@ -109,13 +111,20 @@ def to_sheet(pair: str, curves, facts: dict[str, Any]) -> Sheet:
             f"In %; seeds {', '.join(map(str, facts['seeds']))}; accuracy {accuracy}. "
             f"The network has {facts['epochs']} epochs at every size, so that fewer "
             f"images mean fewer steps; those that a method adds have "
-            f"{facts['short_epochs']}."
+            f"{facts['short_epochs']}.",
+            *(f"Failed: {name}." for name in failed_names(facts)),
         ],
     )
 
 
+def failed_names(facts: dict[str, Any]) -> list[str]:
+    return [
+        f"{name} of {n:,} images" for n, of in facts["failed"].items() for name in of
+    ]
+
+
 def main(args: list[str] | None = None) -> int:
-    return cli.run_main(Config, run, __doc__, args)
+    return cli.run_main(Config, run, __doc__, args, failed=failed_names)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def images(
     unit_range: bool = True,
     start: int = 0,
     rank: int = 2,
+    otherwise: str = "or pass unit_range=False if your network takes other inputs",
 ):
     """Return `x` unchanged if it can be scored, else raise `InputError`.
 
@@ -39,6 +40,8 @@ def images(
       unit_range: whether floats outside [0, 1] are an error.
       start: number of the first row, for errors.
       rank: the fewest axes.
+      otherwise: what one who called a function without `unit_range` can do, beside
+        bringing floats into [0, 1].
     """
     if not isinstance(getattr(x, "dtype", None), np.dtype):
         x = _array(x, name)
@@ -81,10 +84,10 @@ def images(
                 "anew"
             )
         if not integers and unit_range and (low < 0 or high > 1):
+            mend = "divide by 255" if 0 <= low and high <= 255 else "scale them back"
             raise InputError(
                 f"{name}: float images must lie in [0, 1], found {low:g} to {high:g}; "
-                "divide by 255, or pass unit_range=False if your network takes other "
-                "inputs"
+                f"{mend}, {otherwise}"
             )
     return x
 

@@ -68,7 +68,7 @@ def look(
             at_least_one("first", question.first)
     plan, arrays = _planned(questions, variables)
     found: dict[str, list[np.ndarray]] = {name: [] for name in questions}
-    for answers, mask in scored_batches(
+    for answers, mask, _ in scored_batches(
         # The plan stands for the network, and the variables are among the arrays.
         *(_answer, plan, None, arrays, x),
         batch_size=batch_size,

@@ -23,6 +23,7 @@ from fssd_jax.outputs import LogitFn, Variables
 from fssd_jax.shown import brief
 
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
+OTHERWISE = "and let the model itself map [0, 1] to the inputs that it takes"
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
 
 # What a key is for; each use folds its own number into the seed's key.
@@ -102,14 +103,14 @@ def train(
     """
     seed, snapshots = int(seed), sorted(map(int, snapshots))
     folder = None if folder is None else Path(folder)
-    checks.images(x, "training images")
+    checks.images(x, "training images", otherwise=OTHERWISE)
     y = checks.labels(y, len(x), num_classes, "training labels")
     batch_size = min(batch_size, len(x))
     steps = len(x) // batch_size
     key = jax.random.key(seed)
 
     if outliers is not None:
-        checks.images(outliers, "outliers")
+        checks.images(outliers, "outliers", otherwise=OTHERWISE)
     if augment is not None and on_step is not None:
         raise checks.InputError(
             "on_step would see other images than the augmented ones whose gradient was "
@@ -263,7 +264,10 @@ def train_step(
 def accuracy(
     logit_fn: LogitFn, variables: Variables, x, y, *, unit_range: bool = True
 ) -> float:
-    """Share of images whose largest logit is that of their class."""
+    """Share of images whose largest logit is that of their class.
+
+    `unit_range`: whether floats outside [0, 1] are an error.
+    """
     of = logit_fn, variables, None, x
     return float(np.mean(map_batches(_predict, *of, unit_range=unit_range) == y))
 

@@ -17,6 +17,7 @@ import fssd_jax
 from analysis import pca
 from experiments.comparison import rows
 from experiments.comparison.controls import CONTROLS
+from experiments.comparison.failures import fails_alone
 from experiments.comparison.methods import METHODS, last_hidden
 from experiments.comparison.rows import Ask, Method, Rows, seconds_per_1000
 from experiments.comparison.setting import Setting
@@ -38,16 +39,19 @@ SHOWN = 1000  # images of each set in the scatter plot, fewer of a layer that is
 MOST = 2**26  # numbers of each set, 256 MiB
 SEEN = "pictures"  # the part that holds what pictures are drawn from
 Key = tuple[str, str]  # group and name of a method
+PICTURES: Key = ("", SEEN)  # they ask as a method does
 
 
 class Answers(NamedTuple):
     groups: dict[str, Rows]  # "methods", "variants", "controls" → rows by name
     left_out: dict[str, str]  # what was asked for and gives no row → why
+    failed: dict[str, str]  # likewise; "pictures" are among them
     # What pictures are drawn from: "distances/SET" [n, layers] at ε = 0, names in
     # "layers"; "points/SET" [shown, 2] of the hidden layer "layer" in its principal
-    # components, with its F* as "singularity" and their "share" of the variance.
+    # components, with its F* as "singularity" and their "share" of the variance. Empty
+    # if they failed, and then nothing is known of the classes.
     pictures: dict[str, np.ndarray]
-    predicted: np.ndarray  # [n] classes of the in-distribution test images
+    predicted: np.ndarray | None  # [n] classes of the in-distribution test images
 
 
 def answer(
@@ -60,6 +64,8 @@ def answer(
     told: Callable[[str], Any] = lambda name: None,
 ) -> Answers:
     """The rows of these methods and variants, and of all controls that are possible.
+
+    A method that raises is noted and loses its own rows only; nothing is kept of it.
 
     Args:
       s: the setting.
@@ -84,28 +90,35 @@ def answer(
     asking = {key: method for key, method in missing.items() if method.asks(s)}
     networks = {method.network for method in asking.values()}
     pictured = again or not seen.exists()
+    failed: dict[str, str] = {}
     with clock("look"):
         for network in sorted(networks | ({"variables"} if pictured else set())):
             of_network = {k: m for k, m in asking.items() if m.network == network}
             pictures = seen if pictured and network == "variables" else None
-            _look(s, network, of_network, paths, pictures, told)
+            failed |= _look(s, network, of_network, paths, pictures, told)
     for key, method in missing.items():
         if key not in asking:
             assert method.run is not None  # what does not ask runs
             told(key[1])
-            with clock(key[1]):
+            with fails_alone(failed, key[1]), clock(key[1]):
                 rows.save(paths[key], method.run(s))
     groups: dict[str, Rows] = {group: {} for group in GROUPS}
     left_out = {name: _why(name, s) for name in wanted - {name for _, name in methods}}
     for (group, name), path in paths.items():
+        if name in failed:
+            path.unlink(missing_ok=True)  # of before, which `again` was to replace
+            continue
         kept = rows.load(path)
         groups[group] |= kept
         if not kept:
             left_out[name] = "it gives no row where nothing is chosen by OoD images"
+    if SEEN in failed:
+        seen.unlink(missing_ok=True)
+        return Answers(groups, left_out, failed, {}, None)
     pictures = load_arrays(seen)
     if "predicted" not in pictures:
         raise InputError(f"{seen} is none of ours: delete it, and run again")
-    return Answers(groups, left_out, pictures, pictures.pop("predicted"))
+    return Answers(groups, left_out, failed, pictures, pictures.pop("predicted"))
 
 
 def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
@@ -129,49 +142,85 @@ def _look(
     paths: dict[Key, Path],
     seen: Path | None,
     told: Callable[[str], Any],
-) -> None:
+) -> dict[str, str]:
     """Fit what asks of one network, look once at each image, keep all rows.
 
     Args:
       network: the setting's field of its variables.
       seen: where what pictures are drawn from is kept; None: it is there.
+
+    Returns:
+      What failed, and why.
     """
+    failed: dict[str, str] = {}
     asks: dict[Key, list[Ask]] = {}
     for key, method in asking.items():
         assert method.ask is not None  # `asks` has looked
         told(key[1])
-        asks[key] = method.ask(s)
+        with fails_alone(failed, key[1]):
+            asks[key] = method.ask(s)
     questions = {
-        f"{key} {i}": ask.question
+        key: {f"{key} {i}": ask.question for i, ask in enumerate(of_method)}
         for key, of_method in asks.items()
-        for i, ask in enumerate(of_method)
     }
-    pictured = picture_questions(s) if seen else {}
-    if not questions and not pictured:
-        for key in asks:  # methods that have nothing to ask here
-            rows.save(paths[key], {})
-        return
-    variables = getattr(s, network)
-    ind, ood = (
-        look(
-            questions | pictured,
-            variables,
-            images,
-            batch_size=s.batch_size,
-            progress=f"looking at {name} images",
-        )
-        for name, images in (("in-distribution", s.test_ind), ("OoD", s.test_ood))
-    )
     if seen:
-        save_arrays(seen, picture_arrays(s, pictured, ind, ood))
-    for key, of_method in asks.items():
-        found: Rows = {}
-        for i, ask in enumerate(of_method):
-            made = ask.to_rows(ind[f"{key} {i}"], ood[f"{key} {i}"])
-            timed = ask.timed and s.timed
-            seconds = seconds_alone(s, ask.question, variables) if timed else None
-            found |= {k: row._replace(seconds=seconds) for k, row in made.items()}
-        rows.save(paths[key], found)
+        with fails_alone(failed, SEEN):
+            questions[PICTURES] = picture_questions(s)
+    found = _answers(s, network, questions, failed)
+    if seen and PICTURES in found:
+        with fails_alone(failed, SEEN):
+            arrays = picture_arrays(s, questions[PICTURES], *found[PICTURES])
+            save_arrays(seen, arrays)
+    for key in (key for key in asks if key in found):
+        with fails_alone(failed, key[1]):
+            rows.save(paths[key], _rows(s, network, key, asks[key], *found[key]))
+    return failed
+
+
+def _answers(
+    s: Setting,
+    network: str,
+    questions: dict[Key, dict[str, Question]],
+    failed: dict[str, str],
+) -> dict[Key, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """What each method's questions are answered, of in-distribution and OoD images.
+
+    All are asked by one look, or where that fails, each method's alone.
+    """
+
+    def both(asked: dict[str, Question]):
+        sets = (("in-distribution", s.test_ind), ("OoD", s.test_ood))
+        ind, ood = (
+            look(
+                *(asked, getattr(s, network), images),
+                batch_size=s.batch_size,
+                progress=f"looking at {name} images",
+            )
+            if asked  # some methods have nothing to ask here
+            else {}
+            for name, images in sets
+        )
+        return ind, ood
+
+    together: dict[str, str] = {}
+    with fails_alone(together, "the look for all methods together"):
+        answers = both({name: q for of in questions.values() for name, q in of.items()})
+        return dict.fromkeys(questions, answers)
+    found = {}
+    for key, of_method in questions.items():
+        with fails_alone(failed, key[1]):
+            found[key] = both(of_method)
+    return found
+
+
+def _rows(s: Setting, network: str, key: Key, asks: list[Ask], ind, ood) -> Rows:
+    found: Rows = {}
+    for i, ask in enumerate(asks):
+        made = ask.to_rows(ind[f"{key} {i}"], ood[f"{key} {i}"])
+        of = ask.question, getattr(s, network)
+        seconds = seconds_alone(s, *of) if ask.timed and s.timed else None
+        found |= {k: row._replace(seconds=seconds) for k, row in made.items()}
+    return found
 
 
 def seconds_alone(s: Setting, question: Question, variables) -> float | None:

@@ -12,6 +12,7 @@ import fssd_jax
 from analysis.concentration import with_batch_statistics
 from experiments.comparison import report
 from experiments.comparison.answers import Answers
+from experiments.comparison.failures import fails_alone
 from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS, without_turned
 from experiments.comparison.report import Result
@@ -21,6 +22,7 @@ from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checks, torch_weights
 from fssd_jax.data.folders import load_images
+from fssd_jax.data.image_files import located
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset
@@ -31,6 +33,7 @@ from fssd_jax.outputs import Variables
 FEWEST = 38  # images held out; with 19 in a half, 95 % are accepted with a guarantee
 FIXED = ("lenet", "face_resnext50")  # a dense layer sees the whole image
 ACCEPTANCE = 0.95
+DETECTOR = "fssd.npz"  # the file of it
 STATISTICS = 64  # images, for the BatchNorm of the untrained control
 # Where no OoD image may be seen, these two are the rows "fssd clean" and "mahalanobis
 # clean" once more.
@@ -89,6 +92,7 @@ def load_sets(
       InputError: a size that the network does not take, or training images of fewer or
         more classes than the network has.
     """
+    paths = {of: located(path) for of, path in paths.items()}
     side = torch_weights.FORMATS[name].side
     size = size or side
     if name in FIXED and size != side:
@@ -152,15 +156,21 @@ def make_setting(
     seed: int,
     batch_size: int,
 ) -> Setting:
-    """Without OoD images to fit on, and with nothing to train further networks by."""
-    model = network.model
-    initial = make_init_fn(model)(jax.random.key(seed), as_input(images.ind[:1]))
+    """Without OoD images to fit on, and with nothing to train further networks by.
+
+    Raises:
+      InputError: a layer that the network has not.
+    """
+    model, one = network.model, as_input(images.ind[:1])
+    feature_fn = fssd_jax.make_feature_fn(model, network.layers)
+    jax.eval_shape(feature_fn, network.variables, one)  # else each method would fail
+    initial = make_init_fn(model)(jax.random.key(seed), one)
     if "batch_stats" in initial:
         some = as_input(images.validation[:STATISTICS])
         initial = with_batch_statistics(model, initial, some)
     clean = PROTOCOLS["clean"]
     return Setting(
-        feature_fn=fssd_jax.make_feature_fn(model, network.layers),
+        feature_fn=feature_fn,
         logit_fn=fssd_jax.make_logit_fn(model),
         variables=network.variables,
         initial=initial,
@@ -181,7 +191,8 @@ def make_setting(
 class Found(NamedTuple):
     answers: Answers
     result: Result
-    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that refuses.
+    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that refuses or
+    # fails, and then `result` tells why.
     fitted: fssd_jax.Fitted | None
 
 
@@ -204,9 +215,15 @@ def measure(
     answers, result = report.measure(
         *(s, names, folder, title), again=False, clock=Stopwatch()
     )
+    with fails_alone(result["failed"], DETECTOR):
+        return Found(answers, result, _detector(network, s, calibration))
+    return Found(answers, result, None)
+
+
+def _detector(network: Network, s: Setting, calibration) -> fssd_jax.Fitted | None:
     state = without_turned(clean_state(s))
     if state is None:
-        return Found(answers, result, None)
+        return None
     of = s.feature_fn, s.variables
     scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
     settings = {
@@ -215,4 +232,4 @@ def measure(
         "std": network.model.std,
         "threshold": fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value,
     }
-    return Found(answers, result, fssd_jax.Fitted("fssd", settings, state))
+    return fssd_jax.Fitted("fssd", settings, state)

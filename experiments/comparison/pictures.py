@@ -14,12 +14,15 @@ SETS = ("noise", "in-distribution", "OoD")
 
 
 def figures(found: Answers, title: str, criterion: str = "auroc") -> dict[str, Figure]:
-    """By name: layers, features, roc and, if an ε was chosen, epsilon."""
-    drawn = {
-        "layers": layers(found.pictures),
-        "features": features(found.pictures),
-        "roc": roc(found, title),
-    }
+    """By name: layers, features, roc and, if an ε was chosen, epsilon.
+
+    The first two not where looking for them failed.
+    """
+    drawn = {}
+    if found.pictures:
+        drawn["layers"] = layers(found.pictures)
+        drawn["features"] = features(found.pictures)
+    drawn["roc"] = roc(found, title)
     methods = found.groups["methods"]
     fitted = next((m.layers for m in map(methods.get, FITTED) if m), None)
     if fitted is not None and len(fitted.epsilons):

@@ -42,7 +42,8 @@ def measure(
         clock=clock,
         told=lambda name: print(f"{title}: {name}", flush=True),
     )
-    return found, summarise(found.groups) | {"left_out": found.left_out}
+    told = {"left_out": found.left_out, "failed": found.failed}
+    return found, summarise(found.groups) | told
 
 
 def summarise(groups: dict[str, Rows]) -> Result:

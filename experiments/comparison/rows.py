@@ -101,13 +101,22 @@ def seconds_per_1000(
 
 
 def save(path: Path, rows: Rows) -> None:
-    """One file a method, all or nothing, so that an interrupted run goes on here."""
+    """One file a method, all or nothing, so that an interrupted run goes on here.
+
+    Raises:
+      InputError: a score that is not finite.
+    """
     arrays, meta = {}, {}
     for name, row in rows.items():
         meta[name] = {}
         for part, fields in _parts(row):
             for field, value in fields.items():
                 if isinstance(value, np.ndarray):
+                    if not np.isfinite(value).all():
+                        raise InputError(
+                            f"{name}: {np.sum(~np.isfinite(value))} of {value.size} "
+                            "scores are NaN or infinite"
+                        )
                     arrays[f"{name}|{part}|{field}"] = value
                 else:
                     meta[name].setdefault(part, {})[field] = value

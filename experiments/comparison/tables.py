@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.comparison.answers import GROUPS
 from experiments.comparison.report import KINDS, METRICS, Result, row_names
 from experiments.harness.sheets import Sheet, mean_cell
 
@@ -30,6 +31,45 @@ def metric_rows(results: list[Result], kinds: tuple[str, ...]) -> list[list[str]
     return rows
 
 
+def failed_rows(results: list[Result], kinds: tuple[str, ...]) -> list[list[str]]:
+    """Cells under `HEADINGS` of methods that failed, and why; of each seed its own."""
+    return [
+        [
+            ("control: " if name in GROUPS["controls"] else "")
+            + name
+            + (f", seed {result['seed']}" if len(results) > 1 else ""),
+            "failed",
+            *[""] * len(METRICS),
+            reason,
+        ]
+        for result in results
+        for name, reason in result["failed"].items()
+        if any(name in GROUPS[kind] for kind in kinds)
+    ]
+
+
+def failed_notes(results: list[Result]) -> list[str]:
+    """For the reader, and what failed beside methods."""
+    names = [name for result in results for name in result["failed"]]
+    other = [
+        f"{name} failed: {reason}."
+        for result in results
+        for name, reason in result["failed"].items()
+        if not any(name in known for known in GROUPS.values())
+    ]
+    again = "What failed is tried again by the same command; the other rows are kept."
+    return [*other, again] if names else []
+
+
+def failed_names(results: list[Result]) -> list[str]:
+    """Of methods, with their pair and seed."""
+    return [
+        f"{name} ({result['benchmark']}, seed {result['seed']})"
+        for result in results
+        for name in result["failed"]
+    ]
+
+
 def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     """Rows of one pair, over one or several seeds."""
     first = results[0]
@@ -49,7 +89,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         "networks that a method adds, the epochs are told where it is noted what was "
         "chosen.",
     ]
-    notes += left_out(first)
+    notes += [*left_out(first), *failed_notes(results)]
     if "methods" in kinds:
         notes += of_photographs(results)
     if len(results) > 1:
@@ -71,7 +111,8 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         notes += [_in_words(test, r) for r in results for test in r["paired"]]
     else:
         title += ": FSSD varied"
-    return Sheet(title, HEADINGS, metric_rows(results, kinds), notes, SCREEN)
+    rows = metric_rows(results, kinds) + failed_rows(results, kinds)
+    return Sheet(title, HEADINGS, rows, notes, SCREEN)
 
 
 def of_photographs(results: list[Result]) -> list[str]:
@@ -200,7 +241,7 @@ def layer_sheet(result: Result) -> Sheet:
 
 def sheets(results: list[Result], seconds=()) -> list[Sheet]:
     """All that there is to say of one pair over its seeds."""
-    varied = any(r["variants"] for r in results)
+    varied = any(r["variants"] for r in results) or failed_rows(results, ("variants",))
     return [
         method_sheet(results),
         *([method_sheet(results, ("variants",))] if varied else []),

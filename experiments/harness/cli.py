@@ -1,10 +1,9 @@
 """From a command line to a run: options, the process, errors of one line."""
 
-import errno
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +11,11 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
+from experiments.harness.files import CANNOT_WRITE
 from experiments.harness.provenance import available_cores, config_digest
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
 from fssd_jax.data.sources import fetched_dir
-
-# What a run cannot help: a full disk, a quota, a read-only or foreign folder.
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 C = TypeVar("C")
 
@@ -62,15 +59,20 @@ def run_main(
     run: Callable[[C], Any],
     description: str | None,
     args: list[str] | None,
+    failed: Callable[[Any], Sequence[str]] = lambda result: (),
 ) -> int:
     """Parse the command line, set up the process and run; return the exit status.
 
     The user's own mistakes become one line, not a traceback.
+
+    Args:
+      failed: from what `run` returns to the names of what failed while the rest was
+        written: the last line of stderr, and exit status 1.
     """
     config = tyro.cli(config_type, args=args, description=description)
     start()
     try:
-        run(config)
+        names = failed(run(config))
     except (InputError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -90,4 +92,11 @@ def run_main(
             file=sys.stderr,
         )
         return 130
+    if names:
+        print(
+            f"error: failed: {', '.join(names)}; all else is written, and the same "
+            "command tries again what failed",
+            file=sys.stderr,
+        )
+        return 1
     return 0

@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there at all."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
 
+# What a run cannot help: a full disk, a quota, a read-only or foreign folder.
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 ATTEMPTS = 100  # to put a results folder in its place
 
 

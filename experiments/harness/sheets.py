@@ -68,7 +68,7 @@ def to_html(sheet: Sheet) -> str:
 
 def to_markdown(sheet: Sheet) -> str:
     def row(cells):
-        return "| " + " | ".join(cells) + " |"
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     rule = row(["---", *["---:"] * (len(sheet.headings) - 1)])
     lines = [f"### {sheet.title}", "", row(sheet.headings), rule]
@@ -86,7 +86,9 @@ def to_csv(sheet: Sheet) -> str:
 
 
 _LATEX = {
-    **{c: f"\\{c}" for c in "%&#_$"},
+    **{c: f"\\{c}" for c in "%&#_${}"},
+    "\\": r"\textbackslash{}",
+    **{c: rf"\{c}{{}}" for c in "~^"},
     **{
         "±": r"$\pm$",
         "ε": r"$\epsilon$",

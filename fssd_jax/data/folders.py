@@ -16,16 +16,16 @@ from tqdm import tqdm
 from fssd_jax import checks
 from fssd_jax.bounded import PIXELS, read_arrays
 from fssd_jax.checks import InputError
+from fssd_jax.data.image_files import find, located
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.data.sources import ArrayDataset, digest
 
-ENDINGS = ".png .jpg .jpeg .bmp .webp .tif .tiff .gif .ppm .pgm".split()
-# Of these endings, whatever a file is called: Pillow has others run (EPS: Ghostscript).
+# Of `image_files.ENDINGS`, whatever a file is called: Pillow has others run (EPS:
+# Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # Pillow's modes of 8 bits or fewer. Others are refused: what is white in an image of 16
 # bits or of floats depends on who wrote it, and Pillow's conversion would clip.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-SPLITS = {"train", "test", "val", "valid", "validation"}
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -43,13 +43,15 @@ def load_images(
 
     Of image files the EXIF orientation is applied, what is transparent is laid on
     black, only the first frame is read, and `source` says how many were resized:
-    resizing is itself a shift, which detectors notice. Arrays are taken as they are.
+    resizing is itself a shift, which detectors notice; and what else lies there and was
+    not read, by ending. Arrays are taken as they are.
 
     Args:
       path: a folder; its subfolders are the classes, numbered in sorted order, and
         without subfolders all labels are 0. Or a .npz file: the array `x`, `images`,
         or the only one, and labels `y` or `labels` if there are any; or a .npy file.
-        Arrays are [n, h, w, c] or [n, h, w], uint8 or floats in [0, 1].
+        Arrays are [n, h, w, c] or [n, h, w], uint8 or floats in [0, 1]. A leading ~ is
+        the user's home.
       size: of the result: (height, width), or the side of a square.
       channels: 3 (RGB) or 1 (grey, ITU-R 601 luma); of arrays, what they must have.
       resize: for folders: the shorter side becomes `resize` pixels, then the centre of
@@ -62,9 +64,11 @@ def load_images(
 
     Raises:
       InputError: nothing to read, a broken file, arrays of another shape or range, a
-        folder whose layout does not say what is meant.
+        folder whose layout does not say what is meant: images beside subfolders,
+        training beside test images, a class folder without images, a folder or file
+        reached twice by a link, more images of formats that are not read than others.
     """
-    path, shape = Path(path).absolute(), (*_height_width(size), channels)
+    path, shape = located(path), (*_height_width(size), channels)
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
         if resize is not None:
             raise InputError(f"{path}: arrays are not resized; leave `resize` out")
@@ -143,7 +147,7 @@ def stream_images(
     Threads decode a few batches ahead. The arguments are those of `load_images`, and so
     are the errors, of which that of a broken file is raised on the way.
     """
-    path, size = Path(path).absolute(), _height_width(size)
+    path, size = located(path), _height_width(size)
     checks.at_least_one("batch_size", batch_size)
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
         raise InputError(f"{path}: only folders are streamed; load_images reads files")
@@ -153,8 +157,9 @@ def stream_images(
         raise InputError(
             f"resize: {resize} is less than the size {size}; give {max(size)} or more"
         )
-    files, y = _find(path)
+    files, y, passed_over = find(path)
     chosen, counted = _draw(len(files), limit, seed)
+    counted += f" (not read: {passed_over})" if passed_over else ""
     cover = size if resize is None else (resize, resize)
     decode = partial(_decode, size=size, channels=channels, cover=cover)
     files = [files[i] for i in chosen]
@@ -174,62 +179,6 @@ def _draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:
     checks.at_least_one("limit", limit)
     chosen = np.random.default_rng(seed).choice(count, limit, replace=False)
     return np.sort(chosen), f"{limit} of {count} images (drawn by seed {seed})"
-
-
-def _find(path: Path) -> tuple[list[Path], Int32[np.ndarray, " n"]]:
-    """The image files below a folder, sorted, and the classes they lie in."""
-    if path.is_file():
-        raise InputError(f"{path}: is one file; give a folder of images, .npz or .npy")
-    if not path.is_dir():
-        raise InputError(f"{path}: there is no such folder or file")
-
-    def stop(error: OSError):  # else folders that may not be read are passed over
-        raise InputError(f"{path}: cannot be searched ({error})") from error
-
-    found: list[tuple[str, ...]] = []  # the parts of each path below `path`
-    arrays: list[str] = []
-    reached: dict[tuple[int, int], str] = {}
-    for folder, below, names in os.walk(path, onerror=stop, followlinks=True):
-        at = os.stat(folder)
-        other = reached.setdefault((at.st_dev, at.st_ino), folder)
-        if other != folder:  # links in a circle have no end
-            raise InputError(
-                f"{path}: {folder} is {other} once more, by a link; remove the link"
-            )
-        # Hidden ones too have the endings of images: ._a.jpg, .ipynb_checkpoints.
-        below[:] = [name for name in below if not name.startswith(".")]
-        parts = Path(folder).relative_to(path).parts
-        for name in (n for n in names if not n.startswith(".")):
-            ending = os.path.splitext(name)[1].lower()
-            if ending in ENDINGS:
-                found.append((*parts, name))
-            elif ending in (".npz", ".npy"):
-                arrays.append(str(Path(folder, name)))
-    _check_layout(path, found, arrays)
-    found.sort()
-    classes = [f[0] if len(f) > 1 else "" for f in found]
-    _, y = np.unique(classes, return_inverse=True)
-    return [path.joinpath(*f) for f in found], y.astype(np.int32)
-
-
-def _check_layout(path: Path, found: list[tuple[str, ...]], arrays: list[str]) -> None:
-    """Raise `InputError` unless it is plain what the images and their classes are."""
-    if arrays:
-        raise InputError(
-            f"{path}: holds arrays ({min(arrays)}), {len(found)} images beside them; "
-            "give the path of one .npz or .npy file, or a folder of images only"
-        )
-    if not found:
-        raise InputError(f"{path}: no images in it; looked for {' '.join(ENDINGS)}")
-    flat = sum(len(f) == 1 for f in found)
-    if 0 < flat < len(found):
-        raise InputError(
-            f"{path}: {flat} images lie in it and {len(found) - flat} in its "
-            "subfolders, so their classes are not known; separate them"
-        )
-    folders = {f[0] for f in found}
-    if len(folders) > 1 and folders <= SPLITS:
-        raise InputError(f"{path}: holds {sorted(folders)}; give one of these folders")
 
 
 def _decode(
@@ -315,7 +264,7 @@ def _from_file(
             f"{path}: {named[0]} is of {x.dtype}, expected uint8 or floats in [0, 1]; "
             "convert it with astype(np.uint8)"
         )
-    checks.images(x, f"{path}, {named[0]}")
+    checks.images(x, f"{path}, {named[0]}", otherwise="and write the file again")
     what = f"{named[0]} as stored, {x.dtype}"
     x = (x if x.dtype == np.uint8 else x.astype(np.float32)).reshape(-1, *wanted)
     y = arrays.get("y", arrays.get("labels", np.zeros(len(x), np.int32)))

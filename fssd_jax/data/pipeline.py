@@ -210,7 +210,7 @@ def map_batches(
     )
     real = [
         np.asarray(scores).take(np.flatnonzero(mask), axis=batch_axis)
-        for scores, mask in results
+        for scores, mask, _ in results
     ]
     scores = np.concatenate(real, axis=batch_axis)
     check_finite("scores", np.moveaxis(scores, batch_axis, 0))
@@ -243,12 +243,13 @@ def scored_batches(
     with_mask: bool = False,
     progress: bool | str = False,
     mesh: Mesh | None = None,
+    name: str = "images",
     **kwargs,
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yield (what `score` returns, mask [size] of the real rows), batch by batch.
+) -> Iterator[tuple[Any, np.ndarray, np.ndarray | None]]:
+    """Yield (what `score` returns, mask [size] of the real rows, labels or None).
 
     Args: as in `map_batches`, but that `score` may return any pytree, and `apply_fn`
-      may be anything hashable that it takes first.
+      may be anything hashable that it takes first. `name` is what the data are.
     """
     mesh = mesh or default_mesh()
     variables, state, kwargs = place((variables, state, kwargs), mesh)
@@ -265,14 +266,16 @@ def scored_batches(
     # One batch in flight while the next is prepared, so that the device never waits.
     waiting, first = None, not with_mask
     with progress_bar(x, progress) as bar:
-        for part, mask, _ in batches(x, batch_size, unit_range=unit_range, mesh=mesh):
+        for part, mask, y in batches(
+            x, batch_size, name, unit_range=unit_range, mesh=mesh
+        ):
             scores = call(part, mask)
             if first:
                 _check_mates(call, (score, apply_fn), part, mask, scores, batch_axis)
                 first = False
             if waiting:
                 yield waiting
-            waiting = scores, mask
+            waiting = scores, mask, y
             bar.update(int(mask.sum()))
         if waiting:
             yield waiting
@@ -291,15 +294,16 @@ def _check_mates(call, functions, x, mask, scores, axis: int) -> None:
     if mask.sum() < 2 or _ALONE.get(key):
         return
     again = call(copies_of_first(x), np.ones_like(mask))
-    for a, b in zip(jax.tree.leaves(scores), jax.tree.leaves(again), strict=True):
+    each = zip(jax.tree.leaves_with_path(scores), jax.tree.leaves(again), strict=True)
+    for (path, a), b in each:
         a = np.moveaxis(np.asarray(a, np.float64), axis, 0)[mask]
         b = np.moveaxis(np.asarray(b, np.float64), axis, 0)
         with np.errstate(all="ignore"):  # of what is not finite others tell
             told_apart = differ(a[0], b[-1], a.std(0))
         if told_apart:
             raise InputError(
-                "the score of an image depends on what else is in its batch: "
-                f"{TRAINING_MODE}"
+                f"the score{jax.tree_util.keystr(path)} of an image depends on what "
+                f"else is in its batch: {TRAINING_MODE}"
             )
     _ALONE.put(key, True)
 

@@ -64,7 +64,7 @@ def fit(
         unit_range=unit_range,
     )
     layers, found = [], []
-    for by_layer, mask in parts:
+    for by_layer, mask, _ in parts:
         layers = list(by_layer)
         found.append(np.stack([np.asarray(d)[mask] for d in by_layer.values()], -1))
     d = np.concatenate(found)

@@ -21,9 +21,9 @@ import scipy.linalg
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from fssd_jax import checks
+from fssd_jax import checks, moments
 from fssd_jax.compiled import by_parts, compiled
-from fssd_jax.data.pipeline import batches, map_batches
+from fssd_jax.data.pipeline import map_batches, scored_batches
 from fssd_jax.ensemble import (
     EPSILONS,
     Ensemble,
@@ -32,6 +32,7 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
+from fssd_jax.moments import Moments
 from fssd_jax.outputs import (
     FeatureFn,
     Inputs,
@@ -44,16 +45,6 @@ from fssd_jax.shown import brief
 from fssd_jax.steps import Scores, sweep_each
 
 LABELS = "training labels"
-
-
-class Moments(NamedTuple):
-    """Of a part of the training set."""
-
-    count: Float[Array, " classes"]
-    mean: OrderedDict[str, Float[Array, "classes dim"]]
-    scatter: OrderedDict[str, Float[Array, "dim dim"]]  # Σ_i (f_i − μ_y)(f_i − μ_y)ᵀ
-
-    __repr__ = brief
 
 
 class Gaussians(NamedTuple):
@@ -209,21 +200,16 @@ def _confidence(
     return -jnp.square(white - center[nearest]).sum(-1)
 
 
+@jax.jit  # so that the differences are not held where the caller does not compile
 def _nearest(
     w: Float[Array, "batch dim"], center: Float[Array, "classes dim"]
 ) -> Int[Array, " batch"]:
-    """argmin_c ‖w − c‖, by one matrix product.
+    """argmin_c ‖w − c‖: XLA sums the differences as it makes them.
 
-    −2 w·c + ‖c‖² ranks the centres, but loses digits where they are far from 0: it is
-    taken about their mean, and the four that it finds nearest are compared exactly.
+    Not −2 w·c + ‖c‖², one matrix product, which loses the digits that tell classes
+    apart where others lie far away.
     """
-    middle = center.mean(0)[None]
-    moved = center - middle
-    product = jnp.matmul(w - middle, moved.T, precision="highest")
-    closeness = 2 * product - jnp.square(moved).sum(-1)[None]
-    _, some = jax.lax.top_k(closeness, min(4, len(center)))
-    best = jnp.square(w[:, None] - center[some]).sum(-1).argmin(-1)
-    return jnp.take_along_axis(some, best[:, None], axis=1)[:, 0]
+    return jnp.square(w[:, None] - center[None]).sum(-1).argmin(-1)
 
 
 # ---- estimation, in one pass over the training set ----------------------------------
@@ -241,7 +227,7 @@ def estimate_gaussians(
     unit_range: bool = True,
     mesh: Mesh | None = None,
 ) -> Gaussians:
-    """μ_kc and the factor of Σ_k, in one pass; memory is that of one batch.
+    """μ_kc and the factor of Σ_k, in one pass; memory is that of one batch and of Σ_k.
 
     Args:
       feature_fn: see `make_feature_fn`.
@@ -249,91 +235,58 @@ def estimate_gaussians(
       x: training images, as of `pipeline.batches`.
       y: their classes [n], 0 to num_classes − 1; None if x are batches (x, y).
       num_classes: how many classes there are.
-      ridge: added to Σ's diagonal, as a share of its mean: a unit that is dead on
-        all training images would make Σ singular.
+      ridge: added to Σ's diagonal, as a share of its mean: Σ is singular where a unit
+        is dead on all training images, or units or classes are many and images few.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
       mesh: as of `pipeline.batches`.
 
     Raises:
       InputError: unusable images or labels, a class without images, or a layer whose
-        features are all the same.
+        features are all the same or not finite.
     """
     y = None if y is None else checks.labels(y, len(y), num_classes, LABELS)
-    total, count = None, 0
-    parts = batches(x, batch_size, "training images", unit_range=unit_range, mesh=mesh)
-    for images, mask, beside in parts:
+    if not ridge >= 0:
+        raise checks.InputError(f"ridge: expected 0 or more, got {ridge}")
+    found: OrderedDict[str, Moments] = OrderedDict()
+    count = 0
+    parts = scored_batches(
+        *(_pooled, feature_fn, variables, None, x),
+        batch_size=batch_size,
+        unit_range=unit_range,
+        mesh=mesh,
+        name="training images",
+    )
+    for features, mask, beside in parts:
         start, count = count, count + int(mask.sum())
         if y is None and beside is None:
             raise checks.InputError(f"{LABELS}: give y, or batches (x, y)")
         classes = beside[mask] if y is None else y[start:count]
         if len(classes) < count - start:
-            raise checks.InputError(f"{LABELS}: {len(y)} for more than {count} images")
+            raise checks.InputError(f"{LABELS}: {len(y)} for {count} images or more")
         classes = checks.classes(classes, num_classes, LABELS)
-        # A padded row belongs to no class.
-        member = np.zeros((len(mask), num_classes), bool)
-        member[np.arange(len(classes)), classes] = True
-        part = _moments(feature_fn, variables, images, member)
-        total = part if total is None else _merge(total, part)
-    assert total is not None  # `batches` refuses an empty set
+        for name, f in features.items():
+            if name not in found:
+                found[name] = moments.nothing(num_classes, f.shape[1])
+            moments.add(name, found[name], np.asarray(f)[mask], classes)
     if y is not None and len(y) > count:
         raise checks.InputError(f"{LABELS}: {len(y)} for {count} images")
-    empty = np.flatnonzero(np.asarray(total.count) == 0).tolist()
-    if empty:
-        raise checks.InputError(
-            f"training labels: no image of classes {empty}; renumber the classes or "
-            "lower num_classes"
-        )
-    return _factorise(total, count, ridge)
-
-
-@compiled(static=1)
-def _moments(feature_fn, variables, x, member) -> Moments:
-    """Moments of one batch; `member` [batch, classes] tells which class a row is of."""
-    count = member.sum(0).astype(jnp.float32)
-    mean, scatter = OrderedDict(), OrderedDict()
-    for name, f in pool(features_of(feature_fn, variables, x), "mean").items():
-        real = member.any(1)[:, None]
-        f = jnp.where(real, f, 0)  # a padded row may hold NaN
-        weights = member.astype(f.dtype)
-        of_class = jnp.matmul(weights.T, f, precision="highest")
-        mean[name] = of_class / jnp.maximum(count, 1)[:, None]
-        own = jnp.matmul(weights, mean[name], precision="highest")
-        centered = jnp.where(real, f - own, 0)
-        scatter[name] = jnp.matmul(centered.T, centered, precision="highest")
-    return Moments(count, mean, scatter)
-
-
-@jax.jit
-def _merge(a: Moments, b: Moments) -> Moments:
-    """Moments of two parts together (Chan, Golub and LeVeque 1979), class by class."""
-    count = a.count + b.count
-    share = (b.count / jnp.maximum(count, 1))[:, None]
-    mean, scatter = OrderedDict(), OrderedDict()
-    for name in a.mean:
-        gap = b.mean[name] - a.mean[name]
-        mean[name] = a.mean[name] + share * gap
-        weighted = gap * share * a.count[:, None]
-        between = jnp.matmul(weighted.T, gap, precision="highest")
-        scatter[name] = a.scatter[name] + b.scatter[name] + between
-    return Moments(count, mean, scatter)
-
-
-def _factorise(total: Moments, count: int, ridge: float) -> Gaussians:
     factor, center = OrderedDict(), OrderedDict()
-    for name, scatter in total.scatter.items():
-        # In float64, on the host: done once, and a nearly singular Σ needs it.
-        sigma = np.asarray(scatter, np.float64) / count
-        level = sigma.trace() / len(sigma)
-        if not level > 0:
+    for name, of_layer in found.items():
+        empty = np.flatnonzero(of_layer.count == 0).tolist()
+        if empty:
             raise checks.InputError(
-                f"layer {name!r} has the same features for all images of a class "
-                "(dead units?); leave it out: "
-                "make_feature_fn(model, layers=[...])"
+                f"{LABELS}: no image of classes {empty[:10]}"
+                f"{' and more' if len(empty) > 10 else ''}; renumber the classes or "
+                "lower num_classes"
             )
-        lower = np.linalg.cholesky(sigma + ridge * level * np.eye(len(sigma)))
-        mean = np.asarray(total.mean[name], np.float64)
-        white = scipy.linalg.solve_triangular(lower, mean.T, lower=True).T
+        lower = moments.lower_factor(name, of_layer, ridge)
+        white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
         factor[name] = jnp.asarray(lower, jnp.float32)
         center[name] = jnp.asarray(white, jnp.float32)
     return Gaussians(factor, center)
+
+
+@compiled(static=1)
+def _pooled(feature_fn, variables, _, x) -> OrderedDict[str, Array]:
+    return pool(features_of(feature_fn, variables, x), "mean")

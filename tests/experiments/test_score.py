@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import fssd_jax
 from experiments import score
+from experiments.comparison import brought
 from fssd_jax import torch_weights
 from fssd_jax.data import load
 from fssd_jax.data.folders import load_images
@@ -157,3 +158,30 @@ def test_mistakes_are_one_line(files, tmp_path, capsys, args, message):
     error = capsys.readouterr().err
     assert "error: " in error
     assert message in error
+    assert "failed" not in error
+    assert not list(tmp_path.glob("score/*"))
+
+
+def test_a_detector_that_fails_is_told_beside_the_rows(
+    files, tmp_path, capsys, monkeypatch
+):
+    def singular(setting):
+        raise np.linalg.LinAlgError("no inverse")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(brought, "clean_state", singular)
+        assert main(files, tmp_path) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1] == (
+        "error: failed: fssd.npz; all else is written, and the same command tries "
+        "again what failed"
+    )
+    assert "fssd.npz failed: LinAlgError: no inverse." in told.out
+    assert "No fssd.npz: at every layer" not in told.out
+    (path,) = (tmp_path / "score").iterdir()
+    facts = json.loads((path / "metrics.json").read_text())
+    assert facts["failed"] == {"fssd.npz": "LinAlgError: no inverse"}
+    assert {"msp", "fssd default"} <= set(facts["methods"])
+    assert not (path / "fssd.npz").exists()
+    assert main(files, tmp_path) == 0
+    assert (path / "fssd.npz").exists()

@@ -1,7 +1,17 @@
+import inspect
+from collections import OrderedDict
+from functools import partial
+
 import numpy as np
 import pytest
 
-from fssd_jax import InputError, checks
+from analysis.concentration import concentration
+from analysis.displacement import decompose
+from fssd_jax import InputError, checks, estimate_singularity, look, map_batches, models
+from fssd_jax.data.folders import load_images
+from fssd_jax.detectors import knn, mahalanobis, msp
+from fssd_jax.questions import Question
+from fssd_jax.train import accuracy, train
 
 GOOD = np.full((5, 4, 4, 1), 0.5, np.float32)
 
@@ -19,10 +29,11 @@ def spoiled(value):
         (spoiled(np.inf), "image 3 holds NaN or infinite"),
         (spoiled(-np.inf), "image 3 holds NaN or infinite"),
         (spoiled(255.0), r"lie in \[0, 1\], found 0.5 to 255; divide by 255"),
-        (spoiled(-0.1), r"lie in \[0, 1\]"),
         (np.full((2, 1, 1, 3), 256), "0-255, found 256 to 256"),
         (np.full((2, 1, 1, 3), -1), "0-255, found -1"),
         (np.full((2, 3), 2**31), "ids must be below 2³¹, found 2147483648"),
+        (spoiled(-0.1), r"found -0.1 to 0.5; scale them back, or pass unit_range"),
+        (spoiled(300.0), "found 0.5 to 300; scale them back"),
         (GOOD[:0], "empty"),
         (np.float32(3), "rank 2 or more"),
         (np.ones(5), r"x\[None\]"),
@@ -46,6 +57,55 @@ def test_other_ranges_are_allowed_when_asked_for():
     assert checks.images(spoiled(-7.0), unit_range=False).min() == -7
     with pytest.raises(InputError, match="NaN"):
         checks.images(spoiled(np.nan), unit_range=False)
+
+
+def the_input(variables, x):
+    return OrderedDict(image=x)
+
+
+def as_logits(variables, x):
+    return x.reshape(len(x), -1)[:, :3]
+
+
+PIXELS = np.arange(6 * 16, dtype=np.float32).reshape(6, 4, 4, 1)  # 0 to 95
+STAR = estimate_singularity(the_input, {}, PIXELS / 255)
+Y = np.arange(6) % 3
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (map_batches, (msp.score, as_logits, {}, msp.fit(), PIXELS)),
+        (look, ({"msp": Question(msp.score, as_logits, msp.fit())}, {}, PIXELS)),
+        (estimate_singularity, (the_input, {}, PIXELS)),
+        (partial(knn.fit, k=1), (the_input, {}, PIXELS, "image")),
+        (mahalanobis.estimate_gaussians, (the_input, {}, PIXELS, Y, 3)),
+        (accuracy, (as_logits, {}, PIXELS, Y)),
+        (concentration, (the_input, {}, STAR, PIXELS)),
+        (decompose, (the_input, {}, {}, STAR, PIXELS)),
+    ],
+)
+def test_who_advises_unit_range_takes_it(function, args):
+    assert "unit_range" in inspect.signature(function).parameters
+    with pytest.raises(InputError, match="divide by 255, or pass unit_range=False"):
+        function(*args)
+    function(*args, unit_range=False)
+
+
+def test_who_does_not_take_unit_range_advises_something_else(tmp_path):
+    np.savez(tmp_path / "a.npz", x=PIXELS)
+    fit = partial(train, models.LeNet(3), num_classes=3, seed=0, epochs=1)
+    outliers = {"y": Y, "outliers": PIXELS}
+    for function, words in (
+        (partial(fit, PIXELS, Y), "training images: .*let the model itself map"),
+        (partial(fit, PIXELS / 255, **outliers), "outliers: .*let the model itself"),
+        (partial(load_images, tmp_path / "a.npz", size=4, channels=1), "write the fil"),
+    ):
+        assert "unit_range" not in inspect.signature(function).parameters
+        with pytest.raises(InputError, match=f"{words}") as error:
+            function()
+        assert "unit_range" not in str(error.value)
+        assert "found 0 to 95; divide by 255, and" in str(error.value)
 
 
 def test_a_bad_image_is_found_beyond_the_first_chunk(monkeypatch):
