@@ -28,12 +28,13 @@ def displacement(
 ) -> OrderedDict[str, np.ndarray]:
     """F_T(x) − F_0(x) of every layer [n, dim]: what both forms are to equal."""
     batches = list(padded_batches(x, batch_size, "points", unit_range=False))
-    parts = [_moved(feature_fn, initial, final, part) for part, _ in batches]
+    parts = [moved(feature_fn, initial, final, part) for part, _ in batches]
     return joined(parts, [mask for _, mask in batches])
 
 
 @compiled(static=1)
-def _moved(feature_fn, initial, final, x) -> Features:
+def moved(feature_fn, initial, final, x) -> Features:
+    """F_T(x) − F_0(x) of every layer of one batch, flattened."""
     ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
     return jax.tree.map(jnp.subtract, *ends)
 
@@ -47,6 +48,13 @@ def joined(parts: Sequence, masks: Sequence) -> OrderedDict[str, np.ndarray]:
         (layer, np.concatenate([np.asarray(part[layer])[mask] for part, mask in rows]))
         for layer in parts[0]
     )
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """‖found − expected‖ / ‖expected‖ over all points; 0 where both are 0."""
+    gap = np.linalg.norm(np.subtract(found, expected))
+    size = np.linalg.norm(expected)
+    return float(gap / size) if size else float(np.inf if gap else 0)
 
 
 class Terms(NamedTuple):

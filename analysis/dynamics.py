@@ -3,7 +3,8 @@
     dF_θ(x)/dt = ∂F_θ(x)/∂θ · dθ/dt = −Σ_m Θ_t(x, x_m) ∂_mL            (Eq. 3)
 
 The sum over the training set is one Jacobian-vector product along −∇L, and the kernel
-Θ is never formed. `Recorder` follows a training run:
+Θ is never formed. (So it is right where the sum is not, too: for layers beside which
+the loss has another way to their parameters.) `Recorder` follows a training run:
 
     steps = log_steps(total, 20)
     recorder = Recorder(feature_fn, loss_fn, {"OoD": x, "noise": noise}, steps)
@@ -22,6 +23,13 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from analysis.parameters import (
+    directed,
+    logit_fn_of,
+    of_layer,
+    parameters,
+    with_parameters,
+)
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import as_float, fitting, map_batches, pad
@@ -31,6 +39,8 @@ from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
 NOISE = "noise"  # the probe set whose mean feature is F*
 # (variables, x, y) -> the loss of each example [batch].
 LossFn = Callable[[Variables, Any, Any], Array]
+
+MATES = 1e-4  # relative, what the loss of an image may owe to rounding in its batch
 
 # Parts of one step's movement, to first order, and what that leaves out.
 PARAMETERS, DECAY, STATISTICS = "parameter step", "weight decay", "statistics"
@@ -65,16 +75,22 @@ def log_steps(total: int, count: int) -> list[int]:
     return sorted({0, total, *np.rint(spaced).astype(int).tolist()})
 
 
-def make_loss_fn(model: nn.Module, **call_kwargs) -> LossFn:
+def make_loss_fn(model: nn.Module | Callable, **call_kwargs) -> LossFn:
     """Cross-entropy of each example, without dropout unless `call_kwargs` ask for it.
 
     With BatchNorm in training mode give `train=True, mutable=["batch_stats"]`; the loss
-    of an example then depends on its batch-mates, so all images of a gradient must be
-    in one batch: `batch_size` no less than their number.
+    of an example then depends on its batch-mates, and a gradient is taken of all its
+    images together: give `Recorder` or `descent` a `batch_size` no less than their
+    number, or it is an error.
+
+    Args:
+      model: a Linen module, or `(variables, x) -> logits`.
+      **call_kwargs: passed on with the call.
     """
+    logit_fn = logit_fn_of(model, **call_kwargs)
 
     def loss_fn(variables, x, y):
-        out = model.apply(variables, x, **call_kwargs)
+        out = logit_fn(variables, x)
         logits = out[0] if isinstance(out, tuple) else out
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
@@ -105,46 +121,77 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
     """−∇L, L = (1/M) Σ_m ℓ(x_m, y_m), over the parameters (Eq. 2).
 
     One compilation; memory is that of one batch.
+
+    Raises:
+      InputError: if the losses depend on batch-mates, as with BatchNorm in training
+        mode, and the images are more than one batch.
     """
-    total = jax.tree.map(jnp.zeros_like, variables["params"])
+    params = parameters(variables)
+    total = jax.tree.map(jnp.zeros_like, params)
     size = fitting(len(x), batch_size)
+    if len(x) != size and _depends_on_mates(loss_fn, variables, x, y, size):
+        if len(x) > batch_size:
+            raise checks.InputError(
+                "the loss of an image depends on its batch-mates, as with BatchNorm in "
+                f"training mode, so the gradient of {len(x)} images cannot be put "
+                f"together from batches of {batch_size}: set batch_size={len(x)}, or "
+                "leave out the training mode"
+            )
+        size = len(x)  # a padded row would be a batch-mate, too
     for start in range(0, len(x), size):
         part, mask = pad(as_float(x[start : start + size]), size)
         labels, _ = pad(np.asarray(y[start : start + size]), size)
         total = _add_gradient(loss_fn, total, variables, part, labels, mask)
-    return {"params": jax.tree.map(lambda g: -g / len(x), total)}
+    return directed(variables, jax.tree.map(lambda g: -g / len(x), total))
 
 
 @compiled(static=1)
 def _add_gradient(loss_fn, total, variables, x, y, mask):
     def loss(params):
-        each = loss_fn({**variables, "params": params}, x, y)
+        each = loss_fn(with_parameters(variables, params), x, y)
         return jnp.where(mask, each, 0).sum()
 
-    return jax.tree.map(jnp.add, total, jax.grad(loss)(variables["params"]))
+    return jax.tree.map(jnp.add, total, jax.grad(loss)(parameters(variables)))
+
+
+def _depends_on_mates(loss_fn, variables, x, y, size) -> bool:
+    """Whether the losses of some images are others where the rest is the first one."""
+    images, mask = pad(as_float(x[:size]), size)
+    labels, _ = pad(np.asarray(y[:size]), size)
+    kept = np.arange(size) < max(1, mask.sum() // 2)
+    alone = np.where(kept, np.arange(size), 0)
+    both = [(images, labels), (images[alone], labels[alone])]
+    each, other = (np.asarray(_losses(loss_fn, variables, *of))[kept] for of in both)
+    return bool(np.abs(each - other).max() > MATES * max(1, np.abs(each).max()))
+
+
+@compiled(static=1)
+def _losses(loss_fn, variables, x, y):
+    return loss_fn(variables, x, y)
 
 
 def step_parts(before: Variables, after: Variables, decay: Any = None):
     """What one step of any optimiser changed: part → direction in the variables.
 
     The parts add up to `after` − `before`. Statistics are all collections but the
-    parameters.
+    parameters; without an entry "params" all are parameters.
 
     Args:
       before: the variables before the step.
       after: those after it.
       decay: the share of the parameters' change that is weight decay, a tree like
-        `before["params"]`, such as −ηλθ; None for none.
+        the parameters, such as −ηλθ; None for none.
     """
     change = jax.tree.map(jnp.subtract, after, before)
-    params = change.pop("params")
+    params = parameters(change)
     parts = {}
     if decay is not None:
-        parts[DECAY] = {"params": decay}
+        parts[DECAY] = directed(before, decay)
         params = jax.tree.map(jnp.subtract, params, decay)
-    parts[PARAMETERS] = {"params": params}
-    if change:
-        parts[STATISTICS] = change
+    parts[PARAMETERS] = directed(before, params)
+    others = {name: of for name, of in change.items() if name != "params"}
+    if others and "params" in change:
+        parts[STATISTICS] = others
     return parts
 
 
@@ -166,7 +213,8 @@ class Recorder:
       keep: layers whose features are kept whole.
       decay: `(step, params) -> tree`, the share of a step that is weight decay, such
         as −ηλθ for SGD with η and λ; see `step_parts`.
-      batch_size: images per compiled call.
+      batch_size: images per compiled call; see `descent` for losses that depend on
+        batch-mates.
     """
 
     def __init__(
@@ -214,7 +262,7 @@ class Recorder:
         )
         parts = {}
         if after is not None:
-            decay = self._decay and self._decay(step, before["params"])
+            decay = self._decay and self._decay(step, parameters(before))
             parts = step_parts(before, after, decay)
         states = self._initial, before, after
         directions = singularity, gradient, tuple(parts.values())
@@ -254,4 +302,4 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
 
 
 def _feature(layer, feature_fn, variables, _, x) -> Float[Array, "batch dim"]:
-    return pool(feature_fn(variables, x), "flatten")[layer]
+    return of_layer(pool(feature_fn(variables, x), "flatten"), layer)

@@ -8,10 +8,9 @@ import pytest
 from analysis.kernel_regression import (
     FrozenForm,
     PathForm,
-    check_sgd,
     make_gradient_fn,
-    sgd_error,
 )
+from analysis.steps import check_sgd, sgd_error
 from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.features import pool
 from fssd_jax.losses import cross_entropy
