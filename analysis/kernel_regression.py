@@ -228,7 +228,8 @@ class FrozenForm:
     ):
         self._feature_fn, self._gradient_fn = feature_fn, gradient_fn
         self._initial, self._rate = initial, rate
-        self._total, self._through, self._after, self._seen = None, (), {}, 0
+        self._total: Pulled = OrderedDict()
+        self._through, self._after, self._seen = (), {}, 0
         self.forms: OrderedDict[str, str] = OrderedDict()
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
@@ -236,6 +237,10 @@ class FrozenForm:
         if step == 0:
             check_initial(self._initial, before)
             self._through = self._candidates(before, x, y)
+            nothing = jax.tree.map(jnp.zeros_like, parameters(before))
+            self._total = OrderedDict(
+                (k, jax.tree.map(jnp.copy, nothing)) for k in self._through
+            )
         rate = float(self._rate(step) if callable(self._rate) else self._rate)
         self._total, error, gaps = _add_pullback(
             self._feature_fn,
@@ -269,7 +274,7 @@ class FrozenForm:
 
     def value(self, x, batch_size: int = 64) -> OrderedDict[str, np.ndarray]:
         """The form of every layer [n, dim], see `forms`; linear in the points."""
-        if self._total is None:
+        if not self.forms:
             raise checks.InputError("no step was followed yet: train(..., on_step=...)")
         parts, masks = [], []
         for part, mask in padded_batches(x, batch_size, "points", unit_range=False):
@@ -290,8 +295,7 @@ def _add_pullback(
     nu = OrderedDict((k, by_feature[k]) for k in layers)
     pulled = pull(feature_fn, initial, nu, x)
     gaps = _gaps(feature_fn, initial, pulled, gradient, x)
-    added = jax.tree.map(lambda g: rate * g, pulled)
-    total = added if total is None else jax.tree.map(jnp.add, total, added)
+    total = jax.tree.map(lambda u, g: u + rate * g, total, pulled)
     return total, error, gaps
 
 
