@@ -250,7 +250,7 @@ def test_a_transformer_of_linen():
         variables = make_init_fn(model)(jax.random.key(0), X)
         variables = jax.tree.map(lambda a: a.astype(float) + 0.05, variables)
         loss_fn = make_loss_fn(model)
-        layers = ["tokens", "attn/query", "attn/out", "attn", "out", "norm", "head"]
+        layers = ["tokens", "attn/query", "out", "norm", "head"]
         feature_fn = make_feature_fn(model, layers)
         direction = descent(loss_fn, variables, X, Y, len(X))["params"]
         after = variables | {

@@ -271,5 +271,8 @@ def test_errors_say_what_to_do():
         recorder(3, variables, variables, X, Y)
     with pytest.raises(InputError, match="data="):
         recorder(0, variables)
+    recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE}, [0], keep=["fc1"])
+    with pytest.raises(InputError, match=r"'fc1'.*'first', 'second', 'logits'"):
+        recorder(0, variables, variables, X, Y)
     with pytest.raises(InputError, match="total"):
         log_steps(0, 3)

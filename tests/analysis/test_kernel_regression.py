@@ -105,6 +105,40 @@ def test_the_kernel_at_the_start_of_each_step_errs_by_the_step():
     np.testing.assert_allclose(np.divide(errors[:2], errors[1:]), 2, rtol=0.25)
 
 
+def test_the_path_form_tells_its_error_and_it_falls_with_the_nodes():
+    """Along one long step, against F_T − F_0 by hand."""
+    with jax.enable_x64(True):
+        model, direction = Smooth(), np.random.default_rng(2)
+        feature_fn, before = make_feature_fn(model), start(model, jnp.float64)
+        after = jax.tree.map(lambda a: a + direction.normal(0, 1, a.shape), before)
+        middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
+        errors = []
+        for nodes in (0, 2, 4, 8):
+            form = PathForm(feature_fn, PROBE, nodes=nodes, batch_size=4)
+            form(0, before, middle)
+            form(1, middle, after)
+            errors.append(form.error())
+        expected, found = by_hand(feature_fn, before, after), form.value()
+        assert list(errors[0]) == list(Smooth.feature_layers)
+        for layer in expected:
+            of_nodes = [error[layer] for error in errors]
+            assert np.all(np.diff(np.log(of_nodes)) < -1), of_nodes
+            gap = np.linalg.norm(found[layer] - expected[layer])
+            gap = gap / np.linalg.norm(expected[layer])
+            np.testing.assert_allclose(of_nodes[-1], gap, rtol=1e-3)
+        assert errors[0]["logits"] > 0.3
+        assert errors[-1]["logits"] < 0.01
+
+
+def test_what_does_not_move_has_no_error():
+    feature_fn, variables = make_feature_fn(Smooth()), start(Smooth())
+    form = PathForm(feature_fn, PROBE)
+    with pytest.raises(InputError, match="on_step"):
+        form.error()
+    form(0, variables, variables)
+    assert set(form.error().values()) == {0}
+
+
 # ---- frozen form --------------------------------------------------------------------
 
 
@@ -320,3 +354,18 @@ def test_forms_that_followed_nothing_say_so():
         PathForm(feature_fn, PROBE).value()
     with pytest.raises(InputError, match="on_step"):
         FrozenForm(feature_fn, gradient_fn, start(Smooth()), RATE).value(PROBE)
+
+
+def test_other_weights_than_the_run_began_with_are_an_error():
+    model = Smooth()
+    feature_fn = make_feature_fn(model)
+    gradient_fn = make_gradient_fn(model, feature_fn)
+    other = jax.tree.map(jnp.copy, start(model))
+    other["params"]["logits"]["bias"] += 1e-6
+    form = FrozenForm(feature_fn, gradient_fn, other, RATE)
+    with pytest.raises(InputError, match=r"1 of 6 arrays are others.*logits.*bias"):
+        run(model, sgd, form)
+    more = start(model) | {"batch_stats": {"mean": jnp.zeros(3)}}
+    form = FrozenForm(feature_fn, gradient_fn, more, RATE)
+    with pytest.raises(InputError, match=r"7 of them, those of the run are 6.*mean"):
+        run(model, sgd, form)
