@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from analysis.bottleneck import Program
+from analysis.bottleneck import GradientFn, Program
 from analysis.displacement import Features, joined, moved, relative_error
 from analysis.dynamics import velocity
 from analysis.parameters import (
@@ -112,61 +112,6 @@ def _add_step(feature_fn, rule, total, before, after, x) -> Features:
         part = jax.tree.map(lambda f, w=weight: w * f, part)
         total = part if total is None else jax.tree.map(jnp.add, total, part)
     return total
-
-
-class GradientFn:
-    """The gradient of a batch's loss by the parameters and by each feature.
-
-    Calling it as `(variables, x, y)` gives ∇_θL, and layer → ∂L/∂F [batch, ...] of the
-    layers that the loss is computed from: the gradient by a shift of zero that is added
-    to the layer's output there.
-    """
-
-    def __init__(self, loss_fn: Callable, feature_fn: FeatureFn):
-        self._loss_fn, self._feature_fn = loss_fn, feature_fn
-        self._gradients = jax.jit(self._trace_gradients)
-
-    def __call__(self, variables: Variables, x, y) -> tuple[Any, Features]:
-        return self._gradients(variables, x, y)
-
-    def bottlenecks(self, variables: Variables, x, y) -> list[str]:
-        """The layers through which all of the loss passes; nothing is computed."""
-        program = self._program(variables, x, y)
-        value, features = program.outputs
-        params = {*program.inputs[: len(jax.tree.leaves(parameters(variables)))]}
-        return [
-            layer
-            for layer, number in features.items()
-            if program.passes(program.behind(number) & params, number, value)
-        ]
-
-    def _program(self, variables, x, y) -> Program:
-        def both(params, variables, x, y):
-            variables = with_parameters(variables, params)
-            value = self._loss_fn(variables, x, y)
-            if jnp.shape(value) != ():
-                raise checks.InputError(
-                    "loss: expected one number, the mean of the batch, got shape "
-                    f"{jnp.shape(value)}"
-                )
-            return value, self._feature_fn(variables, x)
-
-        return Program(both, parameters(variables), variables, x, y)
-
-    def _trace_gradients(self, variables, x, y):
-        program = self._program(variables, x, y)
-        value, features = program.outputs
-        behind = program.behind(value)
-        numbers = OrderedDict((k, n) for k, n in features.items() if n in behind)
-        shapes = jax.eval_shape(self._feature_fn, variables, x)
-        zeros = {n: jnp.zeros_like(shapes[k]) for k, n in numbers.items()}
-
-        def loss_fn(params, shifts):
-            return program(shifts, params, variables, x, y)[0]
-
-        gradients = jax.grad(loss_fn, argnums=(0, 1))
-        gradient, by_number = gradients(parameters(variables), zeros)
-        return gradient, OrderedDict((k, by_number[n]) for k, n in numbers.items())
 
 
 def make_gradient_fn(

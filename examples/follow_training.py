@@ -12,6 +12,7 @@ from analysis.dynamics import Recorder, log_steps, make_loss_fn
 from analysis.kernel_regression import PathForm
 from fssd_jax.data import load
 from fssd_jax.data.pipeline import as_float
+from fssd_jax.features import make_init_fn
 from fssd_jax.models import MLP
 
 
@@ -29,7 +30,7 @@ def main(steps: int = 40) -> float:
 
     # Your own loop; all it must do is to call them with the variables and the batch.
     optimiser = optax.adam(1e-3)
-    variables = model.init(jax.random.key(0), as_float(images[:1]))
+    variables = make_init_fn(model)(jax.random.key(0), as_float(images[:1]))
     opt_state = optimiser.init(variables["params"])
 
     @jax.jit

@@ -14,16 +14,13 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from analysis.bottleneck import Program
-from analysis.contributions import Contributions
-from analysis.dynamics import Recorder, descent, make_loss_fn, step_parts
+from analysis.dynamics import descent, make_loss_fn
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
-from fssd_jax import InputError, make_feature_fn
+from fssd_jax import make_feature_fn
 from fssd_jax.features import make_init_fn
 from fssd_jax.losses import cross_entropy
-from tests.analysis.following import Normed, start
 
 DIM, RATE = 4, 0.4
 rng = np.random.default_rng(0)
@@ -285,143 +282,3 @@ def test_another_gradient_function_is_judged_by_the_first_step():
         form = FrozenForm(feature_fn, gradient_fn, before, RATE)
         form(0, before, stepped(skip, before), X, Y)
         assert bottlenecks_of(form) == NETWORKS[skip]
-
-
-class Nnx(nnx.Module):
-    def __init__(self, rngs):
-        self.hidden = nnx.Linear(DIM, 6, rngs=rngs)
-        self.branch = nnx.Linear(6, 6, rngs=rngs)
-        self.logits = nnx.Linear(6, 3, rngs=rngs)
-
-    def __call__(self, x):
-        hidden = nnx.relu(self.hidden(x))
-        branch = self.branch(hidden)
-        logits = self.logits(hidden + branch)
-        return OrderedDict(hidden=hidden, branch=branch, logits=logits)
-
-
-class Equal(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        hidden = Relu(name="hidden")(x)
-        branch = nn.Dense(6, name="branch")(hidden)
-        return nn.Dense(3, name="logits")(hidden + branch)
-
-
-class Relu(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        return nn.relu(nn.Dense(6)(x))
-
-
-def test_nnx_and_an_equal_linen_network_have_equal_forms():
-    graphdef, state = nnx.split(Nnx(nnx.Rngs(0)))
-    state = nnx.to_pure_dict(state)
-    params = {"hidden": {"Dense_0": state["hidden"]}}
-    params |= {k: state[k] for k in ("branch", "logits")}
-
-    def nnx_features(variables, x):
-        return nnx.merge(graphdef, variables)(x)
-
-    def nnx_loss(variables, x, y):
-        return cross_entropy(nnx_features(variables, x)["logits"], jnp.asarray(y))
-
-    linen = make_feature_fn(Equal(), ["hidden", "branch", "logits"])
-    of_linen = FrozenForm(
-        linen, make_gradient_fn(Equal(), linen), {"params": params}, RATE
-    )
-    of_nnx = FrozenForm(
-        nnx_features, make_gradient_fn(nnx_loss, nnx_features, None), state, RATE
-    )
-    contributed = [
-        Contributions(*args, "branch", PROBE, np.ones((5, 6), np.float32), X, RATE)
-        for args in (
-            (linen, make_loss_fn(Equal())),
-            (nnx_features, make_loss_fn(lambda v, x: nnx_features(v, x)["logits"])),
-        )
-    ]
-    gradient = jax.jit(jax.grad(nnx_loss))
-    for step in range(3):
-        after = jax.tree.map(lambda p, d: p - RATE * d, state, gradient(state, X, Y))
-        then = {"hidden": {"Dense_0": after["hidden"]}}
-        then = {"params": then | {k: after[k] for k in ("branch", "logits")}}
-        for form in (of_nnx, contributed[1]):
-            form(step, state, after, X, Y)
-        for form in (of_linen, contributed[0]):
-            form(step, {"params": params}, then, X, Y)
-        state, params = after, then["params"]
-    assert of_nnx.forms == of_linen.forms
-    assert list(of_nnx.forms.values()).count("bottleneck") == 2
-    for layer, value in of_linen.value(PROBE).items():
-        np.testing.assert_allclose(
-            of_nnx.value(PROBE)[layer], value, rtol=1e-4, atol=1e-6
-        )
-    values = [c.value() for c in contributed]
-    np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-7)
-
-
-def test_variables_without_params_are_all_parameters():
-    p = jax.tree.map(lambda a: a.astype(jnp.float32), weights())
-    parts = step_parts(p, jax.tree.map(lambda a: 2 * a, p))
-    assert list(parts) == ["parameter step"]
-    np.testing.assert_allclose(flat(parts["parameter step"]), flat(p), rtol=1e-6)
-    counted = {"w": jnp.ones((DIM, 3)), "steps": jnp.zeros((), int)}
-    gradient_fn = make_gradient_fn(
-        lambda v, x: x @ v["w"], lambda v, x: OrderedDict(logits=x @ v["w"])
-    )
-    with pytest.raises(InputError, match=r"\['steps'\] is of int.*entry \"params\""):
-        gradient_fn(counted, X, Y)
-    # The advice.
-    apart = {"params": {"w": counted["w"]}, "steps": counted["steps"]}
-    gradient_fn = make_gradient_fn(
-        lambda v, x: x @ v["params"]["w"],
-        lambda v, x: OrderedDict(logits=x @ v["params"]["w"]),
-    )
-    assert gradient_fn(apart, X, Y)[0]["w"].shape == (DIM, 3)
-
-
-def test_a_loss_of_each_example_is_an_error():
-    feature_fn = make_feature_fn(Equal(), ["logits"])
-    gradient_fn = make_gradient_fn(Equal(), feature_fn, lambda f, y: f.sum(1))
-    variables = Equal().init(jax.random.key(0), X)
-    with pytest.raises(InputError, match=r"one number.*\(5,\)"):
-        gradient_fn(variables, X, Y)
-
-
-# ---- BatchNorm in training: losses that depend on batch-mates -----------------------
-
-
-@pytest.mark.parametrize("count", [16, 22])
-def test_a_gradient_through_batch_statistics_is_taken_of_all_images_or_not(count):
-    model = Normed()
-    x = np.random.default_rng(3).uniform(size=(count, 4, 4, 1)).astype(np.float32)
-    y, noise = np.arange(count) % 3, x[:4]
-    variables = start(model)
-    loss_fn = make_loss_fn(model, train=True, mutable=["batch_stats"])
-    feature_fn = make_feature_fn(model)
-
-    def follow(batch_size):
-        recorder = Recorder(
-            feature_fn, loss_fn, {"noise": noise}, [0], batch_size=batch_size
-        )
-        recorder(0, variables, None, x, y)
-        return recorder.records[0].movements["noise"]["speed"]
-
-    with pytest.raises(InputError, match=f"batch-mates.*batch_size={count}"):
-        follow(8)
-    with pytest.raises(InputError, match="batch-mates"):
-        follow(count - 1)
-
-    def mean_loss(params):
-        return loss_fn({**variables, "params": params}, x, y).mean()
-
-    g = jax.grad(mean_loss)(variables["params"])
-
-    def features(params):
-        out = feature_fn({**variables, "params": params}, noise)
-        return [f.reshape(len(noise), -1) for f in out.values()]
-
-    moved = jax.jvp(features, (variables["params"],), (g,))[1]
-    expected = np.stack([np.linalg.norm(f, axis=1) for f in moved], -1)
-    for batch_size in (count, 64):  # the advice, and more
-        np.testing.assert_allclose(follow(batch_size), expected, rtol=1e-4)
