@@ -18,7 +18,7 @@ from fssd_jax.losses import cross_entropy
 
 DIM, RATE = 4, 0.4
 rng = np.random.default_rng(0)
-X, PROBE = rng.uniform(-1, 1, (2, 5, DIM)).astype(np.float32)
+X, PROBE = rng.uniform(0, 1, (2, 5, DIM)).astype(np.float32)
 Y = np.arange(5, dtype=np.int32) % 3
 
 
