@@ -215,6 +215,7 @@ class Recorder:
         as −ηλθ for SGD with η and λ; see `step_parts`.
       batch_size: images per compiled call; see `descent` for losses that depend on
         batch-mates.
+      unit_range: whether probes outside [0, 1] are an error.
     """
 
     def __init__(
@@ -228,6 +229,7 @@ class Recorder:
         keep: Sequence[str] = (),
         decay: Callable[[int, Any], Any] | None = None,
         batch_size: int = 64,
+        unit_range: bool = True,
     ):
         if NOISE not in probes:
             raise checks.InputError(
@@ -237,7 +239,8 @@ class Recorder:
         self.records: list[Record] = []
         self._feature_fn, self._loss_fn = feature_fn, loss_fn
         self._probes, self._steps = dict(probes), set(steps)
-        self._data, self._decay, self._batch_size = data, decay, batch_size
+        self._data, self._decay = data, decay
+        self._sizes = {"batch_size": batch_size, "unit_range": unit_range}
         self._keep = {layer: partial(_feature, layer) for layer in keep}
         self._initial = None
 
@@ -256,9 +259,9 @@ class Recorder:
             raise checks.InputError(
                 "no images for the gradient: pass the batch of the step, or data=(x, y)"
             )
-        gradient = descent(self._loss_fn, before, x, y, self._batch_size)
+        gradient = descent(self._loss_fn, before, x, y, self._sizes["batch_size"])
         singularity = estimate_singularity(
-            self._feature_fn, before, self._probes[NOISE], self._batch_size
+            self._feature_fn, before, self._probes[NOISE], **self._sizes
         )
         parts = {}
         if after is not None:
@@ -279,9 +282,8 @@ class Recorder:
         self.records.append(Record(step, movements, singularity, features))
 
     def _map(self, score, variables, state, images, **kwargs) -> np.ndarray:
-        size = self._batch_size
         return map_batches(
-            score, self._feature_fn, variables, state, images, batch_size=size, **kwargs
+            score, self._feature_fn, variables, state, images, **self._sizes, **kwargs
         )
 
 

@@ -18,7 +18,7 @@ from fssd_jax.losses import cross_entropy
 
 DIM, RATE = 4, 0.4
 rng = np.random.default_rng(0)
-X, PROBE = rng.uniform(0, 1, (2, 5, DIM)).astype(np.float32)
+X, PROBE = rng.uniform(-1, 1, (2, 5, DIM)).astype(np.float32)
 Y = np.arange(5, dtype=np.int32) % 3
 
 
@@ -97,7 +97,10 @@ def test_nnx_and_an_equal_linen_network_have_equal_forms():
         (nnx_features, make_loss_fn(lambda v, x: nnx_features(v, x)["logits"]), state),
     ):
         after = jax.tree.map(lambda p: 1.01 * p, variables)
-        recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE}, [0])
+        args = feature_fn, loss_fn, {"noise": PROBE}, [0]
+        with pytest.raises(InputError, match="unit_range=False"):
+            Recorder(*args)(0, variables, after, X, Y)
+        recorder = Recorder(*args, unit_range=False)  # the advice
         recorder(0, variables, after, X, Y)
         kernel = ntk.tangent_kernel(feature_fn, variables, "branch", PROBE, direct=True)
         speeds.append([*recorder.records[0].movements["noise"].values(), kernel])
