@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from analysis.dynamics import LossFn
-from analysis.kernel_regression import check_sgd, in_turn, sgd_error
+from analysis.parameters import of_layer, parameters, with_parameters
+from analysis.steps import check_sgd, in_turn, sgd_error
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import as_input
@@ -29,8 +30,9 @@ def contributions(
 ) -> Float[Array, "point batch"]:
     """What each image of an SGD step adds to the movement of ⟨F(x), v⟩, to first order.
 
-        c_m = −(η/B) ⟨J(x)ᵀv, ∇ℓ_m⟩ = −(η/B) vᵀ Θ(x, x_m) ∂_mℓ,    Σ_m c_m ≈ ⟨ΔF(x), v⟩
+        c_m = −(η/B) ⟨J(x)ᵀv, ∇ℓ_m⟩,    Σ_m c_m ≈ ⟨ΔF(x), v⟩
 
+    which is −(η/B) vᵀ Θ(x, x_m) ∂_mℓ for a layer through which all of the loss passes.
     No kernel is formed: for each point there is a vector-Jacobian product of F, and a
     Jacobian-vector product of the losses.
 
@@ -44,15 +46,26 @@ def contributions(
       x_batch: the images of the step.
       y_batch: their classes.
       rate: η, of plain SGD on the mean loss of the batch.
+
+    Raises:
+      InputError: an unknown layer, or directions of another shape than its features.
     """
-    params = variables["params"]
+    params = parameters(variables)
 
     def feature(point, params):
-        found = feature_fn({**variables, "params": params}, point[None])
-        return pool(OrderedDict([(layer, found[layer])]), "flatten")[layer][0]
+        found = feature_fn(with_parameters(variables, params), point[None])
+        of = of_layer(found, layer)
+        return pool(OrderedDict([(layer, of)]), "flatten")[layer][0]
 
     def losses(params):
-        return loss_fn({**variables, "params": params}, x_batch, y_batch)
+        return loss_fn(with_parameters(variables, params), x_batch, y_batch)
+
+    dim = jax.eval_shape(feature, x[0], params).shape
+    if directions.shape != (len(x), *dim):
+        raise checks.InputError(
+            f"directions: expected one for each point, flattened like the features of "
+            f"{layer!r}, {(len(x), *dim)}, got {directions.shape}"
+        )
 
     def of_one(point_and_direction):
         point, v = point_and_direction
@@ -123,6 +136,6 @@ class Contributions:
 @compiled(static=1)
 def _step_error(loss_fn, before, after, x, y, rate):
     def mean_loss(params):
-        return loss_fn({**before, "params": params}, x, y).mean()
+        return loss_fn(with_parameters(before, params), x, y).mean()
 
-    return sgd_error(before, after, jax.grad(mean_loss)(before["params"]), rate)
+    return sgd_error(before, after, jax.grad(mean_loss)(parameters(before)), rate)

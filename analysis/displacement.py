@@ -30,13 +30,14 @@ def displacement(
     """F_T(x) − F_0(x) of every layer [n, dim]: what both forms are to equal."""
     parts, masks = [], []
     for part, mask, _ in batches(x, batch_size, "points", unit_range=False):
-        parts.append(_moved(feature_fn, initial, final, part))
+        parts.append(moved(feature_fn, initial, final, part))
         masks.append(mask)
     return joined(parts, masks)
 
 
 @compiled(static=1)
-def _moved(feature_fn, initial, final, x) -> Features:
+def moved(feature_fn, initial, final, x) -> Features:
+    """F_T(x) − F_0(x) of every layer of one batch, flattened."""
     ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
     return jax.tree.map(jnp.subtract, *ends)
 
@@ -50,6 +51,13 @@ def joined(parts: Sequence, masks: Sequence) -> OrderedDict[str, np.ndarray]:
         (layer, np.concatenate([np.asarray(part[layer])[mask] for part, mask in rows]))
         for layer in parts[0]
     )
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """‖found − expected‖ / ‖expected‖ over all points; 0 where both are 0."""
+    gap = np.linalg.norm(np.subtract(found, expected))
+    size = np.linalg.norm(expected)
+    return float(gap / size) if size else float(np.inf if gap else 0)
 
 
 class Terms(NamedTuple):

@@ -3,7 +3,8 @@
     dF_θ(x)/dt = ∂F_θ(x)/∂θ · dθ/dt = −Σ_m Θ_t(x, x_m) ∂_mL            (Eq. 3)
 
 The sum over the training set is one Jacobian-vector product along −∇L, and the kernel
-Θ is never formed. `Recorder` follows a training run:
+Θ is never formed. (So it is right where the sum is not, too: for layers beside which
+the loss has another way to their parameters.) `Recorder` follows a training run:
 
     steps = log_steps(total, 20)
     recorder = Recorder(feature_fn, loss_fn, {"OoD": x, "noise": noise}, steps)
@@ -13,6 +14,7 @@ The sum over the training set is one Jacobian-vector product along −∇L, and 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +24,17 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from analysis.parameters import (
+    directed,
+    logit_fn_of,
+    of_layer,
+    parameters,
+    with_parameters,
+)
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
-from fssd_jax.data.pipeline import batches, map_batches
+from fssd_jax.data.inputs import count_rows
+from fssd_jax.data.pipeline import Batch, batches, map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
 from fssd_jax.outputs import FeatureFn, Variables, pool
 from fssd_jax.shown import brief
@@ -32,6 +42,8 @@ from fssd_jax.shown import brief
 NOISE = "noise"  # the probe set whose mean feature is F*
 # (variables, x, y) -> the loss of each example [batch].
 LossFn = Callable[[Variables, Any, Any], Array]
+
+MATES = 1e-4  # relative, what the loss of an image may owe to rounding in its batch
 
 # Parts of one step's movement, to first order, and what that leaves out.
 PARAMETERS, DECAY, STATISTICS = "parameter step", "weight decay", "statistics"
@@ -68,16 +80,22 @@ def log_steps(total: int, count: int) -> list[int]:
     return sorted({0, total, *np.rint(spaced).astype(int).tolist()})
 
 
-def make_loss_fn(model: nn.Module, **call_kwargs) -> LossFn:
+def make_loss_fn(model: nn.Module | Callable, **call_kwargs) -> LossFn:
     """Cross-entropy of each example, without dropout unless `call_kwargs` ask for it.
 
     With BatchNorm in training mode give `train=True, mutable=["batch_stats"]`; the loss
-    of an example then depends on its batch-mates, so all images of a gradient must be
-    in one batch: `batch_size` no less than their number.
+    of an example then depends on its batch-mates, and a gradient is taken of all its
+    images together: give `Recorder` or `descent` a `batch_size` no less than their
+    number, or it is an error.
+
+    Args:
+      model: a Linen module, or `(variables, x) -> logits`.
+      **call_kwargs: passed on with the call.
     """
+    logit_fn = logit_fn_of(model, **call_kwargs)
 
     def loss_fn(variables, x, y):
-        out = model.apply(variables, x, **call_kwargs)
+        out = logit_fn(variables, x)
         logits = out[0] if isinstance(out, tuple) else out
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
@@ -108,45 +126,76 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
     """−∇L, L = (1/M) Σ_m ℓ(x_m, y_m), over the parameters (Eq. 2).
 
     One compilation; memory is that of one batch.
+
+    Raises:
+      InputError: if the losses depend on batch-mates, as with BatchNorm in training
+        mode, and the images are more than one batch.
     """
-    total = jax.tree.map(jnp.zeros_like, variables["params"])
-    count = 0
-    for part, mask, labels in batches((x, y), batch_size, unit_range=False):
+    params = parameters(variables)
+    total = jax.tree.map(jnp.zeros_like, params)
+    parts = batches((x, y), batch_size, unit_range=False)
+    first, count = next(parts), count_rows(x)
+    if count != len(first.mask) and _depends_on_mates(loss_fn, variables, first):
+        if count is None or count > batch_size:
+            raise checks.InputError(
+                "the loss of an image depends on its batch-mates, as with BatchNorm in "
+                f"training mode, so the gradient of {count} images cannot be put "
+                f"together from batches of {batch_size}: set batch_size={count}, or "
+                "leave out the training mode"
+            )
+        # A padded row would be a batch-mate, too.
+        first = jax.tree.map(lambda a: a[first.mask], first)
+    for part, mask, labels in chain([first], parts):
         total = _add_gradient(loss_fn, total, variables, part, labels, mask)
-        count += int(mask.sum())
-    return {"params": jax.tree.map(lambda g: -g / count, total)}
+    return directed(variables, jax.tree.map(lambda g: -g / count, total))
 
 
 @compiled(static=1)
 def _add_gradient(loss_fn, total, variables, x, y, mask):
     def loss(params):
-        each = loss_fn({**variables, "params": params}, x, y)
+        each = loss_fn(with_parameters(variables, params), x, y)
         return jnp.where(mask, each, 0).sum()
 
-    return jax.tree.map(jnp.add, total, jax.grad(loss)(variables["params"]))
+    return jax.tree.map(jnp.add, total, jax.grad(loss)(parameters(variables)))
+
+
+def _depends_on_mates(loss_fn, variables, batch: Batch) -> bool:
+    """Whether the losses of some images are others where the rest is the first one."""
+    mask, size = batch.mask, len(batch.mask)
+    kept = np.arange(size) < max(1, mask.sum() // 2)
+    alone = np.where(kept, np.arange(size), 0)
+    both = [(batch.x, batch.y), jax.tree.map(lambda a: a[alone], (batch.x, batch.y))]
+    each, other = (np.asarray(_losses(loss_fn, variables, *of))[kept] for of in both)
+    return bool(np.abs(each - other).max() > MATES * max(1, np.abs(each).max()))
+
+
+@compiled(static=1)
+def _losses(loss_fn, variables, x, y):
+    return loss_fn(variables, x, y)
 
 
 def step_parts(before: Variables, after: Variables, decay: Any = None):
     """What one step of any optimiser changed: part → direction in the variables.
 
     The parts add up to `after` − `before`. Statistics are all collections but the
-    parameters.
+    parameters; without an entry "params" all are parameters.
 
     Args:
       before: the variables before the step.
       after: those after it.
       decay: the share of the parameters' change that is weight decay, a tree like
-        `before["params"]`, such as −ηλθ; None for none.
+        the parameters, such as −ηλθ; None for none.
     """
     change = jax.tree.map(jnp.subtract, after, before)
-    params = change.pop("params")
+    params = parameters(change)
     parts = {}
     if decay is not None:
-        parts[DECAY] = {"params": decay}
+        parts[DECAY] = directed(before, decay)
         params = jax.tree.map(jnp.subtract, params, decay)
-    parts[PARAMETERS] = {"params": params}
-    if change:
-        parts[STATISTICS] = change
+    parts[PARAMETERS] = directed(before, params)
+    others = {name: of for name, of in change.items() if name != "params"}
+    if others and "params" in change:
+        parts[STATISTICS] = others
     return parts
 
 
@@ -168,8 +217,9 @@ class Recorder:
       keep: layers whose features are kept whole.
       decay: `(step, params) -> tree`, the share of a step that is weight decay, such
         as −ηλθ for SGD with η and λ; see `step_parts`.
-      batch_size: images per compiled call.
-      unit_range: whether floats outside [0, 1] are an error.
+      batch_size: images per compiled call; see `descent` for losses that depend on
+        batch-mates.
+      unit_range: whether probes outside [0, 1] are an error.
     """
 
     def __init__(
@@ -194,7 +244,7 @@ class Recorder:
         self._feature_fn, self._loss_fn = feature_fn, loss_fn
         self._probes, self._steps = dict(probes), set(steps)
         self._data, self._decay = data, decay
-        self._batch_size, self._unit_range = batch_size, unit_range
+        self._sizes = {"batch_size": batch_size, "unit_range": unit_range}
         self._keep = {layer: partial(_feature, layer) for layer in keep}
         self._initial = None
 
@@ -211,20 +261,18 @@ class Recorder:
         x, y = self._data or (x, y)
         gradient = None
         if x is not None and y is not None:
-            gradient = descent(self._loss_fn, before, x, y, self._batch_size)
+            gradient = descent(self._loss_fn, before, x, y, self._sizes["batch_size"])
         elif after is not None:
             raise checks.InputError(
                 f"step {step}: no images for the gradient; call the recorder with the "
                 "batch of the step, or make it with data=(x, y)"
             )
         singularity = estimate_singularity(
-            *(self._feature_fn, before, self._probes[NOISE]),
-            batch_size=self._batch_size,
-            unit_range=self._unit_range,
+            self._feature_fn, before, self._probes[NOISE], **self._sizes
         )
         parts = {}
         if after is not None:
-            decay = self._decay and self._decay(step, before["params"])
+            decay = self._decay and self._decay(step, parameters(before))
             parts = step_parts(before, after, decay)
         states = self._initial, before, after
         directions = singularity, gradient, tuple(parts.values())
@@ -243,10 +291,7 @@ class Recorder:
 
     def _map(self, score, variables, state, images, **kwargs) -> np.ndarray:
         return map_batches(
-            *(score, self._feature_fn, variables, state, images),
-            batch_size=self._batch_size,
-            unit_range=self._unit_range,
-            **kwargs,
+            score, self._feature_fn, variables, state, images, **self._sizes, **kwargs
         )
 
 
@@ -269,4 +314,4 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
 
 
 def _feature(layer, feature_fn, variables, _, x) -> Float[Array, "batch dim"]:
-    return pool(feature_fn(variables, x), "flatten")[layer]
+    return of_layer(pool(feature_fn(variables, x), "flatten"), layer)

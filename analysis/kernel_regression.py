@@ -9,16 +9,18 @@ integral along each step it is exact: Bell et al. 2023, arXiv:2308.00824).
 
 Frozen form: u = Σ_t η J_0(X_B)ᵀ ∂L_B is summed up during training, and then
 −Σ_m Θ_0(x, x_m) ν_m = −J_0(x) u. Time is linear in training steps and test points, and
-memory is that of the parameters, once for each layer.
+memory is that of the parameters, once for each layer. It is for layers through which
+all of the loss passes, as Eq. (2) supposes (`analysis.bottleneck`); elsewhere ∂L/∂θ is
+not J(X)ᵀ∂L, and u is the sum of η ∂L/∂θ itself, which is θ_0 − θ_T.
 
 Both follow a training run from its first step: `train(..., on_step=form)`, or a call
 after each step of a loop of yours, whose step must not donate the variables before it.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,8 +28,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from analysis.displacement import Features, joined
+from analysis.bottleneck import GradientFn, Program
+from analysis.displacement import Features, joined, moved, relative_error
 from analysis.dynamics import velocity
+from analysis.parameters import (
+    directed,
+    logit_fn_of,
+    of_layer,
+    parameters,
+    with_parameters,
+)
+from analysis.steps import TOLERANCE, check_initial, check_sgd, in_turn, sgd_error, size
 from fssd_jax import checks, losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
@@ -35,8 +46,9 @@ from fssd_jax.outputs import FeatureFn, Variables
 from fssd_jax.shown import brief
 
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
-TOLERANCE = 1e-3  # relative, of a step against −η∇L
-LOST = 0.9  # relative, what rounding may take from a step
+
+# The forms that a layer may have in `FrozenForm`.
+BOTTLENECK, PARAMETER_GRADIENT = "bottleneck", "parameter gradient"
 
 
 class PathForm:
@@ -46,7 +58,8 @@ class PathForm:
     equals F_T(x) − F_0(x): with `nodes=0`, the kernel at the start of each step, up to
     an error that shrinks with the step; with a Gauss–Legendre quadrature up to
     rounding, if the network is smooth along the step. (Across the kinks of relu a
-    quadrature converges slowly.)
+    quadrature converges slowly, and along a long step any.) `error()` tells how far
+    it is off; for that the first and the last variables are kept.
 
     Args:
       feature_fn: the layers to follow, without dropout.
@@ -60,7 +73,7 @@ class PathForm:
         points = batches(x, batch_size, "points", unit_range=False)
         self._batches = [(jax.device_get(part), mask) for part, mask, _ in points]
         self._totals: list[Features | None] = [None] * len(self._batches)
-        self._seen = 0
+        self._seen, self._ends = 0, ({}, {})  # steps, variables before and after them
         self._rule = ((0.0, 1.0),)
         if nodes:
             at, weight = np.polynomial.legendre.leggauss(nodes)
@@ -68,6 +81,7 @@ class PathForm:
             self._rule = tuple(map(tuple, on_unit.tolist()))
 
     def __call__(self, step: int, before: Variables, after: Variables, *_) -> None:
+        self._ends = self._ends[0] if self._seen else before, after
         self._seen = in_turn(step, self._seen)
         for i, (x, _) in enumerate(self._batches):
             self._totals[i] = _add_step(
@@ -77,6 +91,18 @@ class PathForm:
     def value(self) -> OrderedDict[str, np.ndarray]:
         """The path form of every layer [n, dim]."""
         return joined(self._totals, [mask for _, mask in self._batches])
+
+    def error(self) -> OrderedDict[str, float]:
+        """layer → ‖path form − Δ‖/‖Δ‖ over all points, Δ = F_T(x) − F_0(x) of the run.
+
+        More `nodes` make it less.
+        """
+        found = self.value()
+        parts = [moved(self._feature_fn, *self._ends, x) for x, _ in self._batches]
+        expected = joined(parts, [mask for _, mask in self._batches])
+        return OrderedDict(
+            (k, relative_error(f, expected[k])) for k, f in found.items()
+        )
 
 
 @compiled(static=2, donate=(2,))
@@ -90,58 +116,52 @@ def _add_step(feature_fn, rule, total, before, after, x) -> Features:
     return total
 
 
-# (variables, x, y) -> (∇_θL of the batch, layer → ∂L/∂F [batch, ...]).
-GradientFn = Callable[[Variables, Array, Array], tuple[Variables, Features]]
-
-
 def make_gradient_fn(
-    model: nn.Module, feature_fn: FeatureFn, loss: Callable = losses.cross_entropy
+    model: nn.Module | Callable,
+    feature_fn: FeatureFn,
+    loss: Callable | None = losses.cross_entropy,
 ) -> GradientFn:
     """The gradient of a batch's mean loss by the parameters and by each feature.
 
-    ∂_mL of Eq. (3) is the gradient by a shift of zero, added to the layer's output.
-
     Args:
-      model: any Linen module; called as in scoring, without dropout.
-      feature_fn: `fssd_jax.make_feature_fn(model, layers)`, which names the layers.
-      loss: `(logits, y) -> scalar`, the one trained with.
+      model: a Linen module, called as in scoring, without dropout; or
+        `(variables, x) -> logits`, as of NNX. Parameters are `variables["params"]`, or
+        all of `variables` if there is no such entry.
+      feature_fn: the layers, such as `fssd_jax.make_feature_fn(model, layers)`; a layer
+        is found in the loss if both compute it by the same operations.
+      loss: `(logits, y) -> scalar`, the one trained with; None if `model` is itself
+        `(variables, x, y) -> scalar`.
+
+    Raises (what is returned, when first called):
+      InputError: the loss is not one number.
     """
+    logit_fn = logit_fn_of(model)
 
-    @jax.jit
-    def gradient_fn(variables, x, y):
-        shapes = jax.eval_shape(feature_fn, variables, x)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    def loss_fn(variables, x, y):
+        return loss(logit_fn(variables, x), y) if loss else logit_fn(variables, x, y)
 
-        def loss_fn(params, shifts):
-            calls = Counter()
-
-            def shift(call, args, kwargs, context):
-                out = call(*args, **kwargs)
-                if context.method_name != "__call__":
-                    return out
-                path = "/".join(context.module.path)
-                name = f"{path}#{calls[path]}"
-                calls[path] += 1
-                return out + shifts.get(name, shifts.get(path, 0))
-
-            with nn.intercept_methods(shift):
-                logits = model.apply({**variables, "params": params}, x)
-            return loss(logits, y)
-
-        return jax.grad(loss_fn, argnums=(0, 1))(variables["params"], zeros)
-
-    return gradient_fn
+    return GradientFn(loss_fn, feature_fn)
 
 
 class FrozenForm:
-    """Accumulates u_k = Σ_t η_t J_0(X_B)ᵀ ∂L_B of each layer k; `value` is −J_0(x) u.
+    """−Σ_m Θ_0(x, x_m) ν_m of each layer, or as near to it as the layer allows.
+
+    `forms`, known after the first step, maps each layer to
+      "bottleneck"           −J_0(x) Σ_t η J_0(X_B)ᵀ ∂L_B, Eq. (4): all of the loss
+                             passes through the layer, and J_0(X_B)ᵀ ∂L_B was ∇L at
+                             the first step, as Eq. (2) says;
+      "parameter gradient"   −J_0(x) Σ_t η ∇L = J_0(x) (θ_T − θ_0): the loss has other
+                             ways to the layer's parameters, too.
+    After one step both are the path form with the kernel of the step's start. Which a
+    layer has is read off the program that computes the loss: see `analysis.bottleneck`.
 
     Plain SGD only: Eq. (4) has the loss gradients ∂_mL, and another optimiser, weight
     decay, dropout or moving statistics go elsewhere than along them.
 
     Args:
       feature_fn: the layers to follow.
-      gradient_fn: see `make_gradient_fn`.
+      gradient_fn: see `make_gradient_fn`. Of another function that returns the like,
+        the first step alone tells which layers are bottlenecks.
       initial: the variables before the first step.
       rate: learning rate η, or `step -> η`.
     """
@@ -149,20 +169,30 @@ class FrozenForm:
     def __init__(
         self,
         feature_fn: FeatureFn,
-        gradient_fn: GradientFn,
+        gradient_fn: GradientFn | Callable,
         initial: Variables,
         rate: float | Callable[[int], float],
     ):
         self._feature_fn, self._gradient_fn = feature_fn, gradient_fn
-        self._initial, self._rate, self._total = initial, rate, None
-        self._seen = 0
+        self._initial, self._rate = initial, rate
+        self._total: Pulled = OrderedDict()
+        self._through, self._after, self._seen = (), {}, 0
+        self.forms: OrderedDict[str, str] = OrderedDict()
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
         self._seen = in_turn(step, self._seen)
+        if step == 0:
+            check_initial(self._initial, before)
+            self._through = self._candidates(before, x, y)
+            nothing = jax.tree.map(jnp.zeros_like, parameters(before))
+            self._total = OrderedDict(
+                (k, jax.tree.map(jnp.copy, nothing)) for k in self._through
+            )
         rate = float(self._rate(step) if callable(self._rate) else self._rate)
-        self._total, error = _add_pullback(
+        self._total, error, gaps = _add_pullback(
             self._feature_fn,
             self._gradient_fn,
+            self._through,
             self._total,
             self._initial,
             before,
@@ -172,77 +202,79 @@ class FrozenForm:
             rate,
         )
         check_sgd(step, rate, error)
+        if step == 0:
+            self._decide(x, gaps)
+        self._after = after
+
+    def _candidates(self, *batch) -> tuple[str, ...]:
+        if isinstance(self._gradient_fn, GradientFn):
+            return tuple(self._gradient_fn.bottlenecks(*batch))
+        return tuple(jax.eval_shape(self._gradient_fn, *batch)[1])
+
+    def _decide(self, x, gaps) -> None:
+        """Known after the first step: where J(X)ᵀ∂L is ∇L."""
+        self._through = tuple(k for k in self._through if float(gaps[k]) < TOLERANCE)
+        self._total = OrderedDict((k, self._total[k]) for k in self._through)
+        for layer in jax.eval_shape(self._feature_fn, self._initial, x):
+            passes = layer in self._through
+            self.forms[layer] = BOTTLENECK if passes else PARAMETER_GRADIENT
 
     def value(self, x, batch_size: int = 64) -> OrderedDict[str, np.ndarray]:
-        """−Σ_m Θ_0(x, x_m) ν_m of every layer [n, dim]; linear in the points."""
-        if self._total is None:
+        """The form of every layer [n, dim], see `forms`; linear in the points."""
+        if not self.forms:
             raise checks.InputError("no step was followed yet: train(..., on_step=...)")
         parts, masks = [], []
         for part, mask, _ in batches(x, batch_size, "points", unit_range=False):
-            moved = push(self._feature_fn, self._initial, self._total, part)
-            parts.append(jax.tree.map(jnp.negative, moved))
+            ends = self._initial, self._after
+            parts.append(_frozen(self._feature_fn, self._total, *ends, part))
             masks.append(mask)
         return joined(parts, masks)
 
 
-@compiled(static=2, donate=(2,))
-def _add_pullback(feature_fn, gradient_fn, total, initial, before, after, x, y, rate):
-    """u with one batch more, and how far the step is from −η∇L."""
+@compiled(static=3, donate=(3,))
+def _add_pullback(
+    feature_fn, gradient_fn, layers, total, initial, before, after, x, y, rate
+):
+    """u of these layers with one batch more; how far the step is from −η∇L; and of each
+    layer, which tells something at the first step, how far J_0(X)ᵀ∂L is from ∇L."""
     gradient, by_feature = gradient_fn(before, x, y)
     error = sgd_error(before, after, gradient, rate)
-    added = jax.tree.map(lambda g: rate * g, pull(feature_fn, initial, by_feature, x))
-    total = added if total is None else jax.tree.map(jnp.add, total, added)
-    return total, error
+    nu = OrderedDict((k, by_feature[k]) for k in layers)
+    pulled = pull(feature_fn, initial, nu, x)
+    gaps = _gaps(feature_fn, initial, pulled, gradient, x)
+    total = jax.tree.map(lambda u, g: u + rate * g, total, pulled)
+    return total, error, gaps
 
 
-class StepError(NamedTuple):
-    """Of a step against plain SGD's, relative to ‖η∇L‖."""
+def _gaps(feature_fn, variables, pulled, gradient, x) -> dict[str, Float[Array, ""]]:
+    """layer → ‖J(X)ᵀ∂L − ∇L‖/‖∇L‖ over the parameters that the layer depends on."""
 
-    gap: Float[Array, ""]  # what plain SGD, rounded like the step, does not explain
-    lost: Float[Array, ""]  # what rounding takes from plain SGD's step
+    def features(params, variables, x):
+        return feature_fn(with_parameters(variables, params), x)
+
+    program = Program(features, parameters(variables), variables, x)
+    gaps, whole = {}, jax.tree.leaves(gradient)
+    for layer, tree in pulled.items():
+        behind = program.behind(program.outputs[layer])
+        # The parameters are the first of the inputs.
+        pairs = zip(program.inputs, jax.tree.leaves(tree), whole, strict=False)
+        own = [(chained, true) for n, chained, true in pairs if n in behind]
+        gap = size([chained - true for chained, true in own])
+        gaps[layer] = jnp.where(gap > 0, gap / size([true for _, true in own]), 0)
+    return gaps
 
     __repr__ = brief
 
 
-def sgd_error(before: Variables, after: Variables, gradient, rate) -> StepError:
-    """How far a step is from fl(θ − η∇L), and that from θ − η∇L itself."""
-    step = {name: jax.tree.map(jnp.zeros_like, v) for name, v in before.items()}
-    step["params"] = jax.tree.map(lambda g: -rate * g, gradient)
-    plain = jax.tree.map(jnp.add, before, step)
-    gap = _size(jax.tree.map(jnp.subtract, after, plain))
-    lost = _size(jax.tree.map(lambda p, b, s: (p - b) - s, plain, before, step))
-    size = _size(step)
-    # At rate 0 nothing may change.
-    return StepError(*(jnp.where(e > 0, e / size, 0) for e in (gap, lost)))
-
-
-def check_sgd(step: int, rate: float, error: StepError) -> None:
-    """Raise `InputError` if a step was not one of plain SGD, or if none could tell."""
-    gap, lost = map(float, error)
-    # Where the step is near the spacing of floating-point numbers, an error of the
-    # gradient in its last digits sends a few parameters to the next number.
-    if not gap < TOLERANCE + lost / 50:
-        raise checks.InputError(
-            f"step {step} is not −{rate:g}·∇L, it differs by {gap:.1%} of it: "
-            "this is for plain SGD, with this learning rate, without momentum, weight "
-            "decay, dropout or BatchNorm in training; PathForm is for any"
-        )
-    if not lost < LOST:
-        raise checks.InputError(
-            f"step {step}: cannot tell whether it is one of plain SGD: rounding takes "
-            f"{lost:.0%} of −{rate:g}·∇L; use a larger learning rate, or "
-            "JAX_ENABLE_X64 with parameters in float64; PathForm follows any step"
-        )
-
-
-def in_turn(step: int, seen: int) -> int:
-    """The number of steps seen, with this one; `InputError` if one was left out."""
-    if step != seen:
-        raise checks.InputError(
-            f"called for step {step} after {seen} steps: the sum goes over all steps "
-            "from 0 on, so a run that was resumed, or begun before, cannot be followed"
-        )
-    return seen + 1
+@compiled(static=1)
+def _frozen(feature_fn, total, initial, after, x) -> Features:
+    change = jax.tree.map(jnp.subtract, parameters(after), parameters(initial))
+    # Under `jit`, of the layers in `total` this is not computed.
+    found = velocity(feature_fn, initial, directed(initial, change), x)
+    chained = push(feature_fn, initial, total, x)
+    return OrderedDict(
+        (k, -chained[k] if k in chained else f) for k, f in found.items()
+    )
 
 
 @compiled(static=1)
@@ -257,8 +289,8 @@ def pull(feature_fn: FeatureFn, variables: Variables, nu: Features, x) -> Pulled
     """
     pulled: Pulled = OrderedDict()
     for layer, weights in nu.items():
-        of_layer = partial(_feature, feature_fn, variables, x, layer)
-        (pulled[layer],) = jax.vjp(of_layer, variables["params"])[1](weights)
+        feature = partial(_feature, feature_fn, variables, x, layer)
+        (pulled[layer],) = jax.vjp(feature, parameters(variables))[1](weights)
     return pulled
 
 
@@ -267,14 +299,10 @@ def push(feature_fn: FeatureFn, variables: Variables, u: Pulled, x) -> Features:
     """J(x) u of each layer, flattened: with u = `pull(…)`, Σ_m Θ(x, x_m) ν_m."""
     # Under `jit`, of one layer's product nothing above that layer is computed.
     return OrderedDict(
-        (k, velocity(feature_fn, variables, {"params": of}, x)[k])
+        (k, velocity(feature_fn, variables, directed(variables, of), x)[k])
         for k, of in u.items()
     )
 
 
 def _feature(feature_fn, variables, x, layer, params):
-    return feature_fn({**variables, "params": params}, x)[layer]
-
-
-def _size(tree) -> Float[Array, ""]:
-    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
+    return of_layer(feature_fn(with_parameters(variables, params), x), layer)

@@ -2,10 +2,11 @@
 
     Θ(x, x')_de = Σ_p ∂F_d(x)/∂θ_p · ∂F_e(x')/∂θ_p        (F flattened)
 
-θ is `variables["params"]`; other collections (BatchNorm's statistics) are constants,
-and no image's feature may depend on another image. Kernels are computed in blocks: the
-device holds two batches and their block, NumPy the result. A missing `x2` is `x1`, at
-half the cost. Reuse one `feature_fn`: what is compiled is found by its identity.
+θ is `variables["params"]`, or all of `variables` if there is no such entry; other
+collections (BatchNorm's statistics) are constants, and no image's feature may depend on
+another image. Kernels are computed in blocks: the device holds two batches and their
+block, NumPy the result. A missing `x2` is `x1`, at half the cost. Reuse one
+`feature_fn`: what is compiled is found by its identity.
 """
 
 import math
@@ -21,6 +22,7 @@ import scipy.optimize
 import scipy.stats
 from jaxtyping import Array, Float, Int, Num
 
+from analysis.parameters import of_layer, parameters, with_parameters
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
@@ -215,12 +217,11 @@ def _differentiable(feature_fn, variables, layer):
     """`(params, x) -> [batch, dim]` of one layer, and the parameters."""
 
     def features(params, x):
-        found = feature_fn({**variables, "params": params}, x)
-        if layer not in found:
-            raise InputError(f"unknown layer {layer!r}; choose from {list(found)}")
-        return pool(OrderedDict([(layer, found[layer])]), "flatten")[layer]
+        found = feature_fn(with_parameters(variables, params), x)
+        of = of_layer(found, layer)
+        return pool(OrderedDict([(layer, of)]), "flatten")[layer]
 
-    return features, variables["params"]
+    return features, parameters(variables)
 
 
 @compiled(static=3)

@@ -23,7 +23,7 @@ from analysis import kernel_plots
 from experiments.harness import cli, results
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import tangent
-from experiments.kernel_study.tangent import WHEN
+from experiments.kernel_study.tangent import LAYER, WHEN
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 
@@ -132,7 +132,9 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
             "kernel, and of the kernel. By the nearest of these training images in "
             f"pixels: {100 * facts['auroc_pixels']:.1f}. RBF, and Spearman's "
             "correlation, of the normalised kernel and ‖x − x_m‖, over the images of "
-            "both test sets.",
+            "both test sets. The movement that is told apart by training images is the "
+            "path form with the kernel of each step's start, of which "
+            f"{100 * facts['path_error'][LAYER]:.3g} % is error in the {LAYER}.",
         ],
         ("layer", "drift", *(f"{p}, {when}" for p in SHOWN for when in WHEN)),
     )

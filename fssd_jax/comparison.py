@@ -12,8 +12,8 @@ import numpy as np
 
 from fssd_jax import extras
 from fssd_jax.checks import InputError
-from fssd_jax.features import Variables
 from fssd_jax.metrics import Metrics, evaluate
+from fssd_jax.outputs import Variables
 from fssd_jax.questions import Question, look
 
 # A row's name: the method's, or (method, OoD set) where there are several sets.

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [*(ROOT / "fssd_jax").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")]
 
 SCORED = [
-    *(pipeline.map_batches, pipeline.padded_batches, questions.look),
+    *(pipeline.map_batches, pipeline.batches, questions.look),
     *(comparison.compare, fssd.estimate_singularity, train.accuracy),
     *(fssd_detector.fit, mahalanobis.fit, mahalanobis.estimate_gaussians, knn.fit),
     *(displacement.fit, odin.fit),
@@ -112,7 +112,7 @@ def test_who_is_told_to_pass_an_argument_can(argument):
 
 # ---- the range of images: told from wherever they are checked -----------------------
 
-DOORS = {"checks.images", "padded_batches", "map_batches", "scored_batches"}
+DOORS = {"checks.images", "batches", "map_batches", "scored_batches"}
 # These pass no `unit_range` on, and are provoked below.
 PENDING = {"train", "load_images"}
 

@@ -71,3 +71,6 @@ def test_the_blocks_run_when_pasted(tmp_path, monkeypatch, capsys):
         exec(compile(block, "docs/using.md", "exec"), pasted)
     assert pasted["fitted"].config["threshold"] == pasted["chosen"].value
     assert pasted["accepted"].mean() > 0.85
+    assert list(pasted["path"].error()) == ["fc1", "logits"]
+    forms = {"hidden": "bottleneck", "logits": "bottleneck"}
+    assert pasted["frozen"].forms == forms

@@ -11,7 +11,7 @@ from scipy.stats import pearsonr, spearmanr
 
 import fssd_jax
 from analysis import infinite_width, ntk, pixels
-from analysis.displacement import Terms, decompose, displacement
+from analysis.displacement import Terms, decompose, displacement, relative_error
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from experiments.harness import keys
 from experiments.harness.keys import Use
@@ -44,6 +44,7 @@ class Followed(NamedTuple):
     final: Variables
     history: np.ndarray
     forms: dict[str, dict[str, np.ndarray]]  # form → layer → [image, dim]
+    frozen: dict[str, str]  # layer → which form the frozen one is, see `FrozenForm`
 
 
 def follow(setup: Setup, data: Data, seed: int, width: int) -> Followed:
@@ -81,9 +82,8 @@ def follow(setup: Setup, data: Data, seed: int, width: int) -> Followed:
     )
     forms = {name: dict(form.value()) for name, form in paths.items()}
     forms["frozen"] = dict(frozen.value(data.points))
-    return Followed(
-        model, feature_fn, initial, trained.variables, trained.history, forms
-    )
+    final, kinds = trained.variables, dict(frozen.forms)
+    return Followed(model, feature_fn, initial, final, trained.history, forms, kinds)
 
 
 def _batches(preset: Preset, data: Data) -> int:
@@ -164,6 +164,7 @@ def of_layers(
         forms = compare(of_layer)
         for name, form in found.forms.items():
             forms[name]["relative_error"] = relative_error(form[layer], moved[layer])
+        forms["frozen"]["form"] = found.frozen[layer]
         if "infinite" in of_layer:
             lengths = of_layer["infinite"], of_layer["displacement"]
             forms["infinite"]["relative_error"] = relative_error(*lengths)
@@ -227,11 +228,6 @@ def correlations(
         for kind, correlation in CORRELATIONS.items():
             out[kind][part] = float(correlation(*pair)[0]) if varies else None
     return out
-
-
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """‖found − expected‖ / ‖expected‖ over all points."""
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def _lengths(form: dict[str, np.ndarray]) -> np.ndarray:

@@ -133,6 +133,7 @@ def measure(
         "layers": layers,
         "auroc_pixels": metrics.auroc(*halves(nearest)),
         "contributions": told,
+        "path_error": path.error(),
     }
     return facts, arrays
 

@@ -88,6 +88,17 @@ def test_an_image_from_elsewhere_is_an_error():
         run(Smooth(), recipes.sgd(RATE), form)
 
 
+def test_an_unknown_layer_is_an_error_that_lists_the_layers():
+    feature_fn, variables = make_feature_fn(Smooth()), start(Smooth())
+    v = np.ones((len(PROBE), 3), np.float32)
+    form = Contributions(feature_fn, LOSS, "fc1", PROBE, v, X, 0.0)
+    with pytest.raises(InputError, match=r"'fc1'.*\['first', 'second', 'logits'\]"):
+        form(0, variables, variables, X, Y)
+    form = Contributions(feature_fn, LOSS, "first", PROBE, v, X, 0.0)
+    with pytest.raises(InputError, match=r"directions.*\(9, 7\), got \(9, 3\)"):
+        form(0, variables, variables, X, Y)
+
+
 def test_other_optimisers_are_an_error():
     feature_fn = make_feature_fn(Smooth())
     v = np.ones((len(PROBE), 3), np.float32)

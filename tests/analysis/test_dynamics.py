@@ -295,5 +295,47 @@ def test_errors_say_what_to_do():
         recorder(3, variables, variables, X, Y)
     with pytest.raises(InputError, match="data="):
         recorder(0, variables, variables)
+    recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE}, [0], keep=["fc1"])
+    with pytest.raises(InputError, match=r"'fc1'.*'first', 'second', 'logits'"):
+        recorder(0, variables, variables, X, Y)
     with pytest.raises(InputError, match="total"):
         log_steps(0, 3)
+
+
+# ---- BatchNorm in training: losses that depend on batch-mates -----------------------
+
+
+@pytest.mark.parametrize("count", [16, 22])
+def test_a_gradient_through_batch_statistics_is_taken_of_all_images_or_not(count):
+    model = Normed()
+    x = np.random.default_rng(3).uniform(size=(count, 4, 4, 1)).astype(np.float32)
+    y, noise = np.arange(count) % 3, x[:4]
+    variables = start(model)
+    loss_fn = make_loss_fn(model, train=True, mutable=["batch_stats"])
+    feature_fn = make_feature_fn(model)
+
+    def follow(batch_size):
+        recorder = Recorder(
+            feature_fn, loss_fn, {"noise": noise}, [0], batch_size=batch_size
+        )
+        recorder(0, variables, None, x, y)
+        return recorder.records[0].movements["noise"]["speed"]
+
+    with pytest.raises(InputError, match=f"batch-mates.*batch_size={count}"):
+        follow(8)
+    with pytest.raises(InputError, match="batch-mates"):
+        follow(count - 1)
+
+    def mean_loss(params):
+        return loss_fn({**variables, "params": params}, x, y).mean()
+
+    g = jax.grad(mean_loss)(variables["params"])
+
+    def features(params):
+        out = feature_fn({**variables, "params": params}, noise)
+        return [f.reshape(len(noise), -1) for f in out.values()]
+
+    moved = jax.jvp(features, (variables["params"],), (g,))[1]
+    expected = np.stack([np.linalg.norm(f, axis=1) for f in moved], -1)
+    for batch_size in (count, 64):  # the advice, and more
+        np.testing.assert_allclose(follow(batch_size), expected, rtol=1e-4)

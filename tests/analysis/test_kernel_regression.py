@@ -8,9 +8,7 @@ import pytest
 from analysis.kernel_regression import (
     FrozenForm,
     PathForm,
-    check_sgd,
     make_gradient_fn,
-    sgd_error,
 )
 from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.losses import cross_entropy
@@ -104,6 +102,40 @@ def test_the_kernel_at_the_start_of_each_step_errs_by_the_step():
         errors.append(relative_error(form.value(), expected))
     assert errors[2] < 0.03
     np.testing.assert_allclose(np.divide(errors[:2], errors[1:]), 2, rtol=0.25)
+
+
+def test_the_path_form_tells_its_error_and_it_falls_with_the_nodes():
+    """Along one long step, against F_T − F_0 by hand."""
+    with jax.enable_x64(True):
+        model, direction = Smooth(), np.random.default_rng(2)
+        feature_fn, before = make_feature_fn(model), start(model, jnp.float64)
+        after = jax.tree.map(lambda a: a + direction.normal(0, 1, a.shape), before)
+        middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
+        errors = []
+        for nodes in (0, 2, 4, 8):
+            form = PathForm(feature_fn, PROBE, nodes=nodes, batch_size=4)
+            form(0, before, middle)
+            form(1, middle, after)
+            errors.append(form.error())
+        expected, found = by_hand(feature_fn, before, after), form.value()
+        assert list(errors[0]) == list(Smooth.feature_layers)
+        for layer in expected:
+            of_nodes = [error[layer] for error in errors]
+            assert np.all(np.diff(np.log(of_nodes)) < -1), of_nodes
+            gap = np.linalg.norm(found[layer] - expected[layer])
+            gap = gap / np.linalg.norm(expected[layer])
+            np.testing.assert_allclose(of_nodes[-1], gap, rtol=1e-3)
+        assert errors[0]["logits"] > 0.3
+        assert errors[-1]["logits"] < 0.01
+
+
+def test_what_does_not_move_has_no_error():
+    feature_fn, variables = make_feature_fn(Smooth()), start(Smooth())
+    form = PathForm(feature_fn, PROBE)
+    with pytest.raises(InputError, match="on_step"):
+        form.error()
+    form(0, variables, variables)
+    assert set(form.error().values()) == {0}
 
 
 # ---- frozen form --------------------------------------------------------------------
@@ -223,46 +255,6 @@ def test_frozen_form_refuses_all_but_plain_sgd(model, recipe):
         run(model, recipe, form)
 
 
-def follow(rate, beta):
-    """Check three steps at width 512 that NumPy takes, with gradients of length 1.5."""
-    rng = np.random.default_rng(0)
-    shapes = {"kernel": (512, 512), "bias": (512,)}
-    trace = dict.fromkeys(shapes, np.float32(0))
-    before = {
-        k: rng.normal(0, 512**-0.5, shape).astype(np.float32)
-        for k, shape in shapes.items()
-    }
-    for step in range(3):
-        gradient = {
-            k: rng.normal(0, 1 / 512 if k == "kernel" else 0.05, shape)
-            for k, shape in shapes.items()
-        }
-        trace = {k: beta * trace[k] + gradient[k] for k in shapes}
-        after = {k: before[k] - (rate * trace[k]).astype(np.float32) for k in shapes}
-        # As computed elsewhere, the gradient differs in its last digits.
-        seen = {
-            k: (g * (1 + rng.normal(0, 1e-6, g.shape))).astype(np.float32)
-            for k, g in gradient.items()
-        }
-        error = sgd_error({"params": before}, {"params": after}, seen, rate)
-        check_sgd(step, rate, error)
-        before = after
-
-
-def test_momentum_is_told_from_sgd_by_steps_near_rounding():
-    """At rate 10⁻⁴ a step is no longer than the spacing at 1 times four times ‖θ‖."""
-    for rate in (1e-4, 1e-6):
-        follow(rate, 0.0)
-        for beta in (0.9, 0.1):
-            with pytest.raises(InputError, match=r"step 1 is not .* plain SGD"):
-                follow(rate, beta)
-    for beta in (0.0, 0.9):
-        with pytest.raises(
-            InputError, match=r"step 0: cannot tell .* takes 9\d%|takes 100%"
-        ):
-            follow(1e-8, beta)
-
-
 def test_frozen_form_refuses_dropout():
     model = LeNet(num_classes=3, mean=(0.5,), std=(0.3,))
     x = np.random.default_rng(0).uniform(size=(6, 28, 28, 1)).astype(np.float32)
@@ -321,3 +313,18 @@ def test_forms_that_followed_nothing_say_so():
         PathForm(feature_fn, PROBE).value()
     with pytest.raises(InputError, match="on_step"):
         FrozenForm(feature_fn, gradient_fn, start(Smooth()), RATE).value(PROBE)
+
+
+def test_other_weights_than_the_run_began_with_are_an_error():
+    model = Smooth()
+    feature_fn = make_feature_fn(model)
+    gradient_fn = make_gradient_fn(model, feature_fn)
+    other = jax.tree.map(jnp.copy, start(model))
+    other["params"]["logits"]["bias"] += 1e-6
+    form = FrozenForm(feature_fn, gradient_fn, other, RATE)
+    with pytest.raises(InputError, match=r"1 of 6 arrays are others.*logits.*bias"):
+        run(model, sgd, form)
+    more = start(model) | {"batch_stats": {"mean": jnp.zeros(3)}}
+    form = FrozenForm(feature_fn, gradient_fn, more, RATE)
+    with pytest.raises(InputError, match=r"7 of them, those of the run are 6.*mean"):
+        run(model, sgd, form)

@@ -7,9 +7,10 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
+from analysis.displacement import relative_error
 from experiments import kernel_regression
 from experiments.kernel_study import forms, kept
-from experiments.kernel_study.forms import compare, relative_error
+from experiments.kernel_study.forms import compare
 from experiments.kernel_study.setting import draw
 from fssd_jax.data import load
 from fssd_jax.data.benchmarks import load_benchmark
@@ -55,6 +56,7 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
             # Along the step the kernel is integrated better than from its start.
             assert errors["quadrature"] < errors["path"] < 0.2
             assert errors["path"] < errors["frozen"]
+            assert of["forms"]["frozen"]["form"] == "bottleneck"
             # The first layer's is that of the gates of relu, which may all stay.
             assert of["kernel_drift"] > 0 or layer == "fc1"
             assert "infinite" not in of["forms"], layer

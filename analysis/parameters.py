@@ -1,0 +1,55 @@
+"""What of a network's variables is trained: of a Linen one, of NNX, of any function."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fssd_jax import checks
+from fssd_jax.outputs import Variables
+
+
+def parameters(variables: Variables) -> Any:
+    """`variables["params"]`, or all of `variables` where there is no such entry.
+
+    Raises:
+      InputError: if then some are no floating-point numbers.
+    """
+    if "params" in variables:
+        return variables["params"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise checks.InputError(
+                'variables: there is no entry "params", so all are parameters, but '
+                f"{jax.tree_util.keystr(path)} is of {jnp.result_type(leaf)}; put what "
+                'is trained into an entry "params", and the rest beside it'
+            )
+    return variables
+
+
+def with_parameters(variables: Variables, params: Any) -> Variables:
+    """`variables` with these parameters; see `parameters`."""
+    return {**variables, **directed(variables, params)}
+
+
+def directed(variables: Variables, of: Any) -> Variables:
+    """A tree like the parameters as a part of `variables`."""
+    return {"params": of} if "params" in variables else of
+
+
+def of_layer(features: Mapping[str, Any], layer: str) -> Any:
+    """`features[layer]`; `InputError` with the layers' names if there is none."""
+    if layer not in features:
+        raise checks.InputError(
+            f"unknown layer {layer!r}; choose one of {list(features)}"
+        )
+    return features[layer]
+
+
+def logit_fn_of(model: nn.Module | Callable, **call_kwargs) -> Callable:
+    """The call of a Linen module, or a function `(variables, x)` as it is."""
+    apply = model.apply if isinstance(model, nn.Module) else model
+    return partial(apply, **call_kwargs)
