@@ -43,7 +43,6 @@ from fssd_jax import checks, losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
 from fssd_jax.outputs import FeatureFn, Variables
-from fssd_jax.shown import brief
 
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 
@@ -262,8 +261,6 @@ def _gaps(feature_fn, variables, pulled, gradient, x) -> dict[str, Float[Array, 
         gap = size([chained - true for chained, true in own])
         gaps[layer] = jnp.where(gap > 0, gap / size([true for _, true in own]), 0)
     return gaps
-
-    __repr__ = brief
 
 
 @compiled(static=1)

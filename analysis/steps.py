@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from analysis.parameters import with_parameters
 from fssd_jax import checks
 from fssd_jax.outputs import Variables
+from fssd_jax.shown import brief
 
 TOLERANCE = 1e-3  # relative, of a step against −η∇L
 LOST = 0.9  # relative, what rounding may take from a step
@@ -19,6 +20,8 @@ class StepError(NamedTuple):
 
     gap: Float[Array, ""]  # what plain SGD, rounded like the step, does not explain
     lost: Float[Array, ""]  # what rounding takes from plain SGD's step
+
+    __repr__ = brief
 
 
 def sgd_error(before: Variables, after: Variables, gradient, rate) -> StepError:
