@@ -4,7 +4,10 @@
       --mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010 \\
       --in photos/test --ood photos/other
 
-Weights are a PyTorch state dict, by torch.save or safetensors; images a folder of image
+  fssd score --features in.npz --ood-features ood.npz --noise-features noise.npz
+
+Weights are a PyTorch state dict, by torch.save or safetensors, or a folder of
+`fssd_jax.train.train`; images a folder of image
 files, or a .npz of uint8 or floats in [0, 1]. Nothing is fitted on an OoD image. Beside
 FSSD of every layer, MSP, energy, the maximum logit and ODIN stand controls that know
 nothing of your training: the same network untrained, and pixels. With --train,
@@ -14,6 +17,9 @@ fssd.npz: the fitted "fssd default" and its threshold, for `fssd_jax.load`. Scor
 kept in OUT/scores, network by network: the same command again goes on from there. A
 method that fails does not stop the others: it is shown with the reason, the exit status
 is 1 after all else is written, and the same command tries it again.
+
+With --features no network runs here: the features of each layer were computed
+elsewhere, and there are no controls, which would need the network untrained, or pixels.
 """
 
 import dataclasses
@@ -25,40 +31,53 @@ import numpy as np
 import tyro
 
 import fssd_jax
-from experiments.comparison import brought, pictures, report, tables
+from experiments.comparison import brought, dumped, pictures, report, tables
 from experiments.comparison.answers import SEEN
 from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
 from fssd_jax import checkpoint, torch_weights
+from fssd_jax.checks import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    weights: Path
+    weights: Path | None = None
     """A PyTorch state dict, or a checkpoint that holds one: what torch.save or
-    safetensors wrote, whatever its ending."""
-    model: Literal[tuple(torch_weights.FORMATS)]  # pyright: ignore
+    safetensors wrote, whatever its ending. Or the folder of a training of ours."""
+    model: Literal[tuple(torch_weights.FORMATS)] | None = None  # pyright: ignore
     """Whose weights these are. cifar_resnet18, 34, …: pytorch-cifar and OpenOOD;
     cifar_resnet20, 32, …: He et al., three stages; wrn*: Outlier Exposure and OpenOOD;
     resnet*, wide_resnet*, resnext*: torchvision and timm; lenet and face_resnext50: as
     the authors released them. cifar_resnet, wrn and resnet: of any depth."""
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] | None = None
     """By which images were normalised in training, by channel, of pixels in [0, 1].
     CIFAR-10: 0.4914 0.4822 0.4465; ImageNet: 0.485 0.456 0.406; FashionMNIST: 0.286;
     the released face networks: 0.5 0.5 0.5."""
-    std: tuple[float, ...]
+    std: tuple[float, ...] | None = None
     """Likewise. CIFAR-10: 0.2023 0.1994 0.2010; ImageNet: 0.229 0.224 0.225;
     FashionMNIST: 0.353; faces: 1 1 1."""
-    ind: Annotated[Path, tyro.conf.arg(name="in")]
+    ind: Annotated[Path | None, tyro.conf.arg(name="in")] = None
     """In-distribution images that were not trained on: a folder (class folders are
     fine), .npz or .npy."""
-    ood: Path
+    ood: Path | None = None
     """OoD images, in the same way."""
     train: Path | None = None
     """Training images, in class folders or a .npz with labels y: for Mahalanobis and k
     nearest neighbours."""
     part: str | None = None
     """Where in the file the network stands, if it holds several: state_dict_ema."""
+    features: Path | None = None
+    """In place of a network and images, features that it gave elsewhere, by any
+    framework, of in-distribution images that were not trained on: a .npz with an array
+    [n, ...] for each layer, from input to output. If one is called logits, MSP, energy
+    and the like are scored, too."""
+    ood_features: Path | None = None
+    """Those of OoD images."""
+    noise_features: Path | None = None
+    """Those of noise, uniform in the range of the network's inputs."""
+    train_features: Path | None = None
+    """Those of training images, with their labels y: for Mahalanobis and k nearest
+    neighbours."""
     layers: tuple[str, ...] | None = None
     """Of FSSD; by default the model's own (stem and stages; all of LeNet)."""
     size: int | None = None
@@ -83,11 +102,32 @@ class Config:
     """Where results go."""
 
 
-def run(config: Config) -> dict[str, Any]:
-    files.writable(config.out / "score")
+WHERE = (
+    *("weights", "part", "ind", "ood", "train"),
+    *("features", "ood_features", "noise_features", "train_features"),
+)
+
+
+def _network(config: Config) -> brought.Brought:
+    """A network's weights, and images."""
+    needed = ("weights", "model", "mean", "std", "ind", "ood")
+    missing = [name for name in needed if getattr(config, name) is None]
+    if missing:
+        options = ", ".join(
+            "--in" if name == "ind" else f"--{name}" for name in missing
+        )
+        raise InputError(
+            f"{options}: needed for a network of weights; or give features that were "
+            "computed elsewhere: --features, --ood-features and --noise-features"
+        )
+    assert config.weights
+    assert config.model
+    assert config.mean
+    assert config.std
+    assert config.ind
+    assert config.ood
     network = brought.load_network(
-        config.weights,
-        config.model,
+        *(config.weights, config.model),
         mean=config.mean,
         std=config.std,
         part=config.part,
@@ -97,54 +137,79 @@ def run(config: Config) -> dict[str, Any]:
     paths = {"ind": config.ind, "ood": config.ood}
     paths |= {} if config.train is None else {"train": config.train}
     sets = brought.load_sets(
-        config.model,
-        network.model,
-        paths,
+        *(config.model, network.model, paths),
         size=config.size,
         resize=config.resize,
         limit=config.limit,
         seed=config.seed,
     )
-    images, y = brought.split(
-        sets["ind"],
-        sets["ood"],
+    return brought.setting(
+        *(network, config.model, sets),
         validation=config.validation,
         noise=config.noise,
         seed=config.seed,
+        batch_size=config.batch_size,
     )
-    s = brought.make_setting(
-        *(network, images, sets.get("train")),
+
+
+def _features(config: Config) -> brought.Brought:
+    """Features alone."""
+    paths = {
+        "ind": config.features,
+        "ood": config.ood_features,
+        "noise": config.noise_features,
+    }
+    if None in paths.values():
+        raise InputError(
+            "--features need --ood-features and --noise-features beside them: those of "
+            "the OoD images, and of noise in the network's inputs"
+        )
+    given = [name for name in ("weights", "model", "ind", "ood", "train")
+             if getattr(config, name) is not None]  # fmt: skip
+    if given:
+        raise InputError(
+            f"--features: leave out {given}, which have no use beside them"
+        )
+    if config.train_features is not None:
+        paths["train"] = config.train_features
+    dump = dumped.load(
+        {of: path for of, path in paths.items() if path is not None},
+        layers=config.layers,
+        limit=config.limit,
+        seed=config.seed,
+    )
+    return dumped.setting(
+        dump,
+        validation=config.validation,
         seed=config.seed,
         batch_size=config.batch_size,
     )
+
+
+def run(config: Config) -> dict[str, Any]:
+    files.writable(config.out / "score")
+    b = _features(config) if config.features else _network(config)
     # Not where files lie: their content counts.
-    where = ("weights", "part", "ind", "ood", "train")
-    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
-    options["digest of weights"] = checkpoint.tree_digest(network.variables)
-    pair = "-".join(sets[name].name for name in ("ind", "ood"))
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in WHERE}
+    options["digest of weights"] = checkpoint.tree_digest(b.setting.variables)
+    pair = "-".join(b.sets[name].name for name in ("ind", "ood"))
+    title = f"{pair}-{b.name}-{config.seed}"
     there, kept = (
         results.place(
-            config.out,
-            experiment,
-            f"{pair}-{config.model}-{config.seed}",
-            options,
-            sets,
-            measured_by=brought,
+            *(config.out, experiment, title, options, b.sets),
+            measured_by=dumped if config.features else brought,
         )
         for experiment in ("score", "scores")
     )
-    title = f"{pair}-{config.model}-{config.seed}"
-    found = brought.measure(
-        network, s, images.calibration, files.writable(kept.path), title
-    )
+    found = brought.measure(b, files.writable(kept.path), title)
     predicted = found.answers.predicted
-    classes = len(np.unique(sets["ind"].y)) == network.model.num_classes
+    classes = len(np.unique(b.sets["ind"].y)) == b.setting.num_classes
     facts = {
-        "model": config.model,
+        "model": b.name,
         "seed": config.seed,
-        "counts": {k: len(v) for k, v in images._asdict().items()},
+        "counts": {k: len(v) for k, v in b.images._asdict().items()},
         "accuracy": (
-            float(np.mean(predicted == y))
+            float(np.mean(predicted == b.y))
             if classes and predicted is not None
             else None
         ),
@@ -154,22 +219,20 @@ def run(config: Config) -> dict[str, Any]:
     results.leave(
         there,
         facts,
-        [to_sheet(facts, {k: d.source for k, d in sets.items()})],
-        pictures.figures(found.answers, config.model),
+        [to_sheet(facts, {k: d.source for k, d in b.sets.items()})],
+        pictures.figures(found.answers, b.name),
         report.score_arrays(found.answers),
         records=tables.records(found.result),
-        extras=saved(found.fitted, network),
+        extras=saved(found.fitted, b.setting.variables),
     )
     return facts
 
 
-def saved(fitted: fssd_jax.Fitted | None, network: brought.Network):
+def saved(fitted: fssd_jax.Fitted | None, variables):
     """How to write fssd.npz, if there is a detector."""
     if fitted is None:
         return {}
-    return {
-        brought.DETECTOR: lambda path: fssd_jax.save(path, fitted, network.variables)
-    }
+    return {brought.DETECTOR: lambda path: fssd_jax.save(path, fitted, variables)}
 
 
 def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:

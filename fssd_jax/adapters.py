@@ -111,9 +111,10 @@ def given(layers: Sequence[str]) -> FeatureFn:
     Its inputs are dicts of layer name to [batch, ...], its variables are nothing:
 
         feature_fn = given(["fc1", "logits"])
-        state = fssd.fit(feature_fn, {}, noise, ind, unit_range=False)
+        state = fssd.fit(feature_fn, {}, noise, ind)
 
-    An input step is not possible: fit with `epsilons=(0.,)`.
+    They need not be in [0, 1] like images (whose functions have no `of_features`). An
+    input step is not possible: fit with `epsilons=(0.,)`.
     """
     if isinstance(layers, str) or not layers:
         raise InputError(f"layers: expected a list of names, got {layers!r}")

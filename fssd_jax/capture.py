@@ -64,7 +64,8 @@ def layers_of(model: nn.Module, variables, x, call_kwargs: Mapping) -> Layers:
     calls = Counter(path for path, _ in here)
     order, groups, refused = [], {}, {}
     for position, (key, output) in enumerate(here.items()):
-        (path, number), other = key, there and there.get(key)
+        path, number = key
+        other = there.get(key) if there else None
         name = "/".join(path) + (f"#{number}" if calls[path] > 1 else "")
         axes = _axes(output, other, count, there is None)
         if isinstance(axes, str):
@@ -74,18 +75,21 @@ def layers_of(model: nn.Module, variables, x, call_kwargs: Mapping) -> Layers:
         if stacked:
             refused[name] = f"it is several, which a transform put together: {name}/0 …"
             groups.setdefault(path, position)
+        assert output.final is not None  # or there were no axes
         sizes = [range(output.final[axis]) for axis in stacked]
         for index in product(*sizes):
             place = Place(path, number, batch, stacked, index)
             order.append((position, "/".join([name, *map(str, index)]), place))
+
+    begun: dict[Path | None, int] = {}  # where the first part of a scan was called
 
     def turn(entry) -> tuple:
         """Layers of one scan come one after the other, each with all its parts."""
         position, _, place = entry
         roots = [place.path[:k] for k in range(1, len(place.path) + 1)]
         root = next((root for root in roots if root in groups), None)
-        members = [p for p, _, q in order if q.path[: len(root or ())] == root]
-        return (min(members, default=position), place.index, position)
+        first = begun.setdefault(root, position) if root else position
+        return first, place.index, position
 
     places = OrderedDict((name, place) for _, name, place in sorted(order, key=turn))
     return Layers(places, refused)
@@ -120,7 +124,7 @@ def run(model: nn.Module, variables, x, call_kwargs, wanted) -> Mapping:
             mutable=["intermediates"],
             **call_kwargs,
         )
-    return state.get("intermediates", {})
+    return dict(state).get("intermediates", {})
 
 
 def _trace(
@@ -206,8 +210,8 @@ def advised(model: nn.Module, variables, call_kwargs: Mapping) -> Iterator[None]
             f"variables: expected a dict such as {{'params': …}}, as {name}.init "
             f"returns it, got a {type(variables).__name__}"
         )
+    parameters = inspect.signature(type(model).__call__).parameters
     try:
-        parameters = inspect.signature(type(model).__call__).parameters
         yield
     except (flax.errors.ModifyScopeVariableError, flax.errors.InvalidRngError) as error:
         switches = [s for s in SWITCHES if s in parameters and s not in call_kwargs]

@@ -179,6 +179,31 @@ def restore(path: Path, like: Any) -> Any:
     return tree
 
 
+def trained(folder: Path) -> tuple[Any, Any]:
+    """(variables after the last epoch, variables before the first) of `train(folder=)`.
+
+    Raises:
+      InputError: no such training, one that has not come to its first checkpoint, or a
+        damaged one.
+    """
+    last = last_epoch(folder)
+    if not last or not (folder / INITIAL).exists():
+        raise InputError(
+            f"{folder}: holds no training with a finished epoch; give the folder of "
+            "train(..., folder=...), or a file of weights"
+        )
+    try:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            state, _ = checkpointer.restore(epoch_path(folder, last).absolute())
+            initial = checkpointer.restore((folder / INITIAL).absolute())
+        return jax.tree.map(jnp.asarray, (state["variables"], initial))
+    except Exception as error:  # as of `restore`
+        raise InputError(
+            f"{folder}: its checkpoint of epoch {last} cannot be read "
+            f"({type(error).__name__}): it is damaged"
+        ) from error
+
+
 def epoch_path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:05d}"
 

@@ -159,7 +159,7 @@ def compare(
             x,
             batch_size=batch_size,
             unit_range=unit_range,
-            progress=f"score {name}" if progress else None,
+            progress=progress and f"score {name}",
         )
         for method, scores in answers.items():
             if scores.ndim != 1:

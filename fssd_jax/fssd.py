@@ -32,7 +32,7 @@ from fssd_jax.outputs import (
     same_sizes,
 )
 from fssd_jax.shown import brief
-from fssd_jax.steps import Scores, at_step, gradient_sign, signs, step, sweep_each
+from fssd_jax.steps import Scores, at_step, gradient, sign, signs, step, sweep_each
 
 
 class Singularity(NamedTuple):
@@ -100,6 +100,7 @@ def estimate_singularity(
         features are not finite, or depend on what else is in the batch.
     """
     total = None
+    unit_range = unit_range and not getattr(feature_fn, "of_features", False)
     parts = pipeline.batches(
         batches, batch_size, "noise", unit_range=unit_range, mesh=mesh
     )
@@ -212,7 +213,7 @@ def perturb(
 ) -> Any:
     """x̃ = x + ε · sign(∇ₓ score(x)) (Algorithm 1, step 2); ε in the units of x."""
     x = as_pixels(x)
-    return step(x, gradient_sign(score_fn, x), epsilon)
+    return step(x, sign(gradient(score_fn, x)), epsilon)
 
 
 def fssd(

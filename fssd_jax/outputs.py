@@ -58,7 +58,7 @@ def features_of(
 
 
 def logits_of(
-    logit_fn: LogitFn, variables: Variables, x: Inputs, *also: Any
+    logit_fn: LogitFn | StochasticLogitFn, variables: Variables, x: Inputs, *also: Any
 ) -> Float[Array, "batch classes"]:
     """`logit_fn(variables, x, *also)` in float32 or float64, checked.
 

@@ -66,6 +66,8 @@ def look(
     for question in questions.values():
         if question.first is not None:
             at_least_one("first", question.first)
+    functions = [question.apply_fn for question in questions.values()]
+    unit_range &= not any(getattr(f, "of_features", False) for f in functions)
     plan, arrays = _planned(questions, variables)
     found: dict[str, list[np.ndarray]] = {name: [] for name in questions}
     for answers, mask, _ in scored_batches(

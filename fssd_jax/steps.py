@@ -21,8 +21,8 @@ from fssd_jax.compiled import Recent, compiled, hashable
 from fssd_jax.outputs import Inputs, as_pixels
 
 
-def gradient_sign(score_fn: Callable[[Any], Float[Array, " batch"]], x: Inputs) -> Any:
-    """sign(∇ₓ score(x)) per example: no example's score may depend on another's.
+def gradient(score_fn: Callable[[Any], Float[Array, " batch"]], x: Inputs) -> Any:
+    """∇ₓ score(x) per example: no example's score may depend on another's.
 
     Of a pytree each array has its own; integers have no gradient, and 0 here.
     """
@@ -32,18 +32,23 @@ def gradient_sign(score_fn: Callable[[Any], Float[Array, " batch"]], x: Inputs) 
             "an input step needs a gradient, which integers (token ids) do not have: "
             "fit with epsilons=(0.,)"
         )
-    gradient = jax.grad(lambda x: score_fn(x).sum(), allow_int=True)(x)
-    sign = lambda a, g: jnp.sign(g) if g.dtype == a.dtype else jnp.zeros_like(a)  # noqa: E731
-    return jax.tree.map(sign, x, gradient)
+    found = jax.grad(lambda x: score_fn(x).sum(), allow_int=True)(x)
+    # JAX gives integers a gradient of a type that has no values.
+    own = lambda a, g: g if g.dtype == a.dtype else jnp.zeros_like(a)  # noqa: E731
+    return jax.tree.map(own, x, found)
 
 
-def step(x: Any, sign: Any, epsilon: float | Float[Array, ""]) -> Any:
-    """x + ε · sign, of each array whose numbers are floats."""
+def sign(gradient: Any) -> Any:
+    return jax.tree.map(jnp.sign, gradient)
+
+
+def step(x: Any, along: Any, epsilon: float | Float[Array, ""]) -> Any:
+    """x + ε · along, of each array whose numbers are floats."""
 
     def one(a, s):
         return a + epsilon * s if jnp.issubdtype(a.dtype, jnp.floating) else a
 
-    return jax.tree.map(one, x, sign)
+    return jax.tree.map(one, x, along)
 
 
 class Scores(NamedTuple):
@@ -75,11 +80,16 @@ def sweep_each(
     return at_steps(scores, arrays, x, signs(scores, arrays, x), epsilons)
 
 
-@compiled(static=1)
 def signs(scores: Scores, arrays: tuple, x: Inputs) -> list[Any]:
-    """sign(∇ₓ score(x)) of each score; they share the forward pass."""
+    """sign(∇ₓ score(x)) of each score."""
+    return [sign(slope) for slope in gradients(scores, arrays, x)]
+
+
+@compiled(static=1)
+def gradients(scores: Scores, arrays: tuple, x: Inputs) -> list[Any]:
+    """∇ₓ score(x) of each score; they share the forward pass."""
     evaluate = _traced_once(scores, arrays)
-    return [gradient_sign(partial(evaluate, k), x) for k in scores.names]
+    return [gradient(partial(evaluate, k), x) for k in scores.names]
 
 
 @compiled(static=1)
@@ -93,7 +103,7 @@ def at_step(
     """score(x + ε · step) of each score, with a step each."""
     evaluate = _traced_once(scores, arrays)
     stepped = zip(scores.names, steps, strict=True)
-    return jnp.stack([evaluate(k, step(x, sign, epsilon)) for k, sign in stepped], -1)
+    return jnp.stack([evaluate(k, step(x, along, epsilon)) for k, along in stepped], -1)
 
 
 def at_steps(

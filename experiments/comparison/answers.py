@@ -244,7 +244,7 @@ def picture_questions(s: Setting) -> dict[str, Question]:
     return {
         "distances": Question(fssd_jax.fssd.fssd, s.feature_fn, singularity),
         "features": Question(_feature, s.feature_fn, center, first=first),
-        "predicted": Question(_predicted, s.logit_fn, None),
+        **({"predicted": Question(_predicted, s.logit_fn, None)} if s.logit_fn else {}),
     }
 
 

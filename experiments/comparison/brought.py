@@ -20,7 +20,7 @@ from experiments.comparison.setting import Setting
 from experiments.comparison.singular import clean_state
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
-from fssd_jax import checks, torch_weights
+from fssd_jax import checkpoint, checks, torch_weights
 from fssd_jax.data.folders import load_images
 from fssd_jax.data.image_files import located
 from fssd_jax.data.inputs import as_input
@@ -44,16 +44,26 @@ class Network(NamedTuple):
     model: Any
     variables: Variables
     layers: list[str]  # of FSSD
+    initial: Variables | None  # before training, if that is known
 
 
 class Images(NamedTuple):
-    """In-distribution images of three purposes, OoD images, and noise."""
+    """In-distribution images of three purposes, OoD images, and noise; or features."""
 
     validation: np.ndarray  # by which layers are standardised
     calibration: np.ndarray  # by which the threshold is chosen
     ind: np.ndarray
     ood: np.ndarray
     noise: np.ndarray
+
+
+class Brought(NamedTuple):
+    name: str  # of the network, for titles and folders
+    setting: Setting
+    images: Images
+    y: np.ndarray  # labels of the in-distribution images that are tested
+    sets: Mapping[str, ArrayDataset]
+    detector: dict[str, Any]  # what the saved detector is checked by
 
 
 def load_network(
@@ -66,14 +76,44 @@ def load_network(
     dtype: str,
     layers: Sequence[str] | None,
 ) -> Network:
-    """A PyTorch state dict; arguments as of `torch_weights.load`."""
+    """A PyTorch state dict, or the folder of a training of ours.
+
+    Args: as of `torch_weights.load`.
+    """
     if name == "lenet" and dtype != "float32":
         raise checks.InputError("--dtype: LeNet computes in float32 only")
     options = {} if name == "lenet" else {"dtype": jnp.dtype(dtype)}
-    model, variables = torch_weights.load(
-        weights, name, mean=mean, std=std, part=part, **options
-    )
-    return Network(model, variables, list(layers or model.feature_layers))
+    weights, initial = located(weights), None
+    if weights.is_dir():
+        variables, initial = checkpoint.trained(weights)
+        model = _model_of(weights, name, variables, mean=mean, std=std, **options)
+    else:
+        model, variables = torch_weights.load(
+            weights, name, mean=mean, std=std, part=part, **options
+        )
+    return Network(model, variables, list(layers or model.feature_layers), initial)
+
+
+def _model_of(folder: Path, name: str, variables: Variables, **options: Any):
+    """The network whose variables these are; classes and width are told by them."""
+    format = torch_weights.FORMATS[name]
+    params: Mapping = variables["params"]
+    last, first = (jax.tree.leaves(params.get(k, {})) for k in ("logits", "stem"))
+    if last:
+        options["num_classes"] = last[-1].shape[-1]
+    if first:
+        options["width"] = first[-1].shape[-1]
+    model = format.build(**options)
+    one = jnp.zeros((1, format.side, format.side, len(model.mean)))
+    wanted = jax.eval_shape(model.init, jax.random.key(0), one)
+    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (wanted, variables)]
+    if shapes[0] != shapes[1]:
+        raise checks.InputError(
+            f"{folder} does not hold a {name}: it has {_arrays(shapes[1])} arrays, and "
+            f"{name} has {_arrays(shapes[0])}, or others; choose the --model that was "
+            "trained"
+        )
+    return model
 
 
 def load_sets(
@@ -119,8 +159,17 @@ def load_sets(
     return found
 
 
+def _arrays(shapes) -> int:
+    return len(jax.tree.leaves(shapes, is_leaf=lambda a: isinstance(a, tuple)))
+
+
 def split(
-    ind: ArrayDataset, ood: ArrayDataset, *, validation: int, noise: int, seed: int
+    ind: ArrayDataset,
+    ood: ArrayDataset,
+    *,
+    validation: int,
+    noise: np.ndarray,
+    seed: int,
 ) -> tuple[Images, np.ndarray]:
     """Images of each purpose, and the labels of the in-distribution ones tested.
 
@@ -137,54 +186,83 @@ def split(
     key = of_seed(seed, Use.BROUGHT_SPLIT)
     order = np.asarray(jax.random.permutation(key, len(ind.x)))
     half, held, tested = map(np.sort, np.split(order, [count // 2, count]))
-    key = of_seed(seed, Use.BROUGHT_NOISE)
     images = Images(
         validation=ind.x[half],
         calibration=ind.x[held],
         ind=ind.x[tested],
         ood=ood.x,
-        noise=np.asarray(fssd_jax.uniform_noise(key, noise, ind.x.shape[1:])),
+        noise=noise,
     )
     return images, ind.y[tested]
 
 
-def make_setting(
+def setting(
     network: Network,
-    images: Images,
-    train: ArrayDataset | None,
+    name: str,
+    sets: Mapping[str, ArrayDataset],
     *,
+    validation: int,
+    noise: int,
     seed: int,
     batch_size: int,
-) -> Setting:
-    """Without OoD images to fit on, and with nothing to train further networks by.
+) -> Brought:
+    """A network and images; without OoD images to fit on.
 
     Raises:
-      InputError: a layer that the network has not.
+      InputError: a layer that the network has not; too few images.
     """
+    key = of_seed(seed, Use.BROUGHT_NOISE)
+    drawn = fssd_jax.uniform_noise(key, noise, sets["ind"].x.shape[1:])
+    images, y = split(
+        *(sets["ind"], sets["ood"]),
+        validation=validation,
+        noise=np.asarray(drawn),
+        seed=seed,
+    )
     model, one = network.model, as_input(images.ind[:1])
     feature_fn = fssd_jax.make_feature_fn(model, network.layers)
     jax.eval_shape(feature_fn, network.variables, one)  # else each method would fail
-    initial = make_init_fn(model)(jax.random.key(seed), one)
+    initial = network.initial
+    if initial is None:
+        initial = make_init_fn(model)(jax.random.key(seed), one)
     if "batch_stats" in initial:
         some = as_input(images.validation[:STATISTICS])
         initial = with_batch_statistics(model, initial, some)
-    clean = PROTOCOLS["clean"]
-    return Setting(
+    s = shared_setting(
+        images,
+        seed=seed,
+        batch_size=batch_size,
         feature_fn=feature_fn,
         logit_fn=fssd_jax.make_logit_fn(model),
         variables=network.variables,
         initial=initial,
         num_classes=model.num_classes,
+        train=sets.get("train"),
+    )
+    facts = {"layers": network.layers, "mean": model.mean, "std": model.std}
+    return Brought(name, s, images, y, sets, facts)
+
+
+def shared_setting(images: Images, *, seed: int, batch_size: int, **fields) -> Setting:
+    """Without OoD images to fit on, and with nothing to train further networks by.
+
+    Args:
+      images: of each purpose.
+      seed, batch_size: as of `Setting`.
+      **fields: the other fields of `Setting`, which the network decides.
+    """
+    clean = PROTOCOLS["clean"]
+    return Setting(
         protocol=clean._replace(batch_size=batch_size, samples=len(images.noise)),
         noise=images.noise,
         val_ind=images.validation,
         val_ood=None,
         test_ind=images.ind,
         test_ood=images.ood,
-        train=train,
         seed=seed,
         batch_size=batch_size,
         timed=False,
+        **fields,
     )
 
 
@@ -196,15 +274,11 @@ class Found(NamedTuple):
     fitted: fssd_jax.Fitted | None
 
 
-def measure(
-    network: Network, s: Setting, calibration, folder: Path, title: str
-) -> Found:
+def measure(b: Brought, folder: Path, title: str) -> Found:
     """All methods that need no OoD image, controls, and a detector with its threshold.
 
     Args:
-      network: for what the saved detector is checked by.
-      s: see `make_setting`.
-      calibration: in-distribution images that serve nothing else.
+      b: what was brought.
       folder, title: as of `report.measure`.
     """
     names = [
@@ -213,23 +287,19 @@ def measure(
         if name not in REPEATED and "training" not in method.needs
     ]
     answers, result = report.measure(
-        *(s, names, folder, title), again=False, clock=Stopwatch()
+        *(b.setting, names, folder, title), again=False, clock=Stopwatch()
     )
     with fails_alone(result["failed"], DETECTOR):
-        return Found(answers, result, _detector(network, s, calibration))
+        return Found(answers, result, _detector(b))
     return Found(answers, result, None)
 
 
-def _detector(network: Network, s: Setting, calibration) -> fssd_jax.Fitted | None:
+def _detector(b: Brought) -> fssd_jax.Fitted | None:
+    s, calibration = b.setting, b.images.calibration
     state = without_turned(clean_state(s))
     if state is None:
         return None
     of = s.feature_fn, s.variables
     scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
-    settings = {
-        "layers": network.layers,
-        "mean": network.model.mean,
-        "std": network.model.std,
-        "threshold": fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value,
-    }
-    return fssd_jax.Fitted("fssd", settings, state)
+    threshold = fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value
+    return fssd_jax.Fitted("fssd", b.detector | {"threshold": threshold}, state)

@@ -78,15 +78,17 @@ CONTROLS: dict[str, Method] = {
     "untrained": Method(
         partial(untrained_clean, "control: untrained"),
         untrained,
-        needs=("val_ood",),
+        needs=("val_ood", "initial"),
         network="initial",
     ),
     "untrained_clean": Method(
-        partial(untrained_clean, "control: untrained, clean"), network="initial"
+        partial(untrained_clean, "control: untrained, clean"),
+        needs=("initial",),
+        network="initial",
     ),
-    "untrained_layers": Method(untrained_layers, network="initial"),
-    "pixel_stats": Method(run=pixel_statistics, needs=("val_ood",)),
-    "raw_pixels": Method(run=raw_pixels, needs=("val_ood",)),
-    "nearest_in_pixels": Method(run=nearest_in_pixels),
-    "brightness": Method(run=brightness),
+    "untrained_layers": Method(untrained_layers, needs=("initial",), network="initial"),
+    "pixel_stats": Method(run=pixel_statistics, needs=("val_ood", "pixels")),
+    "raw_pixels": Method(run=raw_pixels, needs=("val_ood", "pixels")),
+    "nearest_in_pixels": Method(run=nearest_in_pixels, needs=("pixels",)),
+    "brightness": Method(run=brightness, needs=("pixels",)),
 }

@@ -179,9 +179,11 @@ METHODS: dict[str, Method] = {
     "fssd_noise": Method(ask_noise),
     "fssd_clean": Method(lambda s: ask_without_labels("fssd clean", s.under_clean())),
     "displacement": Method(ask_displacement, needs=("training",)),
-    "msp": Method(partial(ask_logits, "msp", msp)),
-    "max_logit": Method(partial(ask_logits, "max logit", max_logit)),
-    "energy": Method(partial(ask_logits, "energy", energy)),
+    "msp": Method(partial(ask_logits, "msp", msp), needs=("logit_fn",)),
+    "max_logit": Method(
+        partial(ask_logits, "max logit", max_logit), needs=("logit_fn",)
+    ),
+    "energy": Method(partial(ask_logits, "energy", energy), needs=("logit_fn",)),
     "knn": Method(ask_knn, needs=("train",)),
     "mahalanobis_clean": Method(
         partial(ask_mahalanobis, "mahalanobis clean"), needs=("train",)
@@ -191,7 +193,7 @@ METHODS: dict[str, Method] = {
     "outlier_exposure": Method(
         run=retrained.run_outlier_exposure, needs=("training", "outliers")
     ),
-    "odin": Method(ask_odin, run_odin),
+    "odin": Method(ask_odin, run_odin, needs=("logit_fn",)),
     "mahalanobis": Method(
         partial(ask_mahalanobis, "mahalanobis"), run_mahalanobis, needs=("train",)
     ),

@@ -31,17 +31,15 @@ from fssd_jax.ensemble import (
     standardise,
 )
 from fssd_jax.fssd import (
-    Scores,
     Singularity,
-    at_steps,
     estimate_singularity,
-    gradients,
     layer_distance,
     uniform_noise,
 )
 from fssd_jax.logistic import Weights, one_thread
 from fssd_jax.outputs import FeatureFn, Variables
 from fssd_jax.questions import Question, look
+from fssd_jax.steps import Scores, at_steps, gradients
 
 RELEASED_EPSILONS = (
     *(0.2, 0.18, 0.16, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01),
@@ -228,7 +226,7 @@ def sweep(
     singularity: Singularity,
     x,
     epsilons,
-    progress: str | None = None,
+    progress: bool | str = False,
 ) -> np.ndarray:
     """Distances [epsilon, n, layers] of a data set, stepped as the protocol steps."""
     apply = partial(

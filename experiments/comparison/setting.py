@@ -57,9 +57,9 @@ class Setting(NamedTuple):
     """All that a method may take. A field that is None is something there is not."""
 
     feature_fn: FeatureFn
-    logit_fn: LogitFn
+    logit_fn: Any  # a LogitFn; None of features without logits
     variables: Variables
-    initial: Variables  # of the same network untrained
+    initial: Variables | None  # of the same network untrained
     num_classes: int
     protocol: Protocol
     noise: jax.Array | np.ndarray  # [samples, ...]
@@ -75,6 +75,7 @@ class Setting(NamedTuple):
     outliers: ArrayDataset | None = None  # the auxiliary set, if a method needs it
     tiny: bool = False
     timed: bool = True  # whether each method's own cost is measured, which compiles it
+    pixels: bool | None = True  # whether inputs are images, and no features of such
 
     @property
     def clean(self) -> bool:

@@ -83,6 +83,8 @@ def of_photographs(s: Setting, singularity: Singularity) -> np.ndarray | None:
 
     None if the images are larger than photographs, or none.
     """
+    if not s.pixels:
+        return None
     try:
         photographs = photo_patches(s.test_ind.shape[1:])
     except InputError:

@@ -73,7 +73,7 @@ def load_images(
         if resize is not None:
             raise InputError(f"{path}: arrays are not resized; leave `resize` out")
         x, y, what = _from_file(path, shape)
-        chosen, counted = _draw(len(x), limit, seed)
+        chosen, counted = draw(len(x), limit, seed)
         source, x, y = f"{path}: {counted}, {what}", x[chosen], y[chosen]
         return ArrayDataset(x, y, path.stem, "all", source, digest(x, y))
     stream = stream_images(
@@ -158,7 +158,7 @@ def stream_images(
             f"resize: {resize} is less than the size {size}; give {max(size)} or more"
         )
     files, y, passed_over = find(path)
-    chosen, counted = _draw(len(files), limit, seed)
+    chosen, counted = draw(len(files), limit, seed)
     counted += f" (not read: {passed_over})" if passed_over else ""
     cover = size if resize is None else (resize, resize)
     decode = partial(_decode, size=size, channels=channels, cover=cover)
@@ -172,7 +172,7 @@ def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:
+def draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:
     """Which of `count` images are taken, in order, and how many in words."""
     if limit is None or limit >= count:
         return np.arange(count), f"{count} images"

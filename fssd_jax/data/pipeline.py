@@ -6,6 +6,7 @@ once; memory is that of a few batches, whatever the size of the data set.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,12 +63,13 @@ def batches(
     checks.at_least_one("batch_size", batch_size)
     mesh = mesh or default_mesh()
     devices = 1 if mesh is None else mesh.size
-    size = None
+    size = 0
     for part in _cut(rows(data, batch_size, name, unit_range=unit_range), batch_size):
         count = len(jax.tree.leaves(part.x)[0])
-        size = size or -(-fitting(count, batch_size) // devices) * devices
+        if not size:
+            size = -(-fitting(count, batch_size) // devices) * devices
         mask = np.arange(size) < count
-        x = jax.tree.map(lambda a: pad(a, size), part.x)  # noqa: B023
+        x = jax.tree.map(partial(pad, size=size), part.x)
         y = None if part.y is None else pad(part.y, size)
         yield Batch(place(x, mesh, AXIS), mask, y)
 
@@ -119,7 +121,8 @@ def _joined(held: list[list[np.ndarray]], structure) -> Rows:
 def default_mesh() -> Mesh | None:
     """All local devices along one axis; None of one, or with `jax.default_device`."""
     devices = jax.local_devices()
-    if len(devices) == 1 or jax.config.jax_default_device is not None:
+    chosen = getattr(jax.config, "jax_default_device")  # noqa: B009
+    if len(devices) == 1 or chosen is not None:
         return None
     return Mesh(np.array(devices), (AXIS,))
 
@@ -221,7 +224,7 @@ def check_finite(what: str, values: np.ndarray) -> None:
     """Raise `InputError` unless all values [n, ...] are finite."""
     if not jnp.issubdtype(values.dtype, np.inexact):
         return
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    bad = np.asarray(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if bad.any():
         raise InputError(
             f"{what} of {bad.sum()} of {len(bad)} images are NaN or infinite (the "
@@ -251,6 +254,7 @@ def scored_batches(
     Args: as in `map_batches`, but that `score` may return any pytree, and `apply_fn`
       may be anything hashable that it takes first. `name` is what the data are.
     """
+    unit_range = unit_range and not getattr(apply_fn, "of_features", False)
     mesh = mesh or default_mesh()
     variables, state, kwargs = place((variables, state, kwargs), mesh)
 

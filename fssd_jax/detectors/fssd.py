@@ -85,16 +85,16 @@ def fit(
     """
     if ood is not None:
         check_validation(ind, ood, epsilons)
-    noise, ind = (
-        data
-        if data is None or isinstance(data, fssd.Singularity)
-        else Watched(data, name, unit_range=unit_range)
-        for name, data in (("noise", noise), ("in-distribution images", ind))
-    )
-    singularity = noise
-    if isinstance(noise, Watched):
+    unit_range = unit_range and not getattr(feature_fn, "of_features", False)
+    of_noise = None
+    if ind is not None:
+        ind = Watched(ind, "in-distribution images", unit_range=unit_range)
+    if isinstance(noise, fssd.Singularity):
+        singularity = noise
+    else:
+        of_noise = Watched(noise, "noise", unit_range=unit_range)
         singularity = fssd.estimate_singularity(
-            *(feature_fn, variables, noise, batch_size, unit_range),
+            *(feature_fn, variables, of_noise, batch_size, unit_range),
             progress=progress and "F* of noise",
         )
     check_alive(singularity)
@@ -118,7 +118,7 @@ def fit(
     def tell_range() -> None:
         # Features from elsewhere have the range that they have: see `adapters.given`.
         if not getattr(feature_fn, "of_features", False):
-            _tell_range(noise, ind, unit_range)
+            _tell_range(of_noise, ind, unit_range)
 
     if ood is None:
         none = jnp.zeros(0)
@@ -141,9 +141,9 @@ def fit(
     )
 
 
-def _tell_range(noise, ind: Watched | None, unit_range: bool) -> None:
+def _tell_range(noise: Watched | None, ind: Watched | None, unit_range: bool) -> None:
     """Warn if noise is plainly not in the range of the data, where that is known."""
-    if not isinstance(noise, Watched) or noise.range is None:
+    if noise is None or noise.range is None:
         return
     low, high = noise.range
     what = f"noise lies in [{low:.3g}, {high:.3g}]"

@@ -117,7 +117,9 @@ def fit(
         else apply(confidences, x=x, progress=progress and title)[None]
         for title, x in (("sweep ε, in", ind), ("sweep ε, OoD", ood))
     ]
-    choice, weights = fit_swept(swept[0], swept[1], epsilons, layers, seed, progress)
+    choice, weights = fit_swept(
+        *(swept[0], swept[1], epsilons, layers, seed), progress=bool(progress)
+    )
     return State(
         gaussians,
         jnp.float32(choice.epsilon) if choice.epsilon else None,
@@ -259,11 +261,14 @@ def estimate_gaussians(
     )
     for features, mask, beside in parts:
         start, count = count, count + int(mask.sum())
-        if y is None and beside is None:
+        if y is not None:
+            classes = y[start:count]
+        elif beside is not None:
+            classes = np.asarray(beside)[mask]
+        else:
             raise checks.InputError(f"{LABELS}: give y, or batches (x, y)")
-        classes = beside[mask] if y is None else y[start:count]
         if len(classes) < count - start:
-            raise checks.InputError(f"{LABELS}: {len(y)} for {count} images or more")
+            raise checks.InputError(f"{LABELS}: fewer than the images")
         classes = checks.classes(classes, num_classes, LABELS)
         for name, f in features.items():
             if name not in found:
