@@ -98,7 +98,7 @@ def decompose(
         *(_terms, feature_fn, final, state, x),
         batch_size=batch_size,
         batch_axis=1,
-        unit_range=False,
+        unit_range=unit_range,
     )
     return Terms(*found)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds
     from fssd_jax import (
+        adapters,
         checks,
         conformal,
         data,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         losses,
         metrics,
         models,
+        noise,
         recipes,
         torch_weights,
         train,
@@ -63,6 +65,7 @@ __all__ = [
     "Fitted",
     "InputError",
     "Question",
+    "adapters",
     "checks",
     "compare",
     "conformal",
@@ -82,6 +85,7 @@ __all__ = [
     "map_batches",
     "metrics",
     "models",
+    "noise",
     "recipes",
     "save",
     "threshold",

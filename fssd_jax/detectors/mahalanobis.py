@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from fssd_jax import checks, moments
 from fssd_jax.compiled import by_parts, compiled
+from fssd_jax.data.inputs import count_rows
 from fssd_jax.data.pipeline import map_batches, scored_batches
 from fssd_jax.ensemble import (
     EPSILONS,
@@ -247,7 +248,9 @@ def estimate_gaussians(
       InputError: unusable images or labels, a class without images, or a layer whose
         features are all the same or not finite.
     """
-    y = None if y is None else checks.labels(y, len(y), num_classes, LABELS)
+    if y is not None:
+        known = count_rows(x)  # None of a stream
+        y = checks.labels(y, len(y) if known is None else known, num_classes, LABELS)
     if not ridge >= 0:
         raise checks.InputError(f"ridge: expected 0 or more, got {ridge}")
     found: OrderedDict[str, Moments] = OrderedDict()
