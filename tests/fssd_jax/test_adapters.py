@@ -1,5 +1,6 @@
 """NNX, Equinox and dumps of features, against the same numbers computed by hand."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +108,6 @@ def test_wrong_layers_and_models_of_nnx(model):
 
 
 def test_layers_of_equinox():
-    eqx = pytest.importorskip("equinox")
     keys = jax.random.split(jax.random.key(0), 3)
 
     class Model(eqx.Module):

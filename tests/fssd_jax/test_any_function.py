@@ -160,5 +160,11 @@ def test_flax_is_for_networks_only():
     }
     assert "features.py" in found  # or nothing was read
     other = {name for name in found if not name.startswith("models/")}
-    networks = {"adapters.py", "capture.py", "features.py", "torch_formats.py", "torch_weights.py"}
+    networks = {
+        "adapters.py",
+        "capture.py",
+        "features.py",
+        "torch_formats.py",
+        "torch_weights.py",
+    }
     assert other <= networks | {"train.py"}
