@@ -116,8 +116,8 @@ def estimate_singularity(
     if bad:
         raise InputError(
             f"layers {bad} have features of noise that are NaN or infinite: the "
-            "weights are not finite, or the network overflows; leave them out with "
-            "layers=[...]"
+            "weights are not finite, or the network overflows; leave them out: "
+            "make_feature_fn(model, layers=[...])"
         )
     return total
 

@@ -35,6 +35,7 @@ def add(name: str, total: Moments, f, y: np.ndarray) -> None:
 
     Args:
       name: of the layer.
+      total: to which the batch is added.
       f: features [batch, dim].
       y: classes [batch].
 
@@ -45,7 +46,8 @@ def add(name: str, total: Moments, f, y: np.ndarray) -> None:
     if not np.isfinite(f).all():
         raise checks.InputError(
             f"layer {name!r} has features that are not finite on training images; "
-            "leave it out with layers=[...], or look what the network makes of them"
+            "leave it out: make_feature_fn(model, layers=[...]), or look what the "
+            "network makes of them"
         )
     present, index, count = np.unique(y, return_inverse=True, return_counts=True)
     mean = np.zeros((len(present), f.shape[1]))
@@ -75,7 +77,8 @@ def lower_factor(
     if not np.any(np.diag(sigma) > rounding):
         raise checks.InputError(
             f"layer {name!r} has the same features for all images of a class "
-            "(dead units, or one image a class?); leave it out with layers=[...]"
+            "(dead units, or one image a class?); leave it out: "
+            "make_feature_fn(model, layers=[...])"
         )
     np.fill_diagonal(sigma, np.diag(sigma) + ridge * sigma.trace() / len(sigma))
     try:

@@ -39,7 +39,8 @@ def gradient(score_fn: Callable[[Any], Float[Array, " batch"]], x: Inputs) -> An
 
 
 def sign(gradient: Any) -> Any:
-    return jax.tree.map(jnp.sign, gradient)
+    """sign(∇ₓ score); 0 of a mask, whose numbers have none."""
+    return jax.tree.map(lambda g: g if g.dtype == bool else jnp.sign(g), gradient)
 
 
 def step(x: Any, along: Any, epsilon: float | Float[Array, ""]) -> Any:

@@ -220,7 +220,7 @@ def test_help_teaches(capsys):
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     for word in (
-        "python -m experiments.table2",
+        "fssd table2",
         "--seeds",
         "--protocol",
         "report.html",

@@ -142,7 +142,7 @@ def test_a_dict_of_arrays_is_one_input_or_several_sets(monkeypatch, several):
         ),
         (
             {"methods": {"a": (total, feature_fn, np.float32(np.nan))}},
-            "method 'a', in-distribution: 37 of 37 scores are NaN",
+            "a: scores of 37 of 37 images are NaN",
         ),
         ({"ind": IND + 1}, "unit_range=False"),
     ],

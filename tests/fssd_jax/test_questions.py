@@ -63,7 +63,7 @@ def compiled(questions, variables, images):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_score_batch", watched)
         look(questions, variables, images, batch_size=len(images))
-    assert len(texts) == 2  # once more to see that no image depends on another
+    assert 1 <= len(texts) <= 2  # the first time, images are looked at once more
     return texts[0]
 
 
