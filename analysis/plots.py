@@ -143,7 +143,14 @@ def _pairs(ind: Any, ood: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Name → (in-distribution, OoD) scores; two vectors have the name ""."""
     if isinstance(ind, Mapping) and ood is None:
         pairs = {}
-        for name, (inside, outside) in ind.items():
+        for name, pair in ind.items():
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(
+                    f"ind: {name!r} is a {type(pair).__name__}, expected a pair of "
+                    "in-distribution and OoD scores; of what compare returns give "
+                    "its .scores"
+                )
+            inside, outside = pair
             if isinstance(outside, Mapping):
                 of = {f"{name}, {other}": (inside, s) for other, s in outside.items()}
             else:
@@ -160,6 +167,10 @@ def _pairs(ind: Any, ood: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         raise InputError(
             f"ind has scores of {list(ind)}, ood is none by name; give ood by the same "
             "names: other methods have other scores"
+        )
+    elif ood is None:
+        raise InputError(
+            "ood: is missing; ROC and histograms are of two sets of scores"
         )
     else:
         sets = ood if isinstance(ood, Mapping) else {"": ood}

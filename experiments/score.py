@@ -6,8 +6,8 @@
 
   fssd score --features in.npz --ood-features ood.npz --noise-features noise.npz
 
-Weights are a PyTorch state dict, by torch.save or safetensors, or a folder of
-`fssd_jax.train.train`; images a folder of image
+Weights are a PyTorch state dict, by torch.save or safetensors, or what
+train(..., folder=...) left in its folder; images a folder of image
 files, or a .npz of uint8 or floats in [0, 1]. Nothing is fitted on an OoD image. Beside
 FSSD of every layer, MSP, energy, the maximum logit and ODIN stand controls that know
 nothing of your training: the same network untrained, and pixels. With --train,
@@ -24,6 +24,7 @@ elsewhere, and there are no controls, which would need the network untrained, or
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,11 +32,19 @@ import numpy as np
 import tyro
 
 import fssd_jax
-from experiments.comparison import brought, dumped, pictures, report, tables
+from experiments.comparison import (
+    brought,
+    dump_files,
+    dumped,
+    loaded,
+    pictures,
+    report,
+    tables,
+)
 from experiments.comparison.answers import SEEN
 from experiments.harness import cli, files, results
 from experiments.harness.sheets import Sheet
-from fssd_jax import checkpoint, torch_weights
+from fssd_jax import checkpoint, checks, torch_weights
 from fssd_jax.checks import InputError
 
 
@@ -78,6 +87,9 @@ class Config:
     train_features: Path | None = None
     """Those of training images, with their labels y: for Mahalanobis and k nearest
     neighbours."""
+    channels: dumped.Channels | None = None
+    """Of convolutional --features: first, as PyTorch has them, or last. Needed beside
+    --train-features where square feature maps do not show it."""
     layers: tuple[str, ...] | None = None
     """Of FSSD; by default the model's own (stem and stages; all of LeNet)."""
     size: int | None = None
@@ -102,31 +114,40 @@ class Config:
     """Where results go."""
 
 
-WHERE = (
-    *("weights", "part", "ind", "ood", "train"),
-    *("features", "ood_features", "noise_features", "train_features"),
+OF_FEATURES = ("features", "ood_features", "noise_features", "train_features")
+OF_NETWORKS = (
+    *("weights", "model", "mean", "std", "ind", "ood", "train"),
+    *("part", "size", "resize"),
 )
+WHERE = ("weights", "part", "ind", "ood", "train", *OF_FEATURES)
+
+
+def _flags(names: Sequence[str]) -> str:
+    """As the command line has them."""
+    return ", ".join(
+        "--in" if name == "ind" else f"--{name.replace('_', '-')}" for name in names
+    )
 
 
 def _network(config: Config) -> brought.Brought:
     """A network's weights, and images."""
     needed = ("weights", "model", "mean", "std", "ind", "ood")
-    missing = [name for name in needed if getattr(config, name) is None]
+    missing = [name for name in needed if not getattr(config, name)]
     if missing:
-        options = ", ".join(
-            "--in" if name == "ind" else f"--{name}" for name in missing
-        )
         raise InputError(
-            f"{options}: needed for a network of weights; or give features that were "
-            "computed elsewhere: --features, --ood-features and --noise-features"
+            f"{_flags(missing)}: needed for a network of weights; or give features "
+            "that were computed elsewhere: --features, --ood-features and "
+            "--noise-features"
         )
+    if config.channels is not None:
+        raise InputError("--channels: of --features only; a network tells its own")
     assert config.weights
     assert config.model
     assert config.mean
     assert config.std
     assert config.ind
     assert config.ood
-    network = brought.load_network(
+    network = loaded.load_network(
         *(config.weights, config.model),
         mean=config.mean,
         std=config.std,
@@ -159,20 +180,20 @@ def _features(config: Config) -> brought.Brought:
         "ood": config.ood_features,
         "noise": config.noise_features,
     }
-    if None in paths.values():
+    missing = [name for name in OF_FEATURES[:3] if getattr(config, name) is None]
+    if missing:
         raise InputError(
-            "--features need --ood-features and --noise-features beside them: those of "
-            "the OoD images, and of noise in the network's inputs"
+            f"{_flags(missing)}: needed, too: features of in-distribution images, of "
+            "OoD images, and of noise in the range of the network's inputs"
         )
-    given = [name for name in ("weights", "model", "ind", "ood", "train")
-             if getattr(config, name) is not None]  # fmt: skip
+    given = [name for name in OF_NETWORKS if getattr(config, name) is not None]
     if given:
         raise InputError(
-            f"--features: leave out {given}, which have no use beside them"
+            f"{_flags(given)}: leave out beside features, of which no network runs here"
         )
     if config.train_features is not None:
         paths["train"] = config.train_features
-    dump = dumped.load(
+    dump = dump_files.load(
         {of: path for of, path in paths.items() if path is not None},
         layers=config.layers,
         limit=config.limit,
@@ -180,6 +201,7 @@ def _features(config: Config) -> brought.Brought:
     )
     return dumped.setting(
         dump,
+        channels=config.channels,
         validation=config.validation,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -187,8 +209,10 @@ def _features(config: Config) -> brought.Brought:
 
 
 def run(config: Config) -> dict[str, Any]:
+    checks.at_least_one("--batch-size", config.batch_size)
     files.writable(config.out / "score")
-    b = _features(config) if config.features else _network(config)
+    dumps = any(getattr(config, name) is not None for name in OF_FEATURES)
+    b = _features(config) if dumps else _network(config)
     # Not where files lie: their content counts.
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in WHERE}
     options["digest of weights"] = checkpoint.tree_digest(b.setting.variables)
@@ -197,7 +221,7 @@ def run(config: Config) -> dict[str, Any]:
     there, kept = (
         results.place(
             *(config.out, experiment, title, options, b.sets),
-            measured_by=dumped if config.features else brought,
+            measured_by=dumped if dumps else brought,
         )
         for experiment in ("score", "scores")
     )
@@ -236,7 +260,7 @@ def saved(fitted: fssd_jax.Fitted | None, variables):
 
 
 def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
-    counts = facts["counts"]
+    counts, dumps = facts["counts"], facts["model"] == dumped.NAME
     notes = [
         f"In %, [{tables.INTERVAL} of the images]; in-distribution is positive. "
         f"{counts['ind']:,} in-distribution and {counts['ood']:,} OoD images, "
@@ -245,8 +269,12 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         "standardised by in-distribution images, and turned round where noise lies "
         "farther from F* than these do; default: left out there.",
         *tables.of_photographs([facts]),
-        "A method that does not pass the controls shows nothing of the training. The "
-        "untrained network's BatchNorm has the statistics of in-distribution images.",
+        "No controls, which would need the network untrained, or pixels: nothing here "
+        "tells what the training is worth."
+        if dumps
+        else "A method that does not pass the controls shows nothing of the training. "
+        "The untrained network's BatchNorm has the statistics of in-distribution "
+        "images.",
         *(f"warning: {text}" for text in facts["warnings"]),
         *tables.left_out(facts),
         *tables.failed_notes([facts]),
@@ -258,6 +286,8 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         )
     if facts["accuracy"] is None and SEEN in facts["failed"]:
         notes.append("Accuracy: not known, what the pictures show could not be had.")
+    elif dumps:
+        notes.append(_accuracy_of_dumps(facts["accuracy"]))
     elif facts["accuracy"] is None:
         notes.append(
             "Accuracy: not known, the in-distribution images are of more or fewer "
@@ -277,6 +307,12 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
             row[-1] = "; ".join(part for part in (row[-1], "inverted") if part)
     rows += tables.failed_rows([facts], ("methods", "controls"))
     return Sheet(title, tables.HEADINGS, rows, notes, tables.SCREEN)
+
+
+def _accuracy_of_dumps(accuracy: float | None) -> str:
+    if accuracy is None:
+        return "Accuracy: not known without logits, and labels y of all classes."
+    return f"Accuracy {100 * accuracy:.1f} %. At chance: y in another order than rows."
 
 
 def main(args: list[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from fssd_jax.compiled import outline
 
 INITIAL = "initial"
 RUN = "run.json"
+BESIDE = "the network's fields"
 LOCK = "run.lock"
 _OURS = re.compile(r"epoch-\d{5,}")  # a half-written one has more after it
 CHUNK = 1 << 24  # bytes of an array that are digested together
@@ -63,13 +64,16 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def claim(folder: Path, run: Mapping[str, Any]) -> None:
+def claim(
+    folder: Path, run: Mapping[str, Any], beside: Mapping[str, list[float]]
+) -> None:
     """Make the folder that of a run, or see that it is so already.
 
     Args:
       folder: of checkpoints.
       run: all that decides the weights, by names for the reader: pytrees of arrays,
         which are digested, jaxprs, and JSON data.
+      beside: what is written there, too, for who scores the network (`recorded`).
 
     Raises:
       InputError: the folder is that of another run.
@@ -98,7 +102,7 @@ def claim(folder: Path, run: Mapping[str, Any]) -> None:
             "afresh"
         )
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(run, indent=2))
+    unfinished.write_text(json.dumps(run | {BESIDE: dict(beside)}, indent=2))
     unfinished.replace(path)
 
 
@@ -192,16 +196,28 @@ def trained(folder: Path) -> tuple[Any, Any]:
             f"{folder}: holds no training with a finished epoch; give the folder of "
             "train(..., folder=...), or a file of weights"
         )
+    path = epoch_path(folder, last)
     try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-            state, _ = checkpointer.restore(epoch_path(folder, last).absolute())
-            initial = checkpointer.restore((folder / INITIAL).absolute())
+            state, _ = checkpointer.restore(path.absolute())
+            path = folder / INITIAL
+            initial = checkpointer.restore(path.absolute())
         return jax.tree.map(jnp.asarray, (state["variables"], initial))
     except Exception as error:  # as of `restore`
+        if last_epoch(folder) > last:  # a training that goes on removed it
+            return trained(folder)
         raise InputError(
-            f"{folder}: its checkpoint of epoch {last} cannot be read "
-            f"({type(error).__name__}): it is damaged"
+            f"{path}: this checkpoint cannot be read ({type(error).__name__}): it is "
+            f"damaged; delete {folder}, and train again"
         ) from error
+
+
+def recorded(folder: Path) -> dict[str, list[float]]:
+    """What `claim` wrote beside; nothing of a folder without a record of that."""
+    try:
+        return dict(json.loads((folder / RUN).read_text())[BESIDE])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:

@@ -5,6 +5,7 @@ fssd_jax.compare({"fssd": (fssd.score, feature_fn, state),
 """
 
 import html
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ class Comparison(Mapping[Row, Metrics]):
         self.scores = dict(scores)
 
     def __getitem__(self, row: Row) -> Metrics:
+        if row not in self.rows:
+            raise KeyError(f"no row {row!r}, but {[*self.rows]}")
         return self.rows[row]
 
     def __iter__(self) -> Iterator[Row]:
@@ -143,6 +146,11 @@ def compare(
       InputError: no method or no OoD set, unusable images, or a score that does not
         give one finite number an image.
     """
+    if not isinstance(methods, Mapping):
+        raise InputError(
+            f"methods: got a {type(methods).__name__}, expected a mapping of name to "
+            "(score, feature_fn or logit_fn, state)"
+        )
     questions = {name: _question(name, method) for name, method in methods.items()}
     # An input may be a dict of arrays itself: then both have its keys.
     one_input = isinstance(ind, Mapping) and ind.keys() == getattr(ood, "keys", set)()
@@ -188,6 +196,11 @@ def compare(
 
 def _question(name: str, method: Any) -> Question:
     if isinstance(method, tuple) and len(method) in (3, 4):
+        if inspect.isfunction(method[2]):
+            raise InputError(
+                f"method {name!r}: its state is a function; give what fit returns, "
+                "such as msp.fit()"
+            )
         return Question(*method)
     raise InputError(
         f"method {name!r}: expected (score, feature_fn or logit_fn, state), got a "

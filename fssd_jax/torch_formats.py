@@ -231,24 +231,44 @@ def wanted(format: Format, network) -> dict[tuple, Entry]:
     return {key: _entry(format, shapes, key) for key in shapes}
 
 
+def fields_of(format: Format, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a network with such variables, as its state dict would tell them."""
+    leaves: dict[tuple, Any] = flatten_dict(variables)  # pyright: ignore[reportAssignmentType, reportArgumentType]
+    # Of another network there may be what has no name here.
+    shapes = {k: np.shape(a) for k, a in leaves.items() if k[-1] in _LEAVES}
+    names = ((_name(format, key), shapes[key]) for key in shapes)
+    return format.tell({k: np.broadcast_to(0.0, _turned(k, s)) for k, s in names})
+
+
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias",
            "mean": "running_mean", "var": "running_var"}  # fmt: skip
 
 
-def _entry(format: Format, shapes, key) -> Entry:
+def _name(format: Format, key: tuple) -> str:
     name = ".".join((*key[1:-1], _LEAVES[key[-1]]))
     for pattern, new in format.renames:
         name = re.sub(pattern, new, name)
     # Blocks are counted from 0: "layer1.block2", or "block1.layer.block2".
-    name = re.sub(r"(layer\d?\.)block(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", name)
-    shape = shapes[key]
+    return re.sub(r"(layer\d?\.)block(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", name)
+
+
+def _turned(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of PyTorch's array, from that of ours."""
     if len(shape) == 4:  # height, width, in, out
-        return Entry(name, tuple(shape[i] for i in (3, 2, 0, 1)), _convolution)
+        return tuple(shape[i] for i in (3, 2, 0, 1))
+    return shape[::-1] if len(shape) == 2 and name != "head.kernel" else shape
+
+
+def _entry(format: Format, shapes, key) -> Entry:
+    name, shape = _name(format, key), shapes[key]
+    turned = _turned(name, shape)
+    if len(shape) == 4:
+        return Entry(name, turned, _convolution)
     if name in format.flattened:
         channels = _channels_before(shapes, key)
-        return Entry(name, shape[::-1], lambda w: _after_flatten(w, channels))
+        return Entry(name, turned, lambda w: _after_flatten(w, channels))
     if len(shape) == 2 and name != "head.kernel":
-        return Entry(name, shape[::-1], np.transpose)
+        return Entry(name, turned, np.transpose)
     return Entry(name, shape, lambda a: a)
 
 

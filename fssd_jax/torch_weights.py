@@ -13,7 +13,7 @@ state dict that fits only partly is an error that lists what does not.
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,11 +82,7 @@ def load(
     """
     if model not in FORMATS:
         raise InputError(f"unknown model {model!r}; choose from {sorted(FORMATS)}")
-    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
-        raise InputError(
-            f"mean {mean} and std {std}: expected those of pixels in [0, 1]; constants "
-            "for 0 to 255 are to be divided by 255"
-        )
+    check_normalisation(mean, std)
     format, state = FORMATS[model], read(path)
     found = _find(path, format, state, part)
     options = {"mean": tuple(mean), "std": tuple(std), **options}
@@ -107,6 +103,15 @@ def load(
             raise InputError(f"{path}: {entry.name} holds NaN or infinite values")
         leaves[key] = jnp.asarray(entry.convert(array))
     return network, unflatten_dict(leaves)
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise `InputError` unless they are of pixels in [0, 1]."""
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
+        raise InputError(
+            f"mean {mean} and std {std}: expected those of pixels in [0, 1]; constants "
+            "for 0 to 255 are to be divided by 255"
+        )
 
 
 class Found(NamedTuple):

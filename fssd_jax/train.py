@@ -152,7 +152,7 @@ def train(
                 "epochs": epochs,
                 "snapshots": snapshots,
             }
-            checkpoint.claim(folder, run)
+            checkpoint.claim(folder, run, _normalisation(model))
             initial, state, history, done = _resume(folder, initial, state, history)
             for epoch in (e for e in snapshots if e <= done):
                 path = checkpoint.snapshot_path(folder, epoch)
@@ -196,6 +196,16 @@ def train(
                 checkpoint.save(path, (state, history))
                 checkpoint.keep_only(folder, epoch + 1)
     return Trained(state.variables, initial, history, kept)
+
+
+def _normalisation(model: nn.Module) -> dict[str, list[float]]:
+    """The mean and deviation of pixels, of networks that have them as ours do."""
+    fields = {name: getattr(model, name, None) for name in ("mean", "std")}
+    return {
+        name: [float(v) for v in values]
+        for name, values in fields.items()
+        if isinstance(values, tuple) and all(isinstance(v, int | float) for v in values)
+    }
 
 
 def _look(bar: tqdm, totals: Float[Array, "2"], step: int, epoch: int) -> None:

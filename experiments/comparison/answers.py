@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, Method]] = {
 SHOWN = 1000  # images of each set in the scatter plot, fewer of a layer that is large:
 MOST = 2**26  # numbers of each set, 256 MiB
 SEEN = "pictures"  # the part that holds what pictures are drawn from
+NEEDED = {"logit_fn": "logits"}  # fields of a setting, in a reader's words
 Key = tuple[str, str]  # group and name of a method
 PICTURES: Key = ("", SEEN)  # they ask as a method does
 
@@ -51,7 +52,8 @@ class Answers(NamedTuple):
     # components, with its F* as "singularity" and their "share" of the variance. Empty
     # if they failed, and then nothing is known of the classes.
     pictures: dict[str, np.ndarray]
-    predicted: np.ndarray | None  # [n] classes of the in-distribution test images
+    # [n] classes of the in-distribution test images, if there are logits.
+    predicted: np.ndarray | None
 
 
 def answer(
@@ -116,9 +118,10 @@ def answer(
         seen.unlink(missing_ok=True)
         return Answers(groups, left_out, failed, {}, None)
     pictures = load_arrays(seen)
-    if "predicted" not in pictures:
+    if "layers" not in pictures:
         raise InputError(f"{seen} is none of ours: delete it, and run again")
-    return Answers(groups, left_out, failed, pictures, pictures.pop("predicted"))
+    predicted = pictures.pop("predicted", None)
+    return Answers(groups, left_out, failed, pictures, predicted)
 
 
 def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
@@ -129,7 +132,8 @@ def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
 
 def _why(name: str, s: Setting) -> str:
     needs = next(known[name] for known in GROUPS.values() if name in known).needs
-    return f"it needs {', '.join(n for n in needs if not s.has((n,)))}"
+    missing = (NEEDED.get(n, n) for n in needs if not s.has((n,)))
+    return f"it needs {', '.join(missing)}"
 
 
 # ---- the look -----------------------------------------------------------------------
@@ -160,7 +164,7 @@ def _look(
         with fails_alone(failed, key[1]):
             asks[key] = method.ask(s)
     questions = {
-        key: {f"{key} {i}": ask.question for i, ask in enumerate(of_method)}
+        key: {f"{key[1]} {i}": ask.question for i, ask in enumerate(of_method)}
         for key, of_method in asks.items()
     }
     if seen:
@@ -216,7 +220,7 @@ def _answers(
 def _rows(s: Setting, network: str, key: Key, asks: list[Ask], ind, ood) -> Rows:
     found: Rows = {}
     for i, ask in enumerate(asks):
-        made = ask.to_rows(ind[f"{key} {i}"], ood[f"{key} {i}"])
+        made = ask.to_rows(ind[f"{key[1]} {i}"], ood[f"{key[1]} {i}"])
         of = ask.question, getattr(s, network)
         seconds = seconds_alone(s, *of) if ask.timed and s.timed else None
         found |= {k: row._replace(seconds=seconds) for k, row in made.items()}
@@ -270,7 +274,7 @@ def picture_arrays(s: Setting, questions, ind, ood) -> dict[str, np.ndarray]:
         "share": basis.share,
         "layers": np.array(list(singularity.center)),
         "layer": np.array(layer),
-        "predicted": ind["predicted"],
+        **{k: answers for k, answers in ind.items() if k == "predicted"},
     }
 
 

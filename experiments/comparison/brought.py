@@ -1,11 +1,10 @@
 """A network and images that somebody brought: a setting, and a detector to keep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
@@ -13,6 +12,7 @@ from analysis.concentration import with_batch_statistics
 from experiments.comparison import report
 from experiments.comparison.answers import Answers
 from experiments.comparison.failures import fails_alone
+from experiments.comparison.loaded import Network
 from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS, without_turned
 from experiments.comparison.report import Result
@@ -20,7 +20,7 @@ from experiments.comparison.setting import Setting
 from experiments.comparison.singular import clean_state
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
-from fssd_jax import checkpoint, checks, torch_weights
+from fssd_jax import checks, torch_weights
 from fssd_jax.data.folders import load_images
 from fssd_jax.data.image_files import located
 from fssd_jax.data.inputs import as_input
@@ -28,7 +28,6 @@ from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import fssd
 from fssd_jax.features import make_init_fn
-from fssd_jax.outputs import Variables
 
 FEWEST = 38  # images held out; with 19 in a half, 95 % are accepted with a guarantee
 FIXED = ("lenet", "face_resnext50")  # a dense layer sees the whole image
@@ -38,13 +37,6 @@ STATISTICS = 64  # images, for the BatchNorm of the untrained control
 # Where no OoD image may be seen, these two are the rows "fssd clean" and "mahalanobis
 # clean" once more.
 REPEATED = ("fssd", "mahalanobis")
-
-
-class Network(NamedTuple):
-    model: Any
-    variables: Variables
-    layers: list[str]  # of FSSD
-    initial: Variables | None  # before training, if that is known
 
 
 class Images(NamedTuple):
@@ -64,56 +56,6 @@ class Brought(NamedTuple):
     y: np.ndarray  # labels of the in-distribution images that are tested
     sets: Mapping[str, ArrayDataset]
     detector: dict[str, Any]  # what the saved detector is checked by
-
-
-def load_network(
-    weights: Path,
-    name: str,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    part: str | None,
-    dtype: str,
-    layers: Sequence[str] | None,
-) -> Network:
-    """A PyTorch state dict, or the folder of a training of ours.
-
-    Args: as of `torch_weights.load`.
-    """
-    if name == "lenet" and dtype != "float32":
-        raise checks.InputError("--dtype: LeNet computes in float32 only")
-    options = {} if name == "lenet" else {"dtype": jnp.dtype(dtype)}
-    weights, initial = located(weights), None
-    if weights.is_dir():
-        variables, initial = checkpoint.trained(weights)
-        model = _model_of(weights, name, variables, mean=mean, std=std, **options)
-    else:
-        model, variables = torch_weights.load(
-            weights, name, mean=mean, std=std, part=part, **options
-        )
-    return Network(model, variables, list(layers or model.feature_layers), initial)
-
-
-def _model_of(folder: Path, name: str, variables: Variables, **options: Any):
-    """The network whose variables these are; classes and width are told by them."""
-    format = torch_weights.FORMATS[name]
-    params: Mapping = variables["params"]
-    last, first = (jax.tree.leaves(params.get(k, {})) for k in ("logits", "stem"))
-    if last:
-        options["num_classes"] = last[-1].shape[-1]
-    if first:
-        options["width"] = first[-1].shape[-1]
-    model = format.build(**options)
-    one = jnp.zeros((1, format.side, format.side, len(model.mean)))
-    wanted = jax.eval_shape(model.init, jax.random.key(0), one)
-    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (wanted, variables)]
-    if shapes[0] != shapes[1]:
-        raise checks.InputError(
-            f"{folder} does not hold a {name}: it has {_arrays(shapes[1])} arrays, and "
-            f"{name} has {_arrays(shapes[0])}, or others; choose the --model that was "
-            "trained"
-        )
-    return model
 
 
 def load_sets(
@@ -159,10 +101,6 @@ def load_sets(
     return found
 
 
-def _arrays(shapes) -> int:
-    return len(jax.tree.leaves(shapes, is_leaf=lambda a: isinstance(a, tuple)))
-
-
 def split(
     ind: ArrayDataset,
     ood: ArrayDataset,
@@ -174,14 +112,19 @@ def split(
     """Images of each purpose, and the labels of the in-distribution ones tested.
 
     Raises:
-      InputError: too few in-distribution images.
+      InputError: too few in-distribution images, or samples of noise.
     """
     count = min(validation, len(ind.x) // 5)
     if count < FEWEST:
         raise checks.InputError(
-            f"{ind.name}: holds {len(ind.x)} images, and a fifth of them or "
-            f"--validation, {count} images, would standardise layers and choose the "
-            f"threshold; {FEWEST} are needed, {5 * FEWEST} images in all"
+            f"{ind.name}: {len(ind.x)} images were taken, and a fifth of them or "
+            f"--validation {validation}, {count} images, would standardise layers and "
+            f"choose the threshold; {FEWEST} are needed, {5 * FEWEST} images in all"
+        )
+    if len(noise) < 2:
+        raise checks.InputError(
+            f"noise: {len(noise)} sample, whose spread is not known; give two or more, "
+            "better 1,000"
         )
     key = of_seed(seed, Use.BROUGHT_SPLIT)
     order = np.asarray(jax.random.permutation(key, len(ind.x)))

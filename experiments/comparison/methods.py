@@ -78,9 +78,9 @@ def run_odin(s: Setting) -> Rows:
 def ask_mahalanobis(name: str, s: Setting) -> list[Ask]:
     """Layers standardised on in-distribution images; no step."""
     state = mahalanobis.fit(
-        *(s.feature_fn, s.variables, _gaussians(s), s.val_ind), batch_size=s.batch_size
+        *(s.averaged_fn, s.variables, _gaussians(s), s.val_ind), batch_size=s.batch_size
     )
-    question = Question(mahalanobis.score, s.feature_fn, state)
+    question = Question(mahalanobis.score, s.averaged_fn, state)
     facts = _of_mahalanobis(s.under_clean(), state)
     return [Ask(question, one_row(name, **facts))]
 
@@ -89,11 +89,11 @@ def run_mahalanobis(s: Setting) -> Rows:
     gaussians = _gaussians(s)
     epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
     state = mahalanobis.fit(
-        *(s.feature_fn, s.variables, gaussians, s.val_ind, s.val_ood),
+        *(s.averaged_fn, s.variables, gaussians, s.val_ind, s.val_ood),
         epsilons=epsilons,
         seed=s.seed,
     )
-    score = partial(map_batches, mahalanobis.score, s.feature_fn, s.variables, state)
+    score = partial(map_batches, mahalanobis.score, s.averaged_fn, s.variables, state)
     facts = _of_mahalanobis(s, state)
     seconds = seconds_per_1000(s, score)
     row = Scored(score(s.test_ind), score(s.test_ood), seconds=seconds, **facts)
@@ -103,7 +103,7 @@ def run_mahalanobis(s: Setting) -> Rows:
 def _gaussians(s: Setting) -> mahalanobis.Gaussians:
     assert s.train is not None  # `needs`
     return mahalanobis.estimate_gaussians(
-        *(s.feature_fn, s.variables, s.train.x, s.train.y, s.num_classes),
+        *(s.averaged_fn, s.variables, s.train.x, s.train.y, s.num_classes),
         batch_size=s.batch_size,
     )
 
@@ -121,8 +121,8 @@ def ask_knn(s: Setting) -> list[Ask]:
     """On the last layer before the logits, averaged over space."""
     assert s.train is not None  # `needs`
     train = s.train.x
-    layer = last_hidden(list(s.feature_fn(s.variables, as_input(train[:1]))))
-    pooled = _pooled(s.feature_fn, layer)
+    layer = last_hidden(list(s.averaged_fn(s.variables, as_input(train[:1]))))
+    pooled = _pooled(s.averaged_fn, layer)
     state = knn.fit(
         *(pooled, s.variables, train, layer),
         k=min(50, len(train)),
@@ -146,6 +146,8 @@ def _pooled(feature_fn: FeatureFn, layer: str) -> FeatureFn:
     def pooled(variables, x) -> OrderedDict[str, Float[Array, "batch dim"]]:
         return pool(OrderedDict([(layer, feature_fn(variables, x)[layer])]), "mean")
 
+    of_features = getattr(feature_fn, "of_features", False)
+    pooled.of_features = of_features  # pyright: ignore[reportFunctionMemberAccess]
     return pooled
 
 

@@ -16,13 +16,14 @@ SETS = ("noise", "in-distribution", "OoD")
 def figures(found: Answers, title: str, criterion: str = "auroc") -> dict[str, Figure]:
     """By name: layers, features, roc and, if an ε was chosen, epsilon.
 
-    The first two not where looking for them failed.
+    The first two not where looking for them failed, the third not where all did.
     """
     drawn = {}
     if found.pictures:
         drawn["layers"] = layers(found.pictures)
         drawn["features"] = features(found.pictures)
-    drawn["roc"] = roc(found, title)
+    if any(in_roc(name) for rows in found.groups.values() for name in rows):
+        drawn["roc"] = roc(found, title)
     methods = found.groups["methods"]
     fitted = next((m.layers for m in map(methods.get, FITTED) if m), None)
     if fitted is not None and len(fitted.epsilons):

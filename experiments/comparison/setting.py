@@ -76,6 +76,7 @@ class Setting(NamedTuple):
     tiny: bool = False
     timed: bool = True  # whether each method's own cost is measured, which compiles it
     pixels: bool | None = True  # whether inputs are images, and no features of such
+    channels_last: FeatureFn | None = None  # if `feature_fn` has them elsewhere
 
     @property
     def clean(self) -> bool:
@@ -105,6 +106,11 @@ class Setting(NamedTuple):
     def untrained(self) -> "Setting":
         """The same network as it was before training: a control."""
         return self._replace(variables=self.initial)
+
+    @property
+    def averaged_fn(self) -> FeatureFn:
+        """For methods that average over all axes but the first and the last."""
+        return self.channels_last or self.feature_fn
 
     def has(self, fields: tuple[str, ...]) -> bool:
         return all(getattr(self, field) is not None for field in fields)

@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import fssd_jax
 from analysis import feature_plots, plots
 from fssd_jax import InputError
 from fssd_jax.metrics import auroc
@@ -95,6 +96,9 @@ def test_histograms_of_scores():
         ({"a": IND}, OOD, "ood is none by name"),
         (IND, {}, "a mapping is empty"),
         ({}, None, "a mapping is empty"),
+        (IND, None, "ood: is missing"),
+        ({"a": IND}, None, "'a' is a .*, expected a pair"),
+        ({"a": fssd_jax.evaluate(IND, OOD)}, None, "give its .scores"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, ind, ood, told):

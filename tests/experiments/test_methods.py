@@ -171,7 +171,8 @@ def test_pictures_are_drawn_from_what_is_kept(everything, setting, monkeypatch):
     """No network is run, and what is drawn is what was scored."""
     out, path, _ = everything
     (kept,) = (out / "scores").iterdir()
-    monkeypatch.setattr(pipeline, "_score_batch", None)  # would fail if called
+    for call in ("_score_batch", "_score_shards"):
+        monkeypatch.setattr(pipeline, call, None)  # would fail if called
     found = answers.answer(setting, ["fssd", "msp"], kept)
     figures = pictures.figures(found, "a title")
     assert set(figures) == {"layers", "features", "roc", "epsilon"}

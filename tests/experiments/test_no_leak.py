@@ -49,8 +49,9 @@ def numbered(count, start=0):
 
 
 def test_the_parts_of_what_somebody_brought_share_no_image():
+    noise = np.zeros((5, 1, 1, 1), np.float32)
     images, labels = brought.split(
-        numbered(300), numbered(50, 1000), validation=60, noise=5, seed=3
+        numbered(300), numbered(50, 1000), validation=60, noise=noise, seed=3
     )
     numbers = [
         part.ravel().astype(int)
@@ -73,13 +74,13 @@ def test_validation_and_test_images_are_apart():
 def test_only_calibration_images_choose_the_threshold(setting, tmp_path, monkeypatch):
     """And only validation images the weights, as told by the distances themselves."""
     s = setting.under_clean()._replace(val_ood=None, training=None, train=None)
-    nothing = None, {"failed": {}}
-    monkeypatch.setattr(brought.report, "measure", lambda *_, **__: nothing)
+    result = {"failed": {}}
+    monkeypatch.setattr(brought.report, "measure", lambda *_, **__: (None, result))
     rng = np.random.default_rng(0)
     calibration = rng.uniform(size=(40, *s.test_ind.shape[1:])).astype(np.float32)
     images = brought.Images(s.val_ind, calibration, s.test_ind, s.test_ood, s.noise)
-    given = brought.Brought("", s, images, np.zeros(0), {}, {"layers": []})
-    fitted = brought.measure(given, tmp_path, "").fitted
+    b = brought.Brought("", s, images, np.zeros(0), {}, {})
+    fitted = brought.measure(b, tmp_path, "").fitted
 
     def distances(x):
         features = s.feature_fn(s.variables, np.float32(x))

@@ -134,6 +134,8 @@ def test_a_dict_of_arrays_is_one_input_or_several_sets(monkeypatch, several):
     [
         ({"methods": {}}, "methods: the mapping is empty"),
         ({"ood": {}}, "ood: the mapping is empty"),
+        ({"methods": [(total, feature_fn, None)]}, "methods: got a list, expected a"),
+        ({"methods": {"a": (total, feature_fn, total)}}, "its state is a function"),
         ({"methods": {"a": total}}, r"method 'a': expected \(score"),
         ({"methods": {"a": (total, feature_fn)}}, r"method 'a': expected \(score"),
         (
@@ -151,6 +153,14 @@ def test_what_cannot_be_compared_is_refused(changed, told):
     given = {"methods": METHODS, "variables": VARIABLES, "ind": IND, "ood": OOD}
     with pytest.raises(InputError, match=told):
         inspect.unwrap(compare)(**{**given, **changed})  # types are not checked
+
+
+def test_a_row_that_is_not_there_is_told_with_those_that_are():
+    table = compare(METHODS, VARIABLES, IND, OOD)
+    with pytest.raises(KeyError, match=r"no row 'total', but \[\('total', 'near'\)"):
+        table["total"]
+    assert "total" not in table
+    assert table.get("total") is None
 
 
 def test_what_the_errors_advise_is_taken():
