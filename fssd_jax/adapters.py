@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core import get_opaque_trace_state
 
 from fssd_jax.checks import InputError
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables, only
@@ -32,8 +33,8 @@ def from_nnx(
     """A network of Flax NNX, as it evaluates: `model.eval()` of a copy.
 
     A layer is a submodule, by the path of attributes to it joined by "/", with "#0",
-    "#1", … where it is called several times. (What runs inside `nnx.scan` and its like
-    is not seen.)
+    "#1", … where it is called several times. (What runs inside `nnx.scan`,
+    `jax.lax.scan` and their like is not seen.)
 
     Args:
       model: a `flax.nnx.Module`, called with a batch.
@@ -52,7 +53,9 @@ def from_nnx(
     graph, rngs, variables = nnx.split(copy, nnx.RngState, ...)
 
     def run(variables, x, watch: bool):
-        whole = nnx.merge(graph, rngs, variables)
+        # Made anew, because within a transform none may be changed from outside.
+        own = jax.tree.map(lambda a: a, rngs)
+        whole = nnx.merge(graph, own, variables)
         found = {
             "/".join(map(str, path)): module
             for path, module in nnx.iter_modules(whole)
@@ -167,6 +170,7 @@ def _tapped(found: Mapping[str, Any]) -> Iterator[list[tuple[str, Any]]]:
     long as the network is traced, and put back.
     """
     calls: list[tuple[str, Any]] = []
+    here = get_opaque_trace_state()
     running: set[int] = set()
     modules = {id(module): name for name, module in found.items()}
     kinds = {type(module) for module in found.values() if callable(module)}
@@ -184,7 +188,9 @@ def _tapped(found: Mapping[str, Any]) -> Iterator[list[tuple[str, Any]]]:
                 output = inherited(self, *args, **kwargs)
             finally:
                 running.discard(id(self))
-            calls.append((name, output))
+            # Out of a transform within the network, no output can be taken.
+            if get_opaque_trace_state() == here:
+                calls.append((name, output))
             return output
 
         return __call__

@@ -15,6 +15,7 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from fssd_jax.checks import InputError
 from fssd_jax.outputs import only
@@ -27,6 +28,10 @@ SWITCHES = (
 LIFTED = (
     "it runs inside a lifted transform such as nn.scan, {}; give the transform "
     'variable_axes={{"intermediates": 0}} beside those of the params'
+)
+INSIDE = (
+    "it runs inside a transform of JAX, such as jax.lax.scan or jax.vmap; use Flax's "
+    "own, such as nn.scan or nn.vmap"
 )
 Path = tuple[str, ...]
 Shape = tuple[int, ...]
@@ -51,6 +56,7 @@ class _Output(NamedTuple):
     inner: Shape | None  # as the submodule returned it; None if that is not one array
     final: Shape | None  # as Flax gives it, and a transform may have changed it
     told: str  # what it is
+    why: str = ""  # there is none, if there is none
 
 
 def layers_of(model: nn.Module, variables, x, call_kwargs: Mapping) -> Layers:
@@ -131,28 +137,34 @@ def _trace(
     model, variables, x, call_kwargs, count: int
 ) -> OrderedDict[tuple[Path, int], _Output]:
     """What each call of a submodule returns for `count` rows, in call order."""
-    calls: list[tuple[Path, Shape | None]] = []
+    calls: list[tuple[Path, Shape | None, bool]] = []
     found: OrderedDict[tuple[Path, int], _Output] = OrderedDict()
 
     def record(next_fun, args, kwargs, context):
         value = next_fun(*args, **kwargs)
         if context.method_name == "__call__" and context.module.path:
-            calls.append((context.module.path, _shape(value)))
+            # Where the module's variables come from, and not deeper in a transform,
+            # out of which its output cannot be taken.
+            seen = context.module.scope.trace_level == get_opaque_trace_state()
+            calls.append((context.module.path, _shape(value), seen))
         return value
 
     def trace(variables, x):
         with nn.intercept_methods(record):
             intermediates = run(model, variables, x, call_kwargs, lambda path: True)
-        seen: Counter[Path] = Counter()
-        for path, inner in calls:
+        counts: Counter[Path] = Counter()
+        for path, inner, seen in calls:
             values: Any = intermediates
             for part in (*path, "__call__"):
                 values = values.get(part, {})
-            number = seen[path]
-            seen[path] += 1
-            if not values and not number:  # a transform has kept it
-                found[path, 0] = _Output(inner, None, "")
-            if number < len(values):  # a transform may trace one call twice
+            number = counts[path]
+            counts[path] += 1
+            if not seen:
+                found[path, number] = _Output(inner, None, "", INSIDE)
+            elif not values and not number:
+                why = LIFTED.format("which keeps its output")
+                found[path, 0] = _Output(inner, None, "", why)
+            elif number < len(values):  # a transform may trace one call twice
                 told = str(jax.tree.map(jnp.shape, values[number]))
                 found[path, number] = _Output(inner, _shape(values[number]), told)
 
@@ -176,8 +188,8 @@ def _axes(
       a, b: of `count` rows, and of one more; b is None if that was not traced.
       once: whether nothing of one more could be traced.
     """
-    if not a.told:
-        return LIFTED.format("which keeps its output")
+    if a.why:
+        return a.why
     if a.inner is None or a.final is None:
         return f"it returns {a.told}, not one array; name a submodule that returns one"
     b = a if once else b

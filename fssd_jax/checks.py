@@ -98,6 +98,13 @@ def at_least_one(name: str, value: int) -> None:
         raise InputError(f"{name}: expected 1 or more, got {value}")
 
 
+def random_key(key):
+    """Return `key` unchanged if it is one of JAX's, else raise `InputError`."""
+    if not hasattr(key, "dtype"):
+        raise InputError(f"key: expected one such as jax.random.key(0), got {key!r}")
+    return key
+
+
 def _array(x, name: str) -> np.ndarray:
     try:
         return np.asarray(x)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from fssd_jax.checks import InputError
+from fssd_jax.checks import InputError, random_key
 from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data import pipeline
 from fssd_jax.outputs import (
@@ -68,7 +68,8 @@ def samples(draw: Callable, key: PRNGKeyArray, n: int, start: int = 0) -> Array:
 
     Each sample has a key of its own, so that noise drawn piece by piece is the same.
     """
-    keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(n))
+    of_sample = partial(jax.random.fold_in, random_key(key))
+    keys = jax.vmap(of_sample)(start + jnp.arange(n))
     return jax.vmap(draw)(keys)
 
 

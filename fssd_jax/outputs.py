@@ -41,19 +41,23 @@ def features_of(
         with the batch.
     """
     x = as_pixels(x)
-    found = feature_fn(variables, x)
+    found = _applied(feature_fn, variables, x)
     if not isinstance(found, Mapping):
         raise InputError(
             f"a feature_fn returns a mapping of layer name to features [batch, ...], "
             f"got a {type(found).__name__}; for one layer "
             "OrderedDict(features=...), and for Linen models make_feature_fn"
         )
+    if not found:
+        raise InputError("the feature_fn returns no layers; at least one is needed")
     found = OrderedDict((name, only(f)) for name, f in found.items())
     # What `jit` or `steps` have wrapped is known by what it stands for.
     wrapper = inspect.unwrap(feature_fn, stop=lambda f: hasattr(f, "stands_for"))
     feature_fn = getattr(wrapper, "stands_for", feature_fn)
     if not getattr(feature_fn, "is_checked", False):
         _check_rows(feature_fn, variables, x, found)
+    for f in found.values():
+        _check_real(f)
     return found
 
 
@@ -68,7 +72,7 @@ def logits_of(
       InputError: it does not return one array [batch, classes] of two or more classes.
     """
     x = as_pixels(x)
-    logits = only(logit_fn(variables, x, *also))
+    logits = only(_applied(logit_fn, variables, x, *also))
     if not hasattr(logits, "shape"):
         raise InputError(
             f"the network returns {jax.tree.map(jnp.shape, logits)}, and where its "
@@ -82,7 +86,25 @@ def logits_of(
             "[batch] of a sigmoid is two: let your logit_fn return "
             "jnp.stack([0 * z, z], -1)"
         )
+    _check_real(logits)
     return float32(logits)
+
+
+def _applied(apply_fn: Callable, variables: Variables, x: Any, *also: Any) -> Any:
+    """What the network returns; what it raises becomes an `InputError`."""
+    try:
+        return apply_fn(variables, x, *also)
+    except (InputError, RuntimeError, MemoryError):  # the latter are the device's
+        raise
+    except Exception as error:
+        given = jax.tree.map(lambda a: f"{a.dtype}{[*a.shape]}", x)
+        first_line = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"the network raises {type(error).__name__} for inputs {given}: "
+            f"{first_line}. It is called as f(variables, inputs); uint8 are pixels and "
+            "come as floats (give ids as int32), a dict of arrays comes as a dict, and "
+            "labels are not among them: they stand beside the inputs, (x, y)"
+        ) from error
 
 
 def as_pixels(x: Any) -> Any:
@@ -124,6 +146,14 @@ def _check_rows(feature_fn, variables, x, found: Mapping) -> None:
                 "to the front, as by jnp.moveaxis"
             )
     _CHECKED.put(key, True)
+
+
+def _check_real(f: Array) -> None:
+    if jnp.issubdtype(f.dtype, jnp.complexfloating):
+        raise InputError(
+            f"the network returns complex numbers, {f.dtype}{[*f.shape]}; take their "
+            "absolute values, or their real and imaginary parts"
+        )
 
 
 def _count(x: Any) -> int:

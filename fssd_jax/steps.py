@@ -34,7 +34,7 @@ def gradient(score_fn: Callable[[Any], Float[Array, " batch"]], x: Inputs) -> An
         )
     found = jax.grad(lambda x: score_fn(x).sum(), allow_int=True)(x)
     # JAX gives integers a gradient of a type that has no values.
-    own = lambda a, g: g if g.dtype == a.dtype else jnp.zeros_like(a)  # noqa: E731
+    own = lambda a, g: g if g.dtype == a.dtype else jnp.zeros(a.shape)  # noqa: E731
     return jax.tree.map(own, x, found)
 
 

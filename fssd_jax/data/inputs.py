@@ -47,6 +47,8 @@ def as_input(x: Any, name: str = "images") -> np.ndarray:
 
 def to_numpy(x: Any, name: str = "images") -> np.ndarray:
     """An array of NumPy's, from any library's."""
+    if np.ma.is_masked(x):
+        raise InputError(f"{name}: some values are masked; fill them: x.filled(0)")
     try:
         if hasattr(x, "detach"):  # PyTorch, whose bfloat16 NumPy does not know
             x = x.detach().cpu()
@@ -88,11 +90,11 @@ def rows(
     whole = _whole(data, name)
     if whole is not None:
         count = _check(whole.x, name, 0, unit_range)
-        if whole.y is not None and len(whole.y) != count:
-            raise InputError(f"{name}: {count} rows, and {len(whole.y)} labels")
+        y = _labels(whole.y, count, name)
         for start in range(0, count, size):
-            x, y = jax.tree.map(lambda a, s=start: a[s : s + size], tuple(whole))
-            yield Rows(_converted(x, name), y)
+            x = jax.tree.map(lambda a, s=start: a[s : s + size], whole.x)
+            beside = None if y is None else y[start : start + size]
+            yield Rows(_converted(x, name), beside)
         return
     if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         raise InputError(f"{name}: got a {type(data).__name__}; {FORMS}")
@@ -100,7 +102,7 @@ def rows(
     for number, item in enumerate(data):
         of = f"{name}, batch {number}"
         x, y = _pair(item, of)
-        beside = [] if y is None else [y]
+        beside = [] if y is None or isinstance(y, list | tuple) else [y]
         if any(np.ndim(leaf) == 0 for leaf in [*jax.tree.leaves(x), *beside]):
             raise InputError(
                 f"{of}: has single numbers where [batch, ...] is expected: single "
@@ -112,9 +114,12 @@ def rows(
         count = _check(x, of, start, unit_range)
         x = _converted(x, of)
         kind = jax.tree.map(lambda a: f"{a.dtype}{[*a.shape[1:]]}", x)
-        first = first or kind
-        if kind != first:
-            raise InputError(f"{of}: its rows are {kind}, those before it {first}")
+        y = _labels(y, count, of)
+        first = first or (kind, y is None)
+        if kind != first[0]:
+            raise InputError(f"{of}: its rows are {kind}, those before it {first[0]}")
+        if (y is None) != first[1]:
+            raise InputError(f"{of}: labels stand beside some batches, but not all")
         start += count
         yield Rows(x, y)
     if not start:
@@ -196,13 +201,20 @@ def _pair(item: Any, name: str) -> tuple[Any, Any]:
     if len(item) == 1:
         return item[0], None
     if len(item) == 2 and np.ndim(item[1]) < 2:
-        return item[0], to_numpy(item[1], name) if isinstance(item[1], list) else item[
-            1
-        ]
+        return item[0], item[1]
     raise InputError(
         f"{name}: a {type(item).__name__} of {_kinds(item)}: which of them are the "
         f"network's inputs is not known; {FORMS}"
     )
+
+
+def _labels(y: Any, count: int, name: str) -> np.ndarray | None:
+    if y is None:
+        return None
+    y = to_numpy(y, f"{name}: labels")
+    if y.shape[:1] != (count,):
+        raise InputError(f"{name}: {count} rows, and {y.size} labels")
+    return y
 
 
 def _kinds(items) -> list:

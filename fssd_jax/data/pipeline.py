@@ -61,7 +61,7 @@ def batches(
       InputError: as `inputs.rows`.
     """
     checks.at_least_one("batch_size", batch_size)
-    mesh = mesh or default_mesh()
+    mesh = _chosen(mesh)
     devices = 1 if mesh is None else mesh.size
     size = 0
     for part in _cut(rows(data, batch_size, name, unit_range=unit_range), batch_size):
@@ -125,6 +125,16 @@ def default_mesh() -> Mesh | None:
     if len(devices) == 1 or chosen is not None:
         return None
     return Mesh(np.array(devices), (AXIS,))
+
+
+def _chosen(mesh: Any) -> Mesh | None:
+    if mesh is None:
+        return default_mesh()
+    if getattr(mesh, "axis_names", None) != (AXIS,):
+        raise InputError(
+            f'mesh: expected one axis, jax.make_mesh((count,), ("{AXIS}",)), got {mesh}'
+        )
+    return mesh
 
 
 def place(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
@@ -255,7 +265,7 @@ def scored_batches(
       may be anything hashable that it takes first. `name` is what the data are.
     """
     unit_range = unit_range and not getattr(apply_fn, "of_features", False)
-    mesh = mesh or default_mesh()
+    mesh = _chosen(mesh)
     variables, state, kwargs = place((variables, state, kwargs), mesh)
 
     def call(part: Any, mask: np.ndarray):

@@ -42,13 +42,15 @@ def stack(members: Sequence[Variables]) -> Variables:
     Raises:
       InputError: no members, or members of different networks.
     """
+    members = list(members)
     if not members:
         raise InputError("a deep ensemble needs one member or more")
     shapes = [jax.tree.map(jnp.shape, member) for member in members]
-    if any(shape != shapes[0] for shape in shapes):
+    kinds = {jax.tree.structure(member) for member in members}
+    if len(kinds) > 1 or any(shape != shapes[0] for shape in shapes):
         raise InputError(
             "the members of a deep ensemble must be of one architecture: their "
-            "variables differ in names or shapes"
+            "variables differ in names or shapes, or are dicts of several kinds"
         )
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *members)
 

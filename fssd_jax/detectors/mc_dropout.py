@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from fssd_jax.checks import at_least_one
+from fssd_jax.checks import at_least_one, random_key
 from fssd_jax.outputs import (
     Inputs,
     StochasticLogitFn,
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 def fit(key: PRNGKeyArray, passes: int = 32) -> State:
     at_least_one("passes", passes)
-    return State(jax.random.split(key, passes))
+    return State(jax.random.split(random_key(key), passes))
 
 
 def score(

@@ -107,6 +107,45 @@ def test_wrong_layers_and_models_of_nnx(model):
         from_nnx(by_hand)
 
 
+def test_recurrent_networks_of_nnx():
+    class Recurrent(nnx.Module):
+        def __init__(self, rngs):
+            self.rnn = nnx.RNN(nnx.LSTMCell(5, 6, rngs=rngs))
+            self.head = nnx.Linear(6, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(self.rnn(x)[:, -1])
+
+    model, x = Recurrent(nnx.Rngs(0)), np.stack([X, X[::-1]], axis=1)
+    network = from_nnx(model, ["rnn", "head"])
+    assert network.layer_names(x) == ["rnn", "head"]
+    found = jax.jit(network.feature_fn)(network.variables, x)
+    np.testing.assert_allclose(found["rnn"], model.rnn(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["head"], model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_recurrent_networks_of_equinox():
+    eqx = pytest.importorskip("equinox")
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    class Recurrent(eqx.Module):
+        cell: eqx.nn.GRUCell
+        head: eqx.nn.Linear
+
+        def __call__(self, x):
+            step = lambda h, x: (self.cell(x, h), None)  # noqa: E731
+            return self.head(jax.lax.scan(step, jnp.zeros(6), x)[0])
+
+    model = Recurrent(
+        eqx.nn.GRUCell(5, 6, key=keys[0]), eqx.nn.Linear(6, 3, key=keys[1])
+    )
+    x = np.stack([X, X[::-1]], axis=1)
+    network = from_equinox(model, ["head"])
+    assert network.layer_names(x) == ["head"]  # not what runs inside of the scan
+    found = jax.jit(network.feature_fn)(network.variables, x)
+    np.testing.assert_allclose(found["head"], jax.vmap(model)(x), rtol=1e-5, atol=1e-6)
+
+
 def test_layers_of_equinox():
     keys = jax.random.split(jax.random.key(0), 3)
 

@@ -1,9 +1,11 @@
 """Every detector beside FSSD: against an independent implementation, and in common."""
 
+import inspect
 import itertools
 from collections import OrderedDict
 from functools import partial
 
+import flax.core
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -229,6 +231,10 @@ def test_a_deep_ensemble_averages_probabilities(smooth):
         deep_ensemble.stack([])
     with pytest.raises(InputError, match="one architecture"):
         deep_ensemble.stack([variables, {"params": {}}])
+    with pytest.raises(InputError, match="dicts of several kinds"):
+        deep_ensemble.stack([variables, flax.core.freeze(variables)])
+    with pytest.raises(InputError, match=r"expected one such as jax\.random\.key"):
+        inspect.unwrap(mc_dropout.fit)(0)
 
 
 class Linear(nn.Module):

@@ -260,6 +260,29 @@ def test_what_is_no_feature_of_an_image_is_not_listed_and_says_why():
             make_feature_fn(model, [name])(variables, x)
 
 
+def test_what_runs_inside_a_transform_of_jax_is_no_feature():
+    class Model(nn.Module):
+        def setup(self):
+            self.cell, self.head = nn.Dense(4), nn.Dense(3)
+
+        def __call__(self, x):
+            x = self.cell(x)
+            x, _ = jax.lax.scan(lambda h, _: (self.cell(h), None), x, None, length=2)
+            return self.head(jax.vmap(self.cell)(x))
+
+    model, x = Model(), jnp.ones((5, 4))
+    dense = nn.Dense(3).init(jax.random.key(0), x)["params"]
+    square = {"kernel": jnp.eye(4), "bias": jnp.ones(4)}
+    variables = {"params": {"cell": square, "head": dense}}
+    assert layer_names(model, variables, x) == ["cell#0", "head"]
+    found = jax.jit(make_feature_fn(model, ["cell#0", "head"]))(variables, x)
+    np.testing.assert_allclose(found["cell#0"], 2 * x)
+    by_hand = 5 * np.asarray(x) @ np.asarray(dense["kernel"])
+    np.testing.assert_allclose(found["head"], by_hand, rtol=1e-5)
+    with pytest.raises(InputError, match=r"inside a transform of JAX.*nn\.scan"):
+        make_feature_fn(model, ["cell#1"])(variables, x)
+
+
 class Trained(nn.Module):
     """As Flax's own examples have it, in training mode unless told otherwise."""
 

@@ -14,7 +14,7 @@ from fssd_jax import InputError, map_batches, noise
 from fssd_jax.data.inputs import as_input, count_rows
 from fssd_jax.data.pipeline import batches
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.detectors import displacement, fssd, knn, mahalanobis, odin
+from fssd_jax.detectors import displacement, fssd, knn, mahalanobis, msp, odin
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (23, 3, 2, 1), np.uint8)
@@ -234,6 +234,10 @@ Pair = namedtuple("Pair", ["a", "b"])
         ([(FLOATS, FLOATS)], r"batch 0: a tuple of .*which of them"),
         ([(x, int(k)) for x, k in zip(FLOATS, Y, strict=True)], "DataLoader"),
         ((FLOATS, Y[:5]), "23 rows, and 5 labels"),
+        ([(FLOATS, Y), (FLOATS, Y[:5])], "batch 1: 23 rows, and 5 labels"),
+        ([(FLOATS, Y), (FLOATS, None)], "batch 1: labels stand beside some"),
+        (np.ma.masked_greater(FLOATS, 0.9), r"values are masked; .*x\.filled"),
+        ({"x": np.ma.masked_greater(FLOATS, 0.9)}, r"values are masked"),
         ({"a": FLOATS, "b": FLOATS[:4]}, "different numbers of rows"),
         (Pair(FLOATS, FLOATS[:4]), "different numbers of rows"),
         ({"a": "text"}, "a dict of"),
@@ -255,6 +259,20 @@ def test_a_generator_that_was_used_up_is_told_of():
     assert len(list(batches(used, 8))) == 3
     with pytest.raises(InputError, match="gone through before: make it anew"):
         list(batches(used, 8))
+
+
+def test_labels_come_as_they_are_collated():
+    torch = pytest.importorskip("torch")
+    named, weights = tuple("abc"), torch.ones(3, dtype=torch.bfloat16).requires_grad_()
+    for y in (named, list(named), np.array(named), weights):
+        (batch,) = batches([(FLOATS[:2], y[:2]), (FLOATS[2:3], y[2:])], 4)
+        expected = np.ones(3) if y is weights else np.array(named)
+        np.testing.assert_array_equal(np.asarray(batch.y)[batch.mask], expected)
+
+
+def test_masked_arrays_without_a_mask_are_arrays():
+    (batch,) = batches(np.ma.masked_array(FLOATS), 32)
+    np.testing.assert_array_equal(np.asarray(batch.x)[batch.mask], FLOATS)
 
 
 def test_rows_are_counted_where_that_needs_no_reading():
@@ -279,6 +297,33 @@ def test_memory_is_that_of_a_few_batches():
 
     assert sum(int(b.mask.sum()) for b in batches(stream(), 16)) == 1400
     assert most[0] < 10
+
+
+def test_what_a_network_raises_says_what_it_was_given():
+    def embedded(variables, x):
+        return OrderedDict(z=jnp.eye(9)[x].sum(1))
+
+    def doubled(variables, x):
+        return OrderedDict(z=x.reshape(len(x), -1))
+
+    ids = np.arange(40, dtype=np.uint8).reshape(10, 4) % 9
+    with pytest.raises(InputError, match=r"float32\[16, 4\].*give ids as int32"):
+        fssd.fit(embedded, {}, ids)
+    fssd.fit(embedded, {}, ids.astype(np.int32))
+    named = {"pixel_values": FLOATS, "labels": Y}
+    with pytest.raises(InputError, match=r"AttributeError .*'labels': .*beside"):
+        fssd.fit(doubled, {}, named)
+    fssd.fit(doubled, {}, (named["pixel_values"], named["labels"]))
+    with pytest.raises(InputError, match=r"TypeError .*f\(variables, inputs\)"):
+        map_batches(msp.score, lambda x: x, {}, msp.fit(), FLOATS)
+
+
+def test_complex_numbers_and_no_layers_are_told_of():
+    waves = lambda v, x: OrderedDict(z=jnp.fft.fft(x, axis=1))  # noqa: E731
+    with pytest.raises(InputError, match=r"complex64\[32, 3, 2, 1\]; take their abs"):
+        fssd.fit(waves, {}, FLOATS)
+    with pytest.raises(InputError, match="returns no layers"):
+        fssd.fit(lambda v, x: {}, {}, FLOATS)
 
 
 # ---- networks whose rows are no rows of images -----------------------------------

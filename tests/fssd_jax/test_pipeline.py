@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,3 +52,10 @@ def test_bad_pixels_are_found_before_anything_runs():
         map_batches(total, multiply, 2.0, 1.0, np.full((3, 2, 2, 1), np.nan))
     with pytest.raises(InputError, match="empty"):
         map_batches(total, multiply, 2.0, 1.0, X[:0])
+
+
+@pytest.mark.parametrize("axes", [("x",), ("data", "model")])
+def test_another_mesh_is_told_of(axes):
+    devices = np.array(jax.devices()[:1]).reshape([1] * len(axes))
+    with pytest.raises(InputError, match=r'mesh: expected one axis, .*\("data",\)'):
+        list(batches(np.zeros((3, 2)), 2, mesh=jax.sharding.Mesh(devices, axes)))
