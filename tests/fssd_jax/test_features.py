@@ -337,6 +337,7 @@ def test_logits_are_found_among_several_outputs():
             z = nn.Dense(3)(x)
             outputs = {"logits": z, "features": x}
             kinds = {"tuple": (x, z), "dict": outputs, "one": (z,)}
+            kinds |= {"one key": {"logits": z}, "one layer": {"hidden": z}}
             return kinds.get(self.kind, z[:, 0])
 
     x = jax.random.normal(jax.random.key(0), (4, 5))
@@ -348,10 +349,11 @@ def test_logits_are_found_among_several_outputs():
         ("dict", "logits"),
         ("dict", lambda out: out["logits"]),
         ("one", None),
+        ("one key", None),
     ):
         logit_fn = make_logit_fn(Several(kind), output=output)
         np.testing.assert_array_equal(logits_of(logit_fn, variables, x), expected)
-    for kind in ("tuple", "dict"):
+    for kind in ("tuple", "dict", "one layer"):
         with pytest.raises(InputError, match="output=0"):
             logits_of(make_logit_fn(Several(kind)), variables, x)
     with pytest.raises(InputError, match=r"output='z'.*'features'"):
