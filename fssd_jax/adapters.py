@@ -123,7 +123,9 @@ def given(layers: Sequence[str]) -> FeatureFn:
         raise InputError(f"layers: expected a list of names, got {layers!r}")
     names = tuple(layers)
 
-    def feature_fn(variables: Variables, x: Mapping) -> OrderedDict[str, jax.Array]:
+    def feature_fn(variables: Variables, x: Any) -> OrderedDict[str, jax.Array]:
+        if not isinstance(x, Mapping):
+            raise InputError(f"inputs: expected a dict of features of {list(names)}")
         missing = [name for name in names if name not in x]
         if missing:
             raise InputError(f"no features of layers {missing}, but of {sorted(x)}")

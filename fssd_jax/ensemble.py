@@ -155,7 +155,7 @@ def check_validation(ind, ood, epsilons: Sequence[float]) -> None:
                 f"{name} validation set: {count} images; nested cross-validation "
                 f"needs at least {FEWEST}"
             )
-    if len(epsilons) == 0 or np.any(np.diff(epsilons) <= 0):
+    if np.ndim(epsilons) != 1 or not len(epsilons) or np.any(np.diff(epsilons) <= 0):
         raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
 
 

@@ -129,8 +129,8 @@ def _check_mates(feature_fn, variables, x, mask, part: Singularity) -> None:
         return
     first = np.arange(len(mask)) == 0
     among_others = _moments(feature_fn, variables, x, first)
-    copies = pipeline.copies_of_first(x)
-    in_last_place = _moments(feature_fn, variables, copies, first[::-1])
+    moved = pipeline.first_as_last(x)
+    in_last_place = _moments(feature_fn, variables, moved, first[::-1])
     bad = [
         name
         for name, center in among_others.center.items()

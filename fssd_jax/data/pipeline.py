@@ -301,13 +301,13 @@ _ALONE: Recent = Recent(256)  # functions whose rows were seen not to depend on 
 def _check_mates(call, functions, x, mask, scores, axis: int) -> None:
     """Raise `InputError` if a row's score depends on its place or on the other rows.
 
-    Once for each function: its first row, again in the last place and among copies of
-    itself. By the same program, so that nothing is compiled for it.
+    Once for each function: its first row, again in the last place and among others
+    (see `first_as_last`). By the same program, so that nothing is compiled for it.
     """
     key = tuple(map(hashable, functions))
     if mask.sum() < 2 or _ALONE.get(key):
         return
-    again = call(copies_of_first(x), np.ones_like(mask))
+    again = call(first_as_last(x), np.ones_like(mask))
     each = zip(jax.tree.leaves_with_path(scores), jax.tree.leaves(again), strict=True)
     for (path, a), b in each:
         a = np.moveaxis(np.asarray(a, np.float64), axis, 0)[mask]
@@ -322,13 +322,20 @@ def _check_mates(call, functions, x, mask, scores, axis: int) -> None:
     _ALONE.put(key, True)
 
 
-def copies_of_first(x: Any) -> Any:
-    """A batch of the first row of `x` only, on the same devices."""
+def first_as_last(x: Any) -> Any:
+    """A batch of copies of the second row of `x`, and the first row in the last place.
 
-    def copies(a):
-        return jax.device_put(np.repeat(np.asarray(a[:1]), len(a), axis=0), a.sharding)
+    If a device has two rows or one, of copies of the first: the two, changed about,
+    would have the same mean.
+    """
 
-    return jax.tree.map(copies, x)
+    def moved(a):
+        other = 1 if len(a) > 2 * len(a.sharding.device_set) else 0
+        rows = np.repeat(np.asarray(a[other : other + 1]), len(a), axis=0)
+        rows[-1] = np.asarray(a[0])
+        return jax.device_put(rows, a.sharding)
+
+    return jax.tree.map(moved, x)
 
 
 def differ(a, b, scale) -> bool:

@@ -202,5 +202,7 @@ def test_features_from_elsewhere_are_scored():
     assert fssd_jax.evaluate(score(ind), score(ood)).auroc > 0.95
     with pytest.raises(InputError, match=r"no features of layers \['logits'\]"):
         fssd.fit(given(["logits"]), {}, noise, unit_range=False)
+    with pytest.raises(InputError, match=r"a dict of features of \['late'\]"):
+        fssd.fit(given(["late"]), {}, noise["late"])
     with pytest.raises(InputError, match="a list of names"):
         given("late")

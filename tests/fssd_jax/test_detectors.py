@@ -1,3 +1,4 @@
+import inspect
 from collections import OrderedDict
 from functools import partial
 
@@ -10,6 +11,7 @@ import scipy.special
 import fssd_jax
 from fssd_jax import InputError, make_feature_fn, make_logit_fn, map_batches, metrics
 from fssd_jax.detectors import fssd, msp
+from fssd_jax.ensemble import check_validation
 from tests.conftest import Smooth
 
 OPTIONS = {"batch_size": 32}
@@ -175,6 +177,9 @@ def test_bad_options_are_found_first(blobs, options, message):
     model, variables, _, (ind, ood) = blobs
     with pytest.raises(InputError, match=message):
         fssd.fit(make_feature_fn(model), variables, noise(), ind, ood, **options)
+    with pytest.raises(InputError, match="epsilons must ascend"):
+        # The tests' check of types would be before ours.
+        inspect.unwrap(check_validation)(ind, ood, 0.1)
 
 
 def test_too_few_validation_images_or_noise_in_other_units(blobs):

@@ -369,7 +369,25 @@ def placed(variables, x):
     )
 
 
-@pytest.mark.parametrize(("network", "layer"), [(mixed, "normed"), (placed, "dropped")])
+def relative(variables, x):
+    """To the first row, which itself has the same feature in any batch."""
+    z = x.reshape(len(x), -1)
+    return OrderedDict(z=z, less=z - z[:1])
+
+
+def rolled(variables, x):
+    """The first row of a padded batch has its own feature, of the copy behind it."""
+    z = x.reshape(len(x), -1)
+    return OrderedDict(z=z, next=jnp.roll(z, 1, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        *((mixed, "normed"), (placed, "dropped")),
+        *((relative, "less"), (rolled, "next")),
+    ],
+)
 def test_rows_that_depend_on_their_batch_are_found(network, layer):
     told = rf"layer '{layer}' .*depend on what else.*train=False.*eval"
     of = network, {}
