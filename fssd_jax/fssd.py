@@ -129,18 +129,18 @@ def _check_mates(feature_fn, variables, x, mask, part: Singularity) -> None:
         return
     first = np.arange(len(mask)) == 0
     among_others = _moments(feature_fn, variables, x, first)
-    moved = pipeline.first_as_last(x)
+    moved = mates.first_as_last(x)
     in_last_place = _moments(feature_fn, variables, moved, first[::-1])
     bad = [
         name
         for name, center in among_others.center.items()
         if norm((center - in_last_place.center[name])[None])[0]
-        > pipeline.MATES * part.spread[name] + 1e-3 * norm(center[None])[0]
+        > mates.MOST * part.spread[name] + 1e-3 * norm(center[None])[0]
     ]
     if bad:
         raise InputError(
             f"layer {bad[0]!r} (of {bad}): the features of an image depend on what "
-            f"else is in its batch: {pipeline.TRAINING_MODE}"
+            f"else is in its batch: {mates.TRAINING_MODE}"
         )
 
 

@@ -72,10 +72,10 @@ def logits_of(
       InputError: it does not return one array [batch, classes] of two or more classes.
     """
     x = as_pixels(x)
-    logits = _applied(logit_fn, variables, x, *also)
+    returned = _applied(logit_fn, variables, x, *also)
     # One layer of a feature_fn is not taken for logits, unless it is called so.
-    if not isinstance(logits, Mapping) or list(logits) == ["logits"]:
-        logits = only(logits)
+    is_other = isinstance(returned, Mapping) and list(returned) != ["logits"]
+    logits: Any = returned if is_other else only(returned)
     if not hasattr(logits, "shape"):
         raise InputError(
             f"the network returns {jax.tree.map(jnp.shape, logits)}, and where its "

@@ -15,18 +15,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from fssd_jax import checks
+from fssd_jax import checks, mates
 from fssd_jax.checks import InputError
-from fssd_jax.compiled import Recent, compiled, hashable
+from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import Rows, count_rows, rows
 
 AXIS = "data"  # of the mesh: along it lie the rows of a batch
-MATES = 0.1  # standard deviations that a score may change by with its batch-mates
-
-TRAINING_MODE = (
-    "is the network in training mode (BatchNorm, dropout)? Of Flax, pass train=False, "
-    "or what your model calls it, to make_feature_fn; of NNX, call model.eval()"
-)
 
 
 class Batch(NamedTuple):
@@ -285,7 +279,7 @@ def scored_batches(
         ):
             scores = call(part, mask)
             if first:
-                _check_mates(call, (score, apply_fn), part, mask, scores, batch_axis)
+                mates.check(call, (score, apply_fn), part, mask, scores, batch_axis)
                 first = False
             if waiting:
                 yield waiting
@@ -293,55 +287,6 @@ def scored_batches(
             bar.update(int(mask.sum()))
         if waiting:
             yield waiting
-
-
-_ALONE: Recent = Recent(256)  # functions whose rows were seen not to depend on others
-
-
-def _check_mates(call, functions, x, mask, scores, axis: int) -> None:
-    """Raise `InputError` if a row's score depends on its place or on the other rows.
-
-    Once for each function: its first row, again in the last place and among others
-    (see `first_as_last`). By the same program, so that nothing is compiled for it.
-    """
-    key = tuple(map(hashable, functions))
-    if mask.sum() < 2 or _ALONE.get(key):
-        return
-    again = call(first_as_last(x), np.ones_like(mask))
-    each = zip(jax.tree.leaves_with_path(scores), jax.tree.leaves(again), strict=True)
-    for (path, a), b in each:
-        a = np.moveaxis(np.asarray(a, np.float64), axis, 0)[mask]
-        b = np.moveaxis(np.asarray(b, np.float64), axis, 0)
-        with np.errstate(all="ignore"):  # of what is not finite others tell
-            told_apart = differ(a[0], b[-1], a.std(0))
-        if told_apart:
-            raise InputError(
-                f"the score{jax.tree_util.keystr(path)} of an image depends on what "
-                f"else is in its batch: {TRAINING_MODE}"
-            )
-    _ALONE.put(key, True)
-
-
-def first_as_last(x: Any) -> Any:
-    """A batch of copies of the second row of `x`, and the first row in the last place.
-
-    If a device has two rows or one, of copies of the first: the two, changed about,
-    would have the same mean.
-    """
-
-    def moved(a):
-        other = 1 if len(a) > 2 * len(a.sharding.device_set) else 0
-        rows = np.repeat(np.asarray(a[other : other + 1]), len(a), axis=0)
-        rows[-1] = np.asarray(a[0])
-        return jax.device_put(rows, a.sharding)
-
-    return jax.tree.map(moved, x)
-
-
-def differ(a, b, scale) -> bool:
-    """Whether a and b differ by more than rounding and MATES times `scale`."""
-    size = np.maximum(np.abs(a), np.abs(b))
-    return bool((np.abs(a - b) > MATES * scale + 1e-5 * size).any())
 
 
 def progress_bar(data: Any, progress: bool | str) -> tqdm:

@@ -1,0 +1,70 @@
+"""Whether an image's scores or features depend on what else is in its batch.
+
+They do where a network was left in training mode, and then no score is the image's own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fssd_jax.checks import InputError
+from fssd_jax.compiled import Recent, hashable
+
+MOST = 0.1  # standard deviations that a score may change by with its batch-mates
+ROUNDING = 1e-4  # relative, that bfloat16 networks may have from place to place
+TRAINING_MODE = (
+    "is the network in training mode (BatchNorm, dropout)? Of Flax, pass train=False, "
+    "or what your model calls it, to make_feature_fn; of NNX, call model.eval()"
+)
+
+_ALONE: Recent = Recent(256)  # functions whose rows were seen not to depend on others
+
+
+def check(
+    call: Callable, functions: tuple, x: Any, mask: np.ndarray, scores: Any, axis: int
+) -> None:
+    """Raise `InputError` if a row's score depends on its place or on the other rows.
+
+    Once for each function: its first row, again in the last place and among others
+    (see `first_as_last`). By the same program, so that nothing is compiled for it.
+    """
+    key = tuple(map(hashable, functions))
+    if mask.sum() < 2 or _ALONE.get(key):
+        return
+    again = call(first_as_last(x), np.ones_like(mask))
+    each = zip(jax.tree.leaves_with_path(scores), jax.tree.leaves(again), strict=True)
+    for (path, a), b in each:
+        a = np.moveaxis(np.asarray(a, np.float64), axis, 0)[mask]
+        b = np.moveaxis(np.asarray(b, np.float64), axis, 0)
+        with np.errstate(all="ignore"):  # of what is not finite others tell
+            told_apart = differ(a[0], b[-1], a.std(0))
+        if told_apart:
+            raise InputError(
+                f"the score{jax.tree_util.keystr(path)} of an image depends on what "
+                f"else is in its batch: {TRAINING_MODE}"
+            )
+    _ALONE.put(key, True)
+
+
+def first_as_last(x: Any) -> Any:
+    """A batch of copies of the second row of `x`, and the first row in the last place.
+
+    If a device has two rows or one, of copies of the first: the two, changed about,
+    would have the same mean.
+    """
+
+    def moved(a):
+        other = 1 if len(a) > 2 * len(a.sharding.device_set) else 0
+        rows = np.repeat(np.asarray(a[other : other + 1]), len(a), axis=0)
+        rows[-1] = np.asarray(a[0])
+        return jax.device_put(rows, a.sharding)
+
+    return jax.tree.map(moved, x)
+
+
+def differ(a, b, scale) -> bool:
+    """Whether a and b differ by more than rounding and MOST times `scale`."""
+    size = np.maximum(np.abs(a), np.abs(b))
+    return bool((np.abs(a - b) > MOST * scale + ROUNDING * size).any())
