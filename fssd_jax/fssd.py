@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from fssd_jax import mates
 from fssd_jax.checks import InputError, random_key
 from fssd_jax.compiled import by_parts, compiled
 from fssd_jax.data import pipeline
