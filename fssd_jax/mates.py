@@ -13,7 +13,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.compiled import Recent, hashable
 
 MOST = 0.1  # standard deviations that a score may change by with its batch-mates
-ROUNDING = 1e-4  # relative, that bfloat16 networks may have from place to place
+ROUNDING = 1e-5  # relative
 TRAINING_MODE = (
     "is the network in training mode (BatchNorm, dropout)? Of Flax, pass train=False, "
     "or what your model calls it, to make_feature_fn; of NNX, call model.eval()"
