@@ -12,7 +12,7 @@ from analysis.parameters import of_layer, parameters, with_parameters
 from analysis.steps import check_sgd, in_turn, sgd_error
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
-from fssd_jax.data.inputs import as_input
+from fssd_jax.data.inputs import as_input, joined
 from fssd_jax.outputs import FeatureFn, Variables, pool
 
 
@@ -112,7 +112,7 @@ class Contributions:
         self._total = np.zeros((len(x), len(train)))
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
-        x = as_input(x)
+        x = as_input(joined(x))
         try:
             numbers = [self._number[image.tobytes()] for image in x]
         except KeyError:

@@ -31,6 +31,7 @@ from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
+from fssd_jax.data.inputs import joined
 from fssd_jax.shown import brief
 
 
@@ -99,6 +100,7 @@ def initial_variance(
 ) -> Float[np.ndarray, " image"]:
     """K(x, x) of each image: the variance of an output at initialisation."""
     one = jax.vmap(lambda a: _block(network, a[None], a[None])[0])
+    x = joined(x)
     with jax.enable_x64(True):
         # The second set is of one image, and is not looked at.
         both = assemble(lambda a, _: one(a), x, x[:1], batch_size)
@@ -252,7 +254,7 @@ def score(
       batch_size: images on either side of a block.
     """
     size = max(1, 2**22 // len(state.train))  # images whose Θ(x, X) is held at once
-    parts = []
+    x, parts = joined(x), []
     for start in range(0, len(x), size):
         part = x[start : start + size]
         ntk = kernels(network, part, state.train, batch_size=batch_size).ntk

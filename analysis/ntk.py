@@ -20,18 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import scipy.stats
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from analysis.parameters import of_layer, parameters, with_parameters
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
-from fssd_jax.data.inputs import as_input
+from fssd_jax.data.inputs import as_input, joined
 from fssd_jax.data.pipeline import fitting, pad
 from fssd_jax.outputs import FeatureFn, Variables, pool
 
 Axes = Literal["trace", "diagonal", "full"]
-Images = Num[Array | np.ndarray, "_ ..."]
+Images = Any  # data [n, ...], as of `fssd_jax.data.pipeline.batches`
 
 # neural-tangents' (trace_axes, diagonal_axes), and the same as a contraction.
 AXES = {"trace": ((-1,), ()), "diagonal": ((), (-1,)), "full": ((), ())}
@@ -116,6 +116,7 @@ def self_similarity(
     """
     vs = [None] if directions is None else list(directions)
     own = partial(_own, feature_fn, layer, variables)
+    x = joined(x)
     parts = [sum(np.asarray(own(v, a)) for v in vs) for a in _batches(x, batch_size)]
     whole = np.concatenate(parts)[: len(x)]
     return whole if directions is None else whole / directions.size
@@ -274,6 +275,7 @@ def _own(feature_fn, layer, variables, v, x):
 
 def assemble(block: Callable, x1: Images, x2: Images | None, batch_size: int):
     """[n1, n2, ...] from block(a, b) [b1, b2, ...] on pairs of padded batches."""
+    x1, x2 = joined(x1), None if x2 is None else joined(x2)
     left = _batches(x1, batch_size)
     right = left if x2 is None else _batches(x2, batch_size)
     rows: list[list[np.ndarray]] = []

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.neighbors import NearestNeighbors
 
-from fssd_jax.data.inputs import as_input
+from fssd_jax.data.inputs import as_input, joined
 
 CHUNK = 256  # images of which pixels are looked at together, as floats
 RIDGE = 1e-3
@@ -55,7 +55,8 @@ def distances(images, reference) -> Float[np.ndarray, "n m"]:
 
 
 def flat(images) -> Float[np.ndarray, "n pixels"]:
-    return as_input(images).reshape(len(images), -1)
+    x = as_input(joined(images))
+    return x.reshape(len(x), -1)
 
 
 def _of_parts(measure: Callable, images) -> np.ndarray:

@@ -68,16 +68,25 @@ def layers_of(model: nn.Module, variables, x, call_kwargs: Mapping) -> Layers:
     except Exception:  # of a model that takes one batch size only
         there = None
     calls = Counter(path for path, _ in here)
+    found = {
+        key: _axes(output, there.get(key) if there else None, count, there is None)
+        for key, output in here.items()
+    }
+    of_path = {path: axes for (path, _), axes in found.items()}
     order, groups, refused = [], {}, {}
     for position, (key, output) in enumerate(here.items()):
         path, number = key
-        other = there.get(key) if there else None
         name = "/".join(path) + (f"#{number}" if calls[path] > 1 else "")
-        axes = _axes(output, other, count, there is None)
+        axes = found[key]
         if isinstance(axes, str):
             refused[name] = axes
             continue
         batch, stacked = axes
+        # Of a scan in a scan, the outer comes first: its axis is where it is in what
+        # the outer module returns.
+        outer = [of_path.get(path[:k]) for k in range(1, len(path))]
+        first = [axis for of in outer if isinstance(of, tuple) for axis in of[1]]
+        stacked = tuple(dict.fromkeys([*(a for a in first if a in stacked), *stacked]))
         if stacked:
             refused[name] = f"it is several, which a transform put together: {name}/0 …"
             groups.setdefault(path, position)

@@ -1,4 +1,5 @@
 import importlib.util
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -49,6 +50,13 @@ def test_trace_and_diagonal_are_parts_of_the_full_kernel(smooth, direct):
     assert [k.shape for k in of] == [(6, 6, 5, 5), (6, 6, 5), (6, 6)]
     np.testing.assert_allclose(of[1], np.einsum("ijdd->ijd", of[0]), rtol=1e-5)
     np.testing.assert_allclose(of[2], of[1].mean(-1), rtol=1e-5)
+
+
+def test_points_may_come_in_batches(smooth):
+    feature_fn, variables, _, x = smooth
+    of = partial(ntk.tangent_kernel, feature_fn, variables, "second", direct=True)
+    parts = (x[i : i + 4] for i in range(0, 6, 4))
+    np.testing.assert_array_equal(of(parts, [(x[:2], np.zeros(2))]), of(x, x[:2]))
 
 
 @pytest.mark.parametrize("axes", ["trace", "diagonal", "full"])

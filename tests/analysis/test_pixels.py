@@ -30,6 +30,11 @@ def test_brightness_and_distances():
     )
 
 
+def test_images_may_come_in_batches():
+    found = pixels.nearest((part for part in (REFERENCE[:9], REFERENCE[9:])), [IMAGES])
+    np.testing.assert_array_equal(found, pixels.nearest(REFERENCE, IMAGES))
+
+
 def test_rbf_regression_solves_its_equation():
     targets = RNG.normal(size=(40, 2))
     flat = REFERENCE.reshape(40, -1) / 255

@@ -159,6 +159,40 @@ def test_scanned_layers_are_layers_of_their_own(axis, length, batch, width):
         make_feature_fn(model, ["stack/inner"])(variables, x)
 
 
+@pytest.mark.parametrize(("outer", "inner"), [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)])
+def test_a_scan_in_a_scan_has_the_outer_first(outer, inner):
+    """Wherever the axes are, and though there are as many of one as of the other."""
+    lift = {"split_rngs": {"params": True}, "length": 2}
+    axes = lambda axis: {"params": 0, "intermediates": axis}  # noqa: E731
+
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.tanh(nn.Dense(5, name="dense")(x)), None
+
+    class Both(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.scan(Body, axes(inner), **lift)(name="in")(x, None)[0], None
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.scan(Both, axes(outer), **lift)(name="out")(x, None)[0]
+
+    model, x = Model(), jax.random.normal(jax.random.key(0), (3, 5))
+    variables = model.init(jax.random.key(1), x)
+    p, h, expected = variables["params"]["out"]["in"]["dense"], x, {}
+    for i, j in np.ndindex(2, 2):
+        z = h @ p["kernel"][i, j] + p["bias"][i, j][None]
+        expected[f"out/in/dense/{i}/{j}"] = z
+        h = jnp.tanh(z)
+    found = make_feature_fn(model, list(expected))(variables, x)
+    assert list(found) == list(expected)
+    for name, f in expected.items():
+        np.testing.assert_allclose(found[name], f, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("width", "axes", "told"),
     [
