@@ -44,7 +44,7 @@ def images(
         bringing floats into [0, 1].
     """
     if not isinstance(getattr(x, "dtype", None), np.dtype):
-        x = _array(x, name)
+        x = to_numpy(x, name)
     if x.ndim < rank:
         raise InputError(
             f"{name}: expected an array [batch, ...] of rank {rank} or more, got shape "
@@ -105,8 +105,14 @@ def random_key(key):
     return key
 
 
-def _array(x, name: str) -> np.ndarray:
+def to_numpy(x, name: str = "images") -> np.ndarray:
+    """An array of NumPy's, from any library's, or `InputError`."""
+    if np.ma.is_masked(x):
+        raise InputError(f"{name}: some values are masked; fill them: x.filled(0)")
     try:
+        if hasattr(x, "detach"):  # PyTorch, whose bfloat16 NumPy does not know
+            x = x.detach().cpu()
+            x = x.float() if x.is_floating_point() else x
         return np.asarray(x)
     except Exception as error:  # rows of several lengths, and what a class may raise
         raise InputError(
@@ -117,7 +123,7 @@ def _array(x, name: str) -> np.ndarray:
 
 def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
     """Return `y` as int32 [count] if every class index is in range, else raise."""
-    y = _array(y, name)
+    y = to_numpy(y, name)
     if y.shape != (count,):
         raise InputError(
             f"{name}: expected one label per image, shape ({count},), got {y.shape}"
@@ -149,7 +155,7 @@ def classes(y: np.ndarray, num_classes: int, name: str = "labels") -> np.ndarray
 
 def scores(s, name: str) -> np.ndarray:
     """Return `s` as float64 [count], or raise if it is empty or not finite."""
-    s = _array(s, name)
+    s = to_numpy(s, name)
     if s.dtype.kind not in "biuf" and not np.can_cast(s.dtype, np.float64):
         raise InputError(f"{name}: expected real numbers, got dtype {s.dtype}")
     s = s.astype(np.float64)

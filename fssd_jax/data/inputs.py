@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from fssd_jax import checks
-from fssd_jax.checks import InputError
+from fssd_jax.checks import InputError, to_numpy
 
 # What TFDS calls the parts of an example.
 TFDS_NAMES = {"image", "label", "id", "file_name"}
@@ -43,22 +43,6 @@ def as_input(x: Any, name: str = "images") -> np.ndarray:
         return x.astype(np.float32) / np.float32(255)
     kind = np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32
     return x.astype(kind, copy=False)
-
-
-def to_numpy(x: Any, name: str = "images") -> np.ndarray:
-    """An array of NumPy's, from any library's."""
-    if np.ma.is_masked(x):
-        raise InputError(f"{name}: some values are masked; fill them: x.filled(0)")
-    try:
-        if hasattr(x, "detach"):  # PyTorch, whose bfloat16 NumPy does not know
-            x = x.detach().cpu()
-            x = x.float() if x.is_floating_point() else x
-        return np.asarray(x)
-    except Exception as error:  # rows of several lengths, and what a class may raise
-        raise InputError(
-            f"{name}: expected an array, got a {type(x).__name__} that is none "
-            f"({type(error).__name__}: {error})"
-        ) from error
 
 
 def count_rows(data: Any) -> int | None:
