@@ -150,12 +150,11 @@ def spelled(program: ClosedJaxpr) -> tuple[str, tuple[Any, ...]]:
     known: dict[int, str] = {}  # parts that several others share
 
     def told(value, used: bool) -> str:
+        # Since JAX 0.11 both are one class, and `jaxpr` is the program itself.
         if isinstance(value, ClosedJaxpr):
-            return f"{told(value.jaxpr, used)} {told(value.consts, used)}"
+            return f"{body(value.jaxpr)} {told(value.consts, used)}"
         if isinstance(value, Jaxpr):
-            if id(value) not in known:
-                known[id(value)] = hashlib.sha256(lines(value).encode()).hexdigest()
-            return known[id(value)]
+            return body(value)
         if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
             return f"({', '.join(told(v, used) for v in value)})"
         if isinstance(value, np.ndarray | jax.Array):
@@ -165,6 +164,11 @@ def spelled(program: ClosedJaxpr) -> tuple[str, tuple[Any, ...]]:
                 functions.append(hashable(value))
             return getattr(value, "__qualname__", type(value).__name__)
         return re.sub("0x[0-9a-f]+", "", str(value))
+
+    def body(jaxpr: Jaxpr) -> str:
+        if id(jaxpr) not in known:
+            known[id(jaxpr)] = hashlib.sha256(lines(jaxpr).encode()).hexdigest()
+        return known[id(jaxpr)]
 
     def lines(jaxpr: Jaxpr) -> str:
         numbers: dict[Any, int] = {}
@@ -198,12 +202,11 @@ def outline(program: ClosedJaxpr) -> list[str]:
     def walk(value) -> None:
         if isinstance(value, ClosedJaxpr):
             found.update(map(_digest, map(jnp.asarray, value.consts)))
-            walk(value.jaxpr)
-        elif isinstance(value, list | tuple):
+        if isinstance(value, list | tuple):
             for part in value:
                 walk(part)
-        elif isinstance(value, Jaxpr):
-            for eqn in value.eqns:
+        elif isinstance(value, ClosedJaxpr | Jaxpr):
+            for eqn in getattr(value, "jaxpr", value).eqns:
                 inner = [v for v in eqn.params.values() if _has_jaxpr(v)]
                 for part in inner:
                     walk(part)
