@@ -47,12 +47,13 @@ def test_sizes_and_steps_are_powers_of_the_width(parametrisation, logits, steps)
 
     Of a loss that is linear in the logits: its gradient by them is alike at all widths.
     """
-    widths, x, before, change = (32, 512), X[:, :4, :4], [], []
+    widths, x, before, change = (64, 1024), X[:, :4, :4], [], []
     for width in widths:
-        model = Perceptron(width, 8, parametrisation=parametrisation, base_width=4)
+        model = Perceptron(width, 8, parametrisation=parametrisation, base_width=8)
         feature_fn, rate = make_feature_fn(model), stable_rate(model, 0.1)
 
         @jax.jit
+        @jax.vmap
         def step(key, model=model, feature_fn=feature_fn, rate=rate):
             start = model.init(key, x)["params"]
 
@@ -64,7 +65,7 @@ def test_sizes_and_steps_are_powers_of_the_width(parametrisation, logits, steps)
             at, then = (feature_fn({"params": p}, x) for p in (start, end))
             return at, jax.tree.map(jnp.subtract, then, at)
 
-        at, moved = step(jax.random.key(1))
+        at, moved = step(jax.random.split(jax.random.key(1), 6))
         before.append(rms(at))
         change.append(rms(moved))
     found = exponents(before, widths)
