@@ -48,6 +48,11 @@ def kernel_fn(network: Perceptron | ConvNet):
     # Here, because the rest of this file works without neural-tangents.
     from analysis.neural_tangents_compat import stax
 
+    if network.parametrisation != "ntk":
+        raise InputError(
+            'the infinite-width twin: expected parametrisation="ntk", got '
+            f"{network.parametrisation!r}, whose limit is not the one computed here"
+        )
     if network.activation is not nn.relu:
         raise InputError("the infinite-width twin: expected activation=nn.relu")
     of_layer = {
