@@ -212,6 +212,60 @@ def expected_squared_displacement(
     return SquaredDisplacement(of_labels, of_initial)
 
 
+class ExpectedSquares(NamedTuple):
+    displacement: Float[np.ndarray, " image"]  # E‖f_t(x) − f_0(x)‖²
+    fssd: Float[np.ndarray, " image"]  # E‖f_t(x) − F*_t‖²
+
+    __repr__ = brief
+
+
+def expected_squares(
+    network: Perceptron | ConvNet,
+    x_train: Images,
+    targets: Float[np.ndarray, "n c"],
+    times: list[float],
+    x: Images,
+    noise: Images,
+    *,
+    batch_size: int = 64,
+) -> list[ExpectedSquares]:
+    """Displacement and FSSD of the logits, in expectation over initial weights.
+
+    F*_t is the mean of f_t over the noise, so that with a(x) = A(x) − mean A(noise) and
+    g(x) = f_0(x) − mean f_0(noise), which is Gaussian,
+
+        E‖f_t(x) − F*_t‖² = ‖aY‖² + c (Var g − 2 a Cov(f_0(X), g) + a K(X, X) aᵀ).
+
+    Args:
+      network: its width is of no account.
+      x_train: X, as of `fit`.
+      targets: Y.
+      times: ηt, as of `readouts`; a result for each.
+      x: images.
+      noise: images whose mean logits are F*.
+      batch_size: images on either side of a block.
+    """
+    of = partial(kernels, network, batch_size=batch_size)
+    train, c = of(x_train), targets.shape[1]
+    (k_x, theta_x), (k_z, theta_z) = (of(part, x_train) for part in (x, noise))
+    variance = initial_variance(network, x, batch_size=batch_size)
+    variance = variance - 2 * of(x, noise).nngp.mean(1) + of(noise).nngp.mean()
+    covariance = k_x - k_z.mean(0)[None]
+    found = []
+    # Of targets that are the identity, the readout is Θ⁻¹ (I − e^{−ηtΘ/n}) itself.
+    for readout in readouts(train, np.eye(len(train.ntk)), times):
+        a_x, a_z = (theta @ readout.labels for theta in (theta_x, theta_z))
+        a = a_x - a_z.mean(0)[None]
+
+        def square(rows, prior):
+            labels = np.square(rows @ targets).sum(1)
+            return labels + c * (prior + ((rows @ train.nngp) * rows).sum(1))
+
+        prior = variance - 2 * (a * covariance).sum(1)
+        found.append(ExpectedSquares(square(a_x, 0.0), square(a, prior)))
+    return found
+
+
 class State(NamedTuple):
     train: np.ndarray  # the training images
     readout: Readout

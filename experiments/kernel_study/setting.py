@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import fssd_jax
-from analysis.ntk_networks import ConvNet, Perceptron
+from analysis.ntk_networks import ConvNet, Perceptron, ResNet
 from experiments.harness import keys
 from experiments.harness.keys import Use
 from fssd_jax import losses
@@ -22,6 +22,7 @@ NTK_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "perceptron": Perceptron,
     "convnet": ConvNet,
     "strided": partial(ConvNet, strides=2, max_pool=False),
+    "resnet": ResNet,
 }
 TWINS = ("perceptron", "strided")  # those with an infinitely wide twin
 GRADIENTS = 2**28  # numbers in the gradients that are held at once: 1 GiB on a side
@@ -97,6 +98,7 @@ class Data(NamedTuple):
     y: np.ndarray  # [train]
     points: np.ndarray  # [2 · count, ...]: in-distribution, then as many OoD
     noise: jax.Array  # [noise, ...]
+    labels: np.ndarray  # [count], classes of the in-distribution points
 
 
 def draw(
@@ -131,6 +133,7 @@ def draw(
         fssd_jax.uniform_noise(
             keys.of_seed(seed, Use.KERNEL_NOISE), noise, x.shape[1:]
         ),
+        benchmark.test.y[inside],
     )
 
 

@@ -1,0 +1,331 @@
+"""Where is FSSD a kernel regression? Width × training time × parametrisation × data.
+
+  fssd kernel_phases --preset small --networks perceptron
+  fssd kernel_phases --preset small            all of it: hours on two cores
+
+Trains networks by plain SGD and asks, at moments ηt of the run and in every layer, what
+predicts the network's features and its FSSD:
+  frozen         Eq. (4) with the kernel before training and the run's own gradients
+  linearised τ   the network linearised at step τ, trained by itself
+  infinite       the infinitely wide network (NTK parametrisation, squared loss, logits)
+  untrained      FSSD before training
+  pixels         the nearest training image, no network
+by the relative error, the rank correlation of FSSD within each set, and the AUROC.
+Each cell of the grid is kept when it is done. Killed, the same command goes on; started
+several times at once, on one machine or on several with one disk, each takes cells that
+no other has. Leaves OUT/kernel_phases/BENCHMARK-NETWORK-DIGEST/ when its cells are
+done: the table, phase diagrams, and every number in scores.npz.
+"""
+
+import dataclasses
+import itertools
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from experiments.harness import cli, files, results
+from experiments.kernel_study import phase_facts, phase_tables
+from experiments.kernel_study.phase_facts import Cell, Numbers, Plan
+from experiments.kernel_study.setting import TWINS, Data, draw
+from fssd_jax.checks import InputError
+from fssd_jax.data.benchmarks import Benchmark, load_benchmark
+
+Network = Literal["perceptron", "strided", "resnet", "convnet"]
+
+
+class Preset(NamedTuple):
+    widths: dict[str, tuple[int, ...]]
+    train: int  # images
+    points: int  # test images of each set
+    noise: int
+    batch_size: int
+    moments: tuple[int, ...]  # steps of SGD at which to look, up to …
+    steps: dict[str, int]  # … those of each network
+    starts: tuple[int, ...]  # where networks are linearised
+    twin_noise: int  # images of noise whose mean is F* of the infinitely wide network
+    twin_points: int  # test images of each set that are compared with it
+
+
+PRESETS = {
+    "tiny": Preset(
+        widths={
+            "perceptron": (4, 8),
+            "strided": (2, 4),
+            "resnet": (2, 4),
+            "convnet": (2,),
+        },
+        train=40,
+        points=20,
+        noise=20,
+        batch_size=20,
+        moments=(1, 3, 6),
+        steps={"perceptron": 6, "strided": 6, "resnet": 6, "convnet": 6},
+        starts=(0, 3),
+        twin_noise=10,
+        twin_points=10,
+    ),
+    "small": Preset(
+        widths={
+            "perceptron": (32, 128, 512, 2048),
+            "strided": (4, 8, 16, 32),
+            "resnet": (4, 8, 16, 32),
+            "convnet": (4, 8, 16, 32),
+        },
+        train=1000,
+        points=1000,
+        noise=500,
+        batch_size=100,
+        moments=(1, 3, 10, 30, 100, 300, 1000, 3000),
+        steps={"perceptron": 3000, "strided": 1000, "resnet": 1000, "convnet": 1000},
+        starts=(0, 30),
+        twin_noise=200,
+        twin_points=200,
+    ),
+    "paper": Preset(
+        widths={
+            "perceptron": (128, 512, 2048, 8192),
+            "strided": (32, 64, 128, 256),
+            "resnet": (32, 64, 128, 256),
+            "convnet": (32, 64, 128, 256),
+        },
+        train=10_000,
+        points=2000,
+        noise=1000,
+        batch_size=100,
+        moments=(1, 10, 100, 1000, 10_000, 30_000),
+        steps=dict.fromkeys(("perceptron", "strided", "resnet", "convnet"), 30_000),
+        starts=(0, 100),
+        twin_noise=200,
+        twin_points=200,
+    ),
+}
+# η at a network's base width: all train to 100 % in the small preset.
+RATES = {
+    "squared": {"perceptron": 1.0, "strided": 0.5, "resnet": 0.5, "convnet": 0.5},
+    "cross_entropy": {"perceptron": 2.0, "strided": 1.0, "resnet": 1.0, "convnet": 1.0},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    preset: Literal["tiny", "small", "paper"] = "small"
+    """tiny: seconds, means nothing. small: 1,000 training images, 3,000 steps; minutes
+    on an accelerator, hours on two cores. paper: 10,000 images, for accelerators."""
+    benchmarks: tuple[Literal["fmnist", "mnist", "fmnist6", "digits"], ...] = (
+        *("fmnist", "fmnist6", "digits"),
+    )
+    """Which data; of several OoD sets the first is taken."""
+    networks: tuple[Network, ...] = ("perceptron", "strided", "resnet")
+    """Two hidden layers; LeNet's shape with strides; two residual blocks; LeNet's shape."""
+    losses: tuple[Literal["squared", "cross_entropy"], ...] = (
+        "squared",
+        "cross_entropy",
+    )
+    """Those with an infinitely wide twin are compared with it for the squared loss."""
+    parametrisations: tuple[Literal["ntk", "standard", "mup"], ...] = (
+        *("ntk", "standard", "mup"),
+    )
+    """One network at one width, and three limits: see analysis/ntk_networks.py."""
+    widths: tuple[int, ...] | None = None
+    """Units or channels; by default the preset's for each network."""
+    rate: float | None = None
+    """Learning rate at the base width; by default 2 and 1 (perceptron, cross-entropy
+    and squared loss), and half of that for the convolutional ones."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of the weights, the order of the images, and the choice of images."""
+    twin: bool = True
+    """Compare with the infinitely wide network; wants neural-tangents."""
+    out: Path = Path("results")
+    """Where results go."""
+    data_dir: Path | None = None
+    """Take the data from IDX files in this folder's subfolders fashion_mnist and
+    mnist, and from nowhere else."""
+
+
+def run(config: Config) -> list[Path]:
+    """The results folders: of each set of data and network whose cells are done."""
+    preset = PRESETS[config.preset]
+    cells = grid(config, preset)
+    if config.twin and any(map(has_twin, cells)):
+        cli.need_neural_tangents()
+    benchmarks = {n: load_benchmark(n, config.data_dir) for n in config.benchmarks}
+    folders = {n: kept(config, preset, b) for n, b in benchmarks.items()}
+    data: dict[str, list[Data]] = {}
+    for cell in tqdm(cells, desc="cells", disable=None):
+        if cell.benchmark not in data:  # one at a time
+            drawn = draw_all(config, preset, benchmarks[cell.benchmark])
+            data = {cell.benchmark: drawn}
+        take(folders[cell.benchmark], cell, config, preset, data[cell.benchmark])
+    left = []
+    for group in dict.fromkeys((c.benchmark, c.network) for c in cells):
+        name, network = group
+        of_group = [c for c in cells if (c.benchmark, c.network) == group]
+        missing = [c for c in of_group if not path_of(folders[name], c).exists()]
+        if missing:
+            print(
+                f"{name}, {network}: {len(missing)} of {len(of_group)} cells are with "
+                f"other processes, such as {missing[0].name}; when they are done, the "
+                "same command writes the results"
+            )
+        else:
+            found = gather(config, preset, benchmarks[name], of_group, folders[name])
+            left.append(leave(config, preset, benchmarks[name], found))
+    return left
+
+
+def kept(config: Config, preset: Preset, benchmark: Benchmark) -> Path:
+    """The folder of one set of data, where the cells are."""
+    place = results.place(
+        *(config.out, "scores", f"kernel_phases-{benchmark.name}"),
+        *(options_of(config, preset), sets_of(benchmark), phase_facts),
+    )
+    return files.writable(place.path)
+
+
+def options_of(config: Config, preset: Preset) -> dict[str, Any]:
+    # Of the widths those that are measured count.
+    return {
+        "preset": preset._replace(widths={})._asdict(),
+        "seeds": config.seeds,
+        "rate": config.rate,
+    }
+
+
+def plan_of(config: Config, preset: Preset, network: str) -> Plan:
+    moments = tuple(m for m in preset.moments if m <= preset.steps[network])
+    return Plan(config.seeds, moments, preset.starts, preset.batch_size)
+
+
+def path_of(folder: Path, cell: Cell) -> Path:
+    return folder / f"{cell.name}.npz"
+
+
+def grid(config: Config, preset: Preset) -> list[Cell]:
+    """All cells, those of one set of data together; `InputError` if there are none."""
+    cells = [
+        Cell(benchmark, network, loss, parametrisation, width)
+        for benchmark, network, loss, parametrisation in itertools.product(
+            config.benchmarks, config.networks, config.losses, config.parametrisations
+        )
+        for width in config.widths or preset.widths[network]
+    ]
+    if not cells or not config.seeds:
+        raise InputError("--benchmarks, --networks, --losses, --seeds …: one or more")
+    if any(c.width < 1 for c in cells) or not (config.rate or 1) > 0:
+        raise InputError("--widths: 1 or more; --rate: above 0")
+    return cells
+
+
+def sets_of(benchmark: Benchmark) -> dict[str, Any]:
+    ood = next(iter(benchmark.ood.values()))
+    return {"train": benchmark.train, "test": benchmark.test, "ood": ood}
+
+
+def draw_all(config: Config, preset: Preset, benchmark: Benchmark) -> list[Data]:
+    sizes = {"train": preset.train, "points": preset.points, "noise": preset.noise}
+    return [draw(benchmark, seed, **sizes) for seed in config.seeds]
+
+
+def rate_of(cell: Cell, config: Config) -> float:
+    return config.rate or RATES[cell.loss][cell.network]
+
+
+def take(
+    folder: Path, cell: Cell, config: Config, preset: Preset, data: list[Data]
+) -> None:
+    """Measure one cell, unless it is there, or another process is at it."""
+    path = path_of(folder, cell)
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            if not path.exists():
+                plan = plan_of(config, preset, cell.network)
+                # Convolutions of several networks at once are slow on a CPU.
+                at_once = 1 if jax.default_backend() == "cpu" else len(data)
+                rate = rate_of(cell, config)
+                files.save_arrays(
+                    path, phase_facts.measure(cell, plan, rate, data, at_once)
+                )
+    except Timeout:
+        pass
+
+
+def has_twin(cell: Cell) -> bool:
+    return (
+        cell.network in TWINS
+        and cell.loss == "squared"
+        and cell.parametrisation == "ntk"
+    )
+
+
+def gather(
+    config: Config,
+    preset: Preset,
+    benchmark: Benchmark,
+    cells: list[Cell],
+    folder: Path,
+) -> dict[Cell, Numbers]:
+    """The numbers of all cells, those of infinite width where they are known."""
+    out = {cell: files.load_arrays(path_of(folder, cell)) for cell in cells}
+    for cell in filter(has_twin, cells if config.twin else ()):
+        path = folder / f"infinite-{cell.network}.npz"  # the same for all widths
+        data = draw_all(config, preset, benchmark)
+        chosen = phase_facts.some_points(data[0], preset.twin_points)
+        if not path.exists():
+            print(f"infinitely wide {cell.network}, {cell.benchmark}", flush=True)
+            few = [
+                d._replace(points=d.points[chosen], noise=d.noise[: preset.twin_noise])
+                for d in data
+            ]
+            plan, rate = plan_of(config, preset, cell.network), rate_of(cell, config)
+            files.save_arrays(
+                path, phase_facts.predicted_at_infinity(cell, plan, rate, few)
+            )
+        points = {
+            k: out[cell][f"points/{k}"][..., chosen] for k in ("fssd", "displacement")
+        }
+        layers = out[cell]["frozen/error/all"].shape[-1]
+        out[cell] |= phase_facts.compared_at_infinity(
+            files.load_arrays(path), points, layers
+        )
+    return out
+
+
+def leave(
+    config: Config,
+    preset: Preset,
+    benchmark: Benchmark,
+    found: dict[Cell, Numbers],
+) -> Path:
+    """The results folder of one set of data and network."""
+    rates = {cell: rate_of(cell, config) for cell in found}
+    network = next(iter(found)).network
+    plan = plan_of(config, preset, network)
+    whole = results.place(
+        *(config.out, "kernel_phases", f"{benchmark.name}-{network}"),
+        {
+            **options_of(config, preset),
+            "cells": [cell.name for cell in found],
+            "twin": config.twin,
+        },
+        *(sets_of(benchmark), phase_facts),
+    )
+    return results.leave(
+        whole,
+        phase_tables.facts(plan, rates, found),
+        phase_tables.to_records(plan, found),
+        phase_tables.to_sheets(plan, rates, found),
+        phase_tables.figures(plan, rates, found),
+        phase_tables.to_arrays(found),
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    return cli.run_main(Config, run, __doc__, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

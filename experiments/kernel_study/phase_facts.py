@@ -1,0 +1,259 @@
+"""What the predictors of `phases` are worth: numbers of one run, at every moment."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import rankdata
+
+import fssd_jax
+from analysis import infinite_width, pixels
+from analysis.ntk_networks import stable_rate
+from experiments.kernel_study import phases
+from experiments.kernel_study.forms import parts
+from experiments.kernel_study.phases import NETWORK, UNTRAINED
+from experiments.kernel_study.setting import NTK_NETWORKS, Data
+from fssd_jax import metrics
+
+PIXELS, INFINITE = "pixels", "infinite"
+DETECTORS = ("fssd", "displacement", "relative")
+# FORM/QUANTITY/SET → [seed, moment, layer]
+Numbers = dict[str, np.ndarray]
+
+
+class Cell(NamedTuple):
+    """One place in the grid."""
+
+    benchmark: str
+    network: str
+    loss: str
+    parametrisation: str
+    width: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self))
+
+
+class Plan(NamedTuple):
+    """What is the same in all cells."""
+
+    seeds: tuple[int, ...]
+    moments: tuple[int, ...]  # steps
+    starts: tuple[int, ...]  # of the linearised networks
+    batch_size: int
+
+
+def network_of(cell: Cell, benchmark):
+    return NTK_NETWORKS[cell.network](
+        cell.width,
+        benchmark.num_classes,
+        benchmark.mean,
+        benchmark.std,
+        parametrisation=cell.parametrisation,
+    )
+
+
+def measure(
+    cell: Cell, plan: Plan, rate: float, data: Sequence[Data], at_once: int
+) -> Numbers:
+    """Train the networks of one cell, and compare.
+
+    Args:
+      rate: η at the network's base width.
+      data: of each seed.
+      at_once: seeds in one compiled program.
+    """
+    found = [
+        _some(cell, plan, rate, data[i : i + at_once], plan.seeds[i : i + at_once])
+        for i in range(0, len(data), at_once)
+    ]
+    return {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+
+
+def _some(cell, plan, rate, data, seeds) -> Numbers:
+    model = network_of(cell, data[0].benchmark)
+    run, state = phases.begin(
+        model, cell.loss, stable_rate(model, rate), plan.starts, seeds, data
+    )
+    look = phases.make_look(run)
+    points, noise = (
+        jnp.stack([getattr(d, k) for d in data]) for k in ("points", "noise")
+    )
+    labels = np.stack([d.labels for d in data])
+    order = phases.orders(seeds, run.x.shape[1], plan.batch_size, plan.moments[-1])
+    near = np.stack([pixels.nearest(d.x, d.points) for d in data])
+    accuracy = _make_accuracy(fssd_jax.make_logit_fn(model))
+    of_moments = []
+    for moment, now in phases.follow(run, state, order, (0, *plan.moments)):
+        if moment:  # before the first step nothing has moved
+            sizes = look(now, points, noise)
+            late = [phases.named(start) for start in plan.starts if start > moment]
+            numbers = compared(
+                {k: v for k, v in sizes.items() if k.split("/")[1] not in late}, near
+            )
+            for quantity in ("fssd", "displacement"):  # of the logits, of each point
+                size = sizes[f"{quantity}/{NETWORK}"][:, :, -1]
+                numbers[f"points/{quantity}"] = size
+            half = points.shape[1] // 2
+            for name, x, y in (
+                ("train", run.x, run.y),
+                ("test", points[:, :half], labels),
+            ):
+                right = accuracy(now.variables, x, y)
+                numbers[f"{NETWORK}/accuracy/{name}"] = np.asarray(right)[:, None]
+            of_moments.append(numbers)
+    return _over_time(of_moments)
+
+
+def _over_time(of_moments: Sequence[Numbers]) -> Numbers:
+    """[seed, moment, …]; NaN before the start of what starts later."""
+    out = {}
+    for name, last in of_moments[-1].items():
+        unknown = np.full_like(last, np.nan)
+        out[name] = np.stack([of.get(name, unknown) for of in of_moments], axis=1)
+    return out
+
+
+def _make_accuracy(logit_fn):
+    @jax.jit
+    @jax.vmap
+    def accuracy(variables, x, y):
+        return (logit_fn(variables, x).argmax(-1) == y).mean()
+
+    return accuracy
+
+
+def compared(sizes: Mapping[str, np.ndarray], near: np.ndarray) -> Numbers:
+    """Of one moment: "FORM/QUANTITY/SET" → [seed, layer].
+
+    "error" is ‖Δ̂ − Δ‖/‖Δ‖ of the displacement, "FSSD error" that of the vector of all
+    FSSD, "rank" Spearman's correlation of predicted and true FSSD within a set, "AUROC"
+    that of a quantity as a detector, and of the network's FSSD² "offset" is the share
+    of what was there before training, "moved" that of the displacement against F*'s.
+    What is not finite, because the run diverged, is NaN.
+
+    Args:
+      sizes: "QUANTITY/FORM" → [seed, point, layer], see `phases.make_look`.
+      near: [seed, point], the pixel rival.
+    """
+    forms = list(dict.fromkeys(name.split("/")[1] for name in sizes))
+    truth, moved = sizes[f"fssd/{NETWORK}"], sizes[f"displacement/{NETWORK}"]
+    out: Numbers = {}
+    for form in forms:
+        fssd = sizes[f"fssd/{form}"]
+        for part, chosen in parts(truth.shape[1]).items():
+            if form != NETWORK:
+                gap = sizes[f"gap/{form}"][:, chosen]
+                out[f"{form}/error/{part}"] = _ratio(gap, moved[:, chosen])
+                off = (fssd - truth)[:, chosen]
+                out[f"{form}/FSSD error/{part}"] = _ratio(off, truth[:, chosen])
+                out[f"{form}/rank/{part}"] = ranks_agree(
+                    fssd[:, chosen], truth[:, chosen]
+                )
+        for quantity in DETECTORS:
+            if form != UNTRAINED or quantity == "fssd":
+                out[f"{form}/AUROC/{quantity}"] = aurocs(sizes[f"{quantity}/{form}"])
+    whole = {"offset": f"fssd/{UNTRAINED}", "moved": f"relative/{NETWORK}"}
+    for part, chosen in parts(truth.shape[1]).items():
+        for name, of in whole.items():
+            share = _ratio(sizes[of][:, chosen], truth[:, chosen]) ** 2
+            out[f"{NETWORK}/{name}/{part}"] = share
+        wide = np.broadcast_to(near[:, :, None], truth.shape)[:, chosen]
+        out[f"{PIXELS}/rank/{part}"] = ranks_agree(wide, truth[:, chosen])
+    out[f"{PIXELS}/AUROC/nearest"] = aurocs(
+        np.broadcast_to(near[:, :, None], truth.shape)
+    )
+    return out
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """√(Σ part² / Σ whole²) over the points."""
+    part, whole = (np.square(a, dtype=np.float64).sum(1) for a in (part, whole))
+    with np.errstate(all="ignore"):
+        found = np.sqrt(part / whole)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def ranks_agree(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation over the points [seed, point, layer] → [seed, layer]."""
+    finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+    a, b = (rankdata(np.nan_to_num(v), axis=1) for v in (a, b))
+    a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
+    norms = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
+    known = finite & (norms > 0)
+    return np.where(known, (a * b).sum(1) / np.where(known, norms, 1), np.nan)
+
+
+def aurocs(sizes: np.ndarray) -> np.ndarray:
+    """[seed, point, layer], in-distribution first → [seed, layer]."""
+    half = sizes.shape[1] // 2
+    return np.array(
+        [
+            [
+                metrics.auroc(column[:half], column[half:])
+                if np.isfinite(column).all()
+                else np.nan
+                for column in of_seed.T
+            ]
+            for of_seed in sizes
+        ]
+    )
+
+
+def predicted_at_infinity(
+    cell: Cell, plan: Plan, rate: float, data: Sequence[Data]
+) -> dict[str, np.ndarray]:
+    """√E FSSD² and √E‖Δ‖² of the infinitely wide logits: [seed, moment, point]."""
+    model = network_of(cell, data[0].benchmark)
+    found: dict[str, list] = {"fssd": [], "displacement": []}
+    for of_seed in data:
+        squares = infinite_width.expected_squares(
+            model,
+            of_seed.x,
+            np.eye(model.num_classes)[of_seed.y] - 1 / model.num_classes,  # as the loss
+            [rate * moment for moment in plan.moments],
+            of_seed.points,
+            of_seed.noise,
+        )
+        for name in found:
+            found[name].append(np.sqrt([getattr(at, name) for at in squares]))
+    return {name: np.stack(of) for name, of in found.items()}
+
+
+def compared_at_infinity(
+    predicted: Mapping[str, np.ndarray], sizes: Mapping[str, np.ndarray], layers: int
+) -> Numbers:
+    """As `compared`, of the logits, which alone move in the limit; others are NaN.
+
+    Args:
+      predicted: [seed, moment, point], see `predicted_at_infinity`.
+      sizes: "fssd" and "displacement" of the network's logits, of the same shape.
+      layers: of the network; the logits are the last.
+    """
+    of_moments = []
+    for moment in range(predicted["fssd"].shape[1]):
+        there, here = (
+            {k: np.asarray(v)[:, moment, :, None] for k, v in of.items()}
+            for of in (predicted, sizes)
+        )
+        out: Numbers = {}
+        for part, chosen in parts(here["fssd"].shape[1]).items():
+            fssd, truth = there["fssd"][:, chosen], here["fssd"][:, chosen]
+            out[f"{INFINITE}/FSSD error/{part}"] = _ratio(fssd - truth, truth)
+            out[f"{INFINITE}/rank/{part}"] = ranks_agree(fssd, truth)
+        for quantity in ("fssd", "displacement"):
+            out[f"{INFINITE}/AUROC/{quantity}"] = aurocs(there[quantity])
+        of_moments.append(out)
+    stacked = {k: np.stack([of[k] for of in of_moments], axis=1) for k in of_moments[0]}
+    unknown = [(0, 0), (0, 0), (layers - 1, 0)]
+    return {k: np.pad(v, unknown, constant_values=np.nan) for k, v in stacked.items()}
+
+
+def some_points(data: Data, count: int) -> np.ndarray:
+    """Numbers of the first `count` points of each set."""
+    half = len(data.points) // 2
+    first = np.arange(min(count, half))
+    return np.concatenate([first, half + first])
