@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from analysis.dynamics import LossFn
 from analysis.parameters import of_layer, parameters, with_parameters
-from analysis.steps import check_sgd, in_turn, sgd_error
+from analysis.steps import Followed, check_sgd, sgd_error
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import as_input, joined
@@ -92,6 +92,7 @@ class Contributions:
       train: all images that the steps are made of [n, ...]; of equal ones the last
         gets the contributions of all.
       rate: η.
+      start: τ, the step to begin with: earlier ones are ignored.
     """
 
     def __init__(
@@ -103,15 +104,19 @@ class Contributions:
         directions,
         train,
         rate: float,
+        *,
+        start: int = 0,
     ):
         self._of_step = partial(contributions, feature_fn, loss_fn)
-        self._loss_fn, self._seen = loss_fn, 0
+        self._loss_fn, self._followed = loss_fn, Followed(start)
         self._layer, self._rate = layer, rate
         self._x, self._directions = as_input(x), np.asarray(directions)
         self._number = {image.tobytes(): i for i, image in enumerate(as_input(train))}
         self._total = np.zeros((len(x), len(train)))
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
+        if not self._followed.takes(step):
+            return
         x = as_input(joined(x))
         try:
             numbers = [self._number[image.tobytes()] for image in x]
@@ -119,7 +124,6 @@ class Contributions:
             raise checks.InputError(
                 f"step {step} has an image that is not among the training images given"
             ) from None
-        self._seen = in_turn(step, self._seen)
         error = _step_error(self._loss_fn, before, after, x, y, self._rate)
         check_sgd(step, self._rate, error)
         found = self._of_step(
@@ -129,7 +133,8 @@ class Contributions:
         np.add.at(self._total.T, numbers, np.asarray(found).T)
 
     def value(self) -> np.ndarray:
-        """[point, n]: what each training image added to ⟨F_T(x) − F_0(x), v⟩."""
+        """[point, n]: what each training image added to ⟨F_T(x) − F_τ(x), v⟩."""
+        self._followed.check()
         return self._total.copy()
 
 

@@ -38,8 +38,15 @@ from analysis.parameters import (
     parameters,
     with_parameters,
 )
-from analysis.steps import TOLERANCE, check_initial, check_sgd, in_turn, sgd_error, size
-from fssd_jax import checks, losses
+from analysis.steps import (
+    TOLERANCE,
+    Followed,
+    check_initial,
+    check_sgd,
+    sgd_error,
+    size,
+)
+from fssd_jax import losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
 from fssd_jax.outputs import FeatureFn, Variables
@@ -65,14 +72,19 @@ class PathForm:
       x: points [n, ...].
       nodes: of the quadrature, each one Jacobian-vector product; 0: the step's start.
       batch_size: points per compiled call.
+      start: τ, the step to begin with: earlier ones are ignored, and `value()` then
+        equals F_T(x) − F_τ(x).
     """
 
-    def __init__(self, feature_fn: FeatureFn, x, *, nodes: int = 0, batch_size=64):
+    def __init__(
+        self, feature_fn: FeatureFn, x, *, nodes: int = 0, batch_size=64, start: int = 0
+    ):
         self._feature_fn = feature_fn
         points = batches(x, batch_size, "points", unit_range=False)
         self._batches = [(jax.device_get(part), mask) for part, mask, _ in points]
         self._totals: list[Features | None] = [None] * len(self._batches)
-        self._seen, self._ends = 0, ({}, {})  # steps, variables before and after them
+        self._followed = Followed(start)
+        self._ends = {}, {}  # variables before these steps, and after them
         self._rule = ((0.0, 1.0),)
         if nodes:
             at, weight = np.polynomial.legendre.leggauss(nodes)
@@ -80,8 +92,10 @@ class PathForm:
             self._rule = tuple(map(tuple, on_unit.tolist()))
 
     def __call__(self, step: int, before: Variables, after: Variables, *_) -> None:
-        self._ends = self._ends[0] if self._seen else before, after
-        self._seen = in_turn(step, self._seen)
+        if not self._followed.takes(step):
+            return
+        first = step == self._followed.start
+        self._ends = before if first else self._ends[0], after
         for i, (x, _) in enumerate(self._batches):
             self._totals[i] = _add_step(
                 self._feature_fn, self._rule, self._totals[i], before, after, x
@@ -89,6 +103,7 @@ class PathForm:
 
     def value(self) -> OrderedDict[str, np.ndarray]:
         """The path form of every layer [n, dim]."""
+        self._followed.check()
         return joined(self._totals, [mask for _, mask in self._batches])
 
     def error(self) -> OrderedDict[str, float]:
@@ -161,26 +176,34 @@ class FrozenForm:
       feature_fn: the layers to follow.
       gradient_fn: see `make_gradient_fn`. Of another function that returns the like,
         the first step alone tells which layers are bottlenecks.
-      initial: the variables before the first step.
+      initial: the variables before the first step that is followed, against which that
+        step is checked; None takes them from there.
       rate: learning rate η, or `step -> η`.
+      start: τ, the step to begin with: earlier ones are ignored, 0 above is τ, and
+        `value()` stands for F_T(x) − F_τ(x) (Fort et al. 2020, arXiv:2010.15110).
     """
 
     def __init__(
         self,
         feature_fn: FeatureFn,
         gradient_fn: GradientFn | Callable,
-        initial: Variables,
+        initial: Variables | None,
         rate: float | Callable[[int], float],
+        *,
+        start: int = 0,
     ):
         self._feature_fn, self._gradient_fn = feature_fn, gradient_fn
         self._initial, self._rate = initial, rate
         self._total: Pulled = OrderedDict()
-        self._through, self._after, self._seen = (), {}, 0
+        self._through, self._after, self._followed = (), {}, Followed(start)
         self.forms: OrderedDict[str, str] = OrderedDict()
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
-        self._seen = in_turn(step, self._seen)
-        if step == 0:
+        if not self._followed.takes(step):
+            return
+        first = step == self._followed.start
+        if first:
+            self._initial = before if self._initial is None else self._initial
             check_initial(self._initial, before)
             self._through = self._candidates(before, x, y)
             nothing = jax.tree.map(jnp.zeros_like, parameters(before))
@@ -201,7 +224,7 @@ class FrozenForm:
             rate,
         )
         check_sgd(step, rate, error)
-        if step == 0:
+        if first:
             self._decide(x, gaps)
         self._after = after
 
@@ -220,8 +243,7 @@ class FrozenForm:
 
     def value(self, x, batch_size: int = 64) -> OrderedDict[str, np.ndarray]:
         """The form of every layer [n, dim], see `forms`; linear in the points."""
-        if not self.forms:
-            raise checks.InputError("no step was followed yet: train(..., on_step=...)")
+        self._followed.check(bool(self.forms))
         parts, masks = [], []
         for part, mask, _ in batches(x, batch_size, "points", unit_range=False):
             ends = self._initial, self._after

@@ -1,9 +1,10 @@
-"""What a run must be to be followed step by step: whole, and of plain SGD."""
+"""What a run must be to be followed step by step: all of it, and of plain SGD."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from analysis.parameters import with_parameters
@@ -56,14 +57,42 @@ def check_sgd(step: int, rate: float, error: StepError) -> None:
         )
 
 
-def in_turn(step: int, seen: int) -> int:
-    """The number of steps seen, with this one; `InputError` if one was left out."""
-    if step != seen:
-        raise checks.InputError(
-            f"called for step {step} after {seen} steps: the sum goes over all steps "
-            "from 0 on, so a run that was resumed, or begun before, cannot be followed"
-        )
-    return seen + 1
+class Followed:
+    """Which steps of a run were followed: all from step `start` on, in turn.
+
+    Raises:
+      InputError: `start` is no step's number.
+    """
+
+    def __init__(self, start: int = 0):
+        if not isinstance(start, int | np.integer) or start < 0:
+            raise checks.InputError(
+                f"start: the number of a step, 0 or more, got {start!r}"
+            )
+        self.start, self._seen = int(start), 0
+
+    def takes(self, step: int) -> bool:
+        """Whether this step is to be followed; `InputError` if one was left out."""
+        if step < self.start and not self._seen:
+            return False
+        expected = self.start + self._seen
+        if step != expected:
+            raise checks.InputError(
+                f"called for step {step} where step {expected} was to come: the sum "
+                f"goes over all steps from {self.start} on, in turn, so a run that was "
+                "resumed, or begun before, can be followed but from where it goes on, "
+                f"as by start={step}, and two runs by one form each"
+            )
+        self._seen += 1
+        return True
+
+    def check(self, done: bool = True) -> None:
+        """Raise `InputError` unless a step was followed, and that is done."""
+        if not (self._seen and done):
+            late = f" (from step {self.start} on)" if self.start else ""
+            raise checks.InputError(
+                f"no step was followed yet{late}: train(..., on_step=...)"
+            )
 
 
 def check_initial(initial: Variables, before: Variables) -> None:
@@ -74,7 +103,7 @@ def check_initial(initial: Variables, before: Variables) -> None:
             f"initial: not the arrays that the run began with: {len(names)} of them, "
             f"those of the run are {len(began)}, and in one alone are "
             f"{sorted({*names} ^ {*began})[:5]}; give the variables before the first "
-            "step, as they are given with each step"
+            "step that is followed, as they are given with each step, or None"
         )
     pairs = zip(jax.tree.leaves(initial), jax.tree.leaves(before), strict=True)
     same = [jnp.array_equal(jnp.asarray(a, b.dtype), b) for a, b in pairs]
@@ -83,7 +112,8 @@ def check_initial(initial: Variables, before: Variables) -> None:
         raise checks.InputError(
             f"initial: not the weights that the run began with, {len(others)} of "
             f"{len(names)} arrays are others, such as {others[0]}; give the variables "
-            "before the first step, to train(..., initial=...) too"
+            "before the first step that is followed, to train(..., initial=...) too if "
+            "that is step 0"
         )
 
 

@@ -16,7 +16,14 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from analysis import concentration, dynamics, kernel_regression, ntk_networks
+from analysis import (
+    concentration,
+    contributions,
+    dynamics,
+    kernel_regression,
+    linearised,
+    ntk_networks,
+)
 from fssd_jax import (
     comparison,
     ensemble,
@@ -61,11 +68,16 @@ ADVICE = {
     "folder": [train.train],
     "part": [torch_weights.load],
     "batch_size": [dynamics.Recorder, dynamics.descent],
-    "initial": [kernel_regression.FrozenForm],
+    "initial": [kernel_regression.FrozenForm, train.train],
+    "start": [
+        *(kernel_regression.FrozenForm, kernel_regression.PathForm),
+        *(contributions.Contributions, linearised.LinearisedRun),
+    ],
     "layers": [features.make_feature_fn],
     "on_step": [train.train],
     "data": [dynamics.Recorder],
     "activation": [ntk_networks.Perceptron, ntk_networks.ConvNet],
+    "parametrisation": [ntk_networks.Perceptron, ntk_networks.ConvNet],
     "max_pool": [ntk_networks.ConvNet],
     "strides": [ntk_networks.ConvNet],
     "positions": [models.BiLSTM],

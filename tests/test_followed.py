@@ -113,6 +113,11 @@ def path(on_step):
     return form.value()
 
 
+def resumed(**start):
+    """Followed from step 4 on."""
+    PathForm(make_feature_fn(NET, train=False), X[:4], **start)(4, V, V)
+
+
 def lstm(length, positions):
     model = BiLSTM(num_classes=2, hidden=3, num_layers=1, positions=positions)
     x = jnp.zeros((1, length, 4))
@@ -155,11 +160,16 @@ FOLLOWED = {
     ),
     "folder": (last_weights, lambda folder: last_weights(folder, folder=folder)),
     "initial": (lambda _: frozen(OTHER), lambda _: frozen(V)),
+    "start": (lambda _: resumed(), lambda _: resumed(start=4)),
     "on_step": (lambda _: path(False), lambda _: path(True)),
     "data": (lambda _: record(), lambda _: record(data=(X, Y))),
     "activation": (
         lambda _: infinite_width.kernel_fn(Perceptron(activation=nn.tanh)),
         lambda _: infinite_width.kernel_fn(Perceptron(activation=nn.relu)),
+    ),
+    "parametrisation": (
+        lambda _: infinite_width.kernel_fn(Perceptron(parametrisation="mup")),
+        lambda _: infinite_width.kernel_fn(Perceptron(parametrisation="ntk")),
     ),
     "max_pool": (
         lambda _: infinite_width.kernel_fn(ConvNet(max_pool=True)),
