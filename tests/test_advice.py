@@ -16,7 +16,13 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from analysis import concentration, dynamics, kernel_regression, ntk_networks
+from analysis import (
+    concentration,
+    dynamics,
+    gradients,
+    kernel_regression,
+    ntk_networks,
+)
 from fssd_jax import (
     comparison,
     ensemble,
@@ -60,7 +66,7 @@ ADVICE = {
     "weights_only": [torch_load],
     "folder": [train.train],
     "part": [torch_weights.load],
-    "batch_size": [dynamics.Recorder, dynamics.descent],
+    "batch_size": [dynamics.Recorder, gradients.descent],
     "initial": [kernel_regression.FrozenForm],
     "layers": [features.make_feature_fn],
     "on_step": [train.train],
