@@ -2,22 +2,23 @@
 
     FSSD(x)² = ‖Δ‖² + 2⟨Δ, o⟩ + ‖o‖²,   Δ = F_T(x) − F_0(x),   o = F_0(x) − F*
 
-The step from Eq. (1) to Eq. (4) of Huang et al. (2021), F* ≈ F_0(x), is o ≈ 0.
+The step from Eq. (1) to Eq. (4) of Huang et al. (2021), F* ≈ F_0(x), is o ≈ 0. F* may
+be taken to move, too.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from analysis.centres import Centre, by_layer, same_centre
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches, map_batches
-from fssd_jax.fssd import Singularity
 from fssd_jax.outputs import FeatureFn, Variables, pool
 from fssd_jax.shown import brief
 
@@ -61,7 +62,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 class Terms(NamedTuple):
-    """FSSD² = ‖Δ‖² + 2⟨Δ, o⟩ + ‖o‖² with Δ = F_T(x) − F_0(x), o = F_0(x) − F*.
+    """FSSD² = ‖Δ‖² + 2⟨Δ, o⟩ + ‖o‖²: see `decompose` for Δ and o.
 
     All [n, layers].
     """
@@ -72,30 +73,62 @@ class Terms(NamedTuple):
 
     __repr__ = brief
 
+    def shares(self, chosen: Any = slice(None)) -> "Terms":
+        """Each term's share in the sum of FSSD² over some points, [layers].
+
+        They add up to 1; where all of these points lie at the centre they are NaN.
+
+        Args:
+          chosen: which points: a slice, a mask [n], or their numbers.
+        """
+        if not np.size(self.moved[chosen]):
+            raise checks.InputError(
+                f"shares: none of the {len(self.moved)} points is chosen"
+            )
+        sums = [np.sum(term[chosen], axis=0, dtype=np.float64) for term in self]
+        total = sum(sums)
+        nowhere = np.full_like(total, np.nan)
+        return Terms(
+            *(np.divide(s, total, out=nowhere.copy(), where=total > 0) for s in sums)
+        )
+
 
 def decompose(
     feature_fn: FeatureFn,
     initial: Variables,
     final: Variables,
-    singularity: Singularity,
+    singularity: Centre,
     x,
     batch_size: int = 64,
     unit_range: bool = True,
+    *,
+    initial_singularity: Centre | None = None,
 ) -> Terms:
-    """The three terms of FSSD² for every point and layer.
+    """The three terms of FSSD², or of any squared distance, for every point and layer.
+
+        Δ = F_T(x) − F_0(x),                   o = F_0(x) − F*_T,
+
+    in which o holds the movement of F* itself. Or, with F*_0, relative to it:
+
+        Δ = F_T(x) − F_0(x) − (F*_T − F*_0),   o = F_0(x) − F*_0.
 
     Args:
       feature_fn: the layers.
       initial: the variables before training.
       final: those after it.
-      singularity: F* of the trained network.
+      singularity: F*_T of the trained network, or any other centre there, such as the
+        mean feature of training images: see `analysis.centres`.
       x: points [n, ...].
       batch_size: points per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
+      initial_singularity: F*_0, the same centre before training, of the same layers;
+        None: the centre rests where it is after training.
     """
-    state = initial, singularity
+    end = by_layer(singularity)
+    start = end if initial_singularity is None else by_layer(initial_singularity)
+    same_centre("initial_singularity", start, {k: c[None] for k, c in end.items()})
     found = map_batches(
-        *(_terms, feature_fn, final, state, x),
+        *(_terms, feature_fn, final, (initial, start, end), x),
         batch_size=batch_size,
         batch_axis=1,
         unit_range=unit_range,
@@ -104,11 +137,13 @@ def decompose(
 
 
 def _terms(feature_fn, final, state, x) -> Float[Array, "3 batch layers"]:
-    initial, singularity = state
+    initial, start, end = state
     now, then = (pool(feature_fn(v, x), "flatten") for v in (final, initial))
     rows = []
-    for layer, center in singularity.center.items():
-        moved, offset = now[layer] - then[layer], then[layer] - center[None]
+    for layer, center in end.items():
+        # The centre's own movement apart, which is 0 where it rests.
+        moved = now[layer] - then[layer] - (center - start[layer])[None]
+        offset = then[layer] - start[layer][None]
         products = (moved * moved, 2 * moved * offset, offset * offset)
         rows.append(jnp.stack([p.sum(-1) for p in products]))
     return jnp.stack(rows, -1)

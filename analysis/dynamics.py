@@ -14,7 +14,6 @@ the loss has another way to their parameters.) `Recorder` follows a training run
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -24,30 +23,20 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from analysis.parameters import (
-    directed,
-    logit_fn_of,
-    of_layer,
-    parameters,
-    with_parameters,
-)
+from analysis.gradients import LossFn, descent
+from analysis.parameters import directed, logit_fn_of, of_layer, parameters
 from fssd_jax import checks
-from fssd_jax.compiled import compiled
-from fssd_jax.data.inputs import count_rows
-from fssd_jax.data.pipeline import Batch, batches, map_batches
+from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
 from fssd_jax.outputs import FeatureFn, Variables, pool
 from fssd_jax.shown import brief
 
 NOISE = "noise"  # the probe set whose mean feature is F*
-# (variables, x, y) -> the loss of each example [batch].
-LossFn = Callable[[Variables, Any, Any], Array]
-
-MATES = 1e-4  # relative, what the loss of an image may owe to rounding in its batch
 
 # Parts of one step's movement, to first order, and what that leaves out.
 PARAMETERS, DECAY, STATISTICS = "parameter step", "weight decay", "statistics"
 REMAINDER = "beyond first order"
+STEP_SPEED = "step speed"
 
 
 class Record(NamedTuple):
@@ -58,11 +47,18 @@ class Record(NamedTuple):
       "displacement"        ‖F_t(x) − F_0(x)‖
       "speed"               ‖dF_t(x)/dt‖, Eq. (3), along −∇L
       "moved"               ‖F_{t+1}(x) − F_t(x)‖ by the step that the optimiser took,
+      "step speed"          ‖∂F/∂θ · Δθ‖ · ‖∇L‖/‖Δθ‖, along its whole Δθ,
     and to first order its parts:
       "parameter step"      ‖∂F/∂θ · Δθ‖, less weight decay if that is told apart
       "weight decay"        if `decay` was given
       "statistics"          ‖∂F/∂s · Δs‖ of BatchNorm, if there are any
       "beyond first order"  the norm of what the parts do not explain
+
+    "step speed" is "speed" in another direction, that of the step, at the length of the
+    gradient: for plain SGD both are the same, at any rate, if the gradient is that of
+    the step's batch. So Adam's and SGD's are on one scale, which a division by the rate
+    would not do. (Divided by the rate, "parameter step" is the speed in the optimiser's
+    own time.) It is 0 where a step changed no parameter.
     """
 
     step: int
@@ -120,58 +116,6 @@ def velocity(
         return pool(feature_fn({**variables, **moving}, x), "flatten")
 
     return jax.jvp(features, (moving,), (tangent,))[1]
-
-
-def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Variables:
-    """−∇L, L = (1/M) Σ_m ℓ(x_m, y_m), over the parameters (Eq. 2).
-
-    One compilation; memory is that of one batch.
-
-    Raises:
-      InputError: if the losses depend on batch-mates, as with BatchNorm in training
-        mode, and the images are more than one batch.
-    """
-    params = parameters(variables)
-    total = jax.tree.map(jnp.zeros_like, params)
-    parts = batches((x, y), batch_size, unit_range=False)
-    first, count = next(parts), count_rows(x)
-    if count != len(first.mask) and _depends_on_mates(loss_fn, variables, first):
-        if count is None or count > batch_size:
-            raise checks.InputError(
-                "the loss of an image depends on its batch-mates, as with BatchNorm in "
-                f"training mode, so the gradient of {count} images cannot be put "
-                f"together from batches of {batch_size}: set batch_size={count}, or "
-                "leave out the training mode"
-            )
-        # A padded row would be a batch-mate, too.
-        first = jax.tree.map(lambda a: a[first.mask], first)
-    for part, mask, labels in chain([first], parts):
-        total = _add_gradient(loss_fn, total, variables, part, labels, mask)
-    return directed(variables, jax.tree.map(lambda g: -g / count, total))
-
-
-@compiled(static=1)
-def _add_gradient(loss_fn, total, variables, x, y, mask):
-    def loss(params):
-        each = loss_fn(with_parameters(variables, params), x, y)
-        return jnp.where(mask, each, 0).sum()
-
-    return jax.tree.map(jnp.add, total, jax.grad(loss)(parameters(variables)))
-
-
-def _depends_on_mates(loss_fn, variables, batch: Batch) -> bool:
-    """Whether the losses of some images are others where the rest is the first one."""
-    mask, size = batch.mask, len(batch.mask)
-    kept = np.arange(size) < max(1, mask.sum() // 2)
-    alone = np.where(kept, np.arange(size), 0)
-    both = [(batch.x, batch.y), jax.tree.map(lambda a: a[alone], (batch.x, batch.y))]
-    each, other = (np.asarray(_losses(loss_fn, variables, *of))[kept] for of in both)
-    return bool(np.abs(each - other).max() > MATES * max(1, np.abs(each).max()))
-
-
-@compiled(static=1)
-def _losses(loss_fn, variables, x, y):
-    return loss_fn(variables, x, y)
 
 
 def step_parts(before: Variables, after: Variables, decay: Any = None):
@@ -270,14 +214,17 @@ class Recorder:
         singularity = estimate_singularity(
             self._feature_fn, before, self._probes[NOISE], **self._sizes
         )
-        parts = {}
+        parts, scale = {}, None
         if after is not None:
             decay = self._decay and self._decay(step, parameters(before))
             parts = step_parts(before, after, decay)
+            scale = _relative_length(gradient, before, after)
         states = self._initial, before, after
-        directions = singularity, gradient, tuple(parts.values())
+        # Ordered, because `jit` sorts the keys of a plain dict.
+        directions = singularity, gradient, OrderedDict(parts), scale
         speed = () if gradient is None else ("speed",)
-        names = ("distance", "displacement", *speed, "moved", *parts, REMAINDER)
+        step_names = ("moved", STEP_SPEED, *parts, REMAINDER)
+        names = ("distance", "displacement", *speed, *step_names)
         movements = {}
         for name, images in self._probes.items():
             norms = self._map(_norms, states, directions, images, batch_axis=1)
@@ -295,20 +242,31 @@ class Recorder:
         )
 
 
+def _relative_length(gradient, before, after) -> Float[Array, ""]:
+    """‖∇L‖/‖Δθ‖ over the parameters; 0 where none was changed."""
+    change = jax.tree.map(jnp.subtract, parameters(after), parameters(before))
+    length = optax.tree.norm(change)
+    moves = length > 0
+    size = optax.tree.norm(parameters(gradient))
+    return jnp.where(moves, size / jnp.where(moves, length, 1), 0)
+
+
 def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch layers"]:
     """The quantities of a `Record`, in its order."""
     _, before, after = states
-    singularity, gradient, parts = directions
+    singularity, gradient, parts, scale = directions
     features = [pool(feature_fn(v, x), "flatten") for v in states if v is not None]
     displacement = jax.tree.map(jnp.subtract, features[1], features[0])
     rows = [displacement]
     if gradient is not None:
         rows.append(velocity(feature_fn, before, gradient, x))
-    speeds = [velocity(feature_fn, before, d, x) for d in parts]
     if after is not None:
+        speeds = {name: velocity(feature_fn, before, d, x) for name, d in parts.items()}
         moved = jax.tree.map(jnp.subtract, features[2], features[1])
-        rest = jax.tree.map(lambda f, *parts: f - sum(parts), moved, *speeds)
-        rows += [moved, *speeds, rest]
+        rest = jax.tree.map(lambda f, *of: f - sum(of), moved, *speeds.values())
+        of_parameters = [v for name, v in speeds.items() if name != STATISTICS]
+        along = jax.tree.map(lambda *of: scale * sum(of), *of_parameters)
+        rows += [moved, along, *speeds.values(), rest]
     norms = [jnp.stack([norm(f) for f in row.values()], -1) for row in rows]
     return jnp.stack([distances(singularity, features[1]), *norms])
 

@@ -1,4 +1,4 @@
-"""Tangent kernels of any layer of any network, after Eq. (3), and what they tell.
+"""Tangent kernels of any layer of any network, after Eq. (3), and RBF fits of them.
 
     Θ(x, x')_de = Σ_p ∂F_d(x)/∂θ_p · ∂F_e(x')/∂θ_p        (F flattened)
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import scipy.stats
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from analysis.parameters import of_layer, parameters, with_parameters
 from fssd_jax import checks
@@ -120,32 +120,6 @@ def self_similarity(
     parts = [sum(np.asarray(own(v, a)) for v in vs) for a in _batches(x, batch_size)]
     whole = np.concatenate(parts)[: len(x)]
     return whole if directions is None else whole / directions.size
-
-
-def drift(before: Float[np.ndarray, "..."], after: Float[np.ndarray, "..."]) -> float:
-    """‖Θ_t − Θ_0‖_F / ‖Θ_0‖_F."""
-    start, end = (np.asarray(k, np.float64).ravel() for k in (before, after))
-    return float(np.linalg.norm(end - start) / np.linalg.norm(start))
-
-
-def alignment(
-    kernel: Float[np.ndarray, "n n"],
-    other: Float[np.ndarray, "n n"] | Int[np.ndarray, " n"],
-) -> float:
-    """⟨K_c, K'_c⟩_F / (‖K_c‖_F ‖K'_c‖_F), K_c = HKH, H = I − 11ᵀ/n; in [0, 1].
-
-    Centred alignment, Def. 4 of Cortes, Mohri and Rostamizadeh (2012), "Algorithms for
-    Learning Kernels Based on Centered Alignment". Class indices [n] stand for the
-    kernel that is 1 within a class and 0 elsewhere.
-    """
-    if other.ndim == 1:
-        other = (other[:, None] == other[None]).astype(np.float64)
-    a, b = (np.asarray(k, np.float64) for k in (kernel, other))
-    a, b = (k - k.mean(0)[None] - k.mean(1)[:, None] + k.mean() for k in (a, b))
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    if norms == 0:
-        raise InputError("alignment: a constant kernel, or one class only, has none")
-    return float((a * b).sum() / norms)
 
 
 def normalised(

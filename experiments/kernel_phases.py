@@ -120,7 +120,7 @@ class Config:
     )
     """Which data; of several OoD sets the first is taken."""
     networks: tuple[Network, ...] = ("perceptron", "strided", "resnet")
-    """Two hidden layers; LeNet's shape with strides; two residual blocks; LeNet's shape."""
+    """Two hidden layers; LeNet's shape with strides; two residual blocks; LeNet's."""
     losses: tuple[Literal["squared", "cross_entropy"], ...] = (
         "squared",
         "cross_entropy",

@@ -20,6 +20,7 @@ from analysis import (
     concentration,
     contributions,
     dynamics,
+    gradients,
     kernel_regression,
     linearised,
     ntk_networks,
@@ -67,7 +68,7 @@ ADVICE = {
     "weights_only": [torch_load],
     "folder": [train.train],
     "part": [torch_weights.load],
-    "batch_size": [dynamics.Recorder, dynamics.descent],
+    "batch_size": [dynamics.Recorder, gradients.descent],
     "initial": [kernel_regression.FrozenForm, train.train],
     "start": [
         *(kernel_regression.FrozenForm, kernel_regression.PathForm),

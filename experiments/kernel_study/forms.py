@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
 import fssd_jax
-from analysis import infinite_width, ntk, pixels
+from analysis import infinite_width, kernel_statistics, ntk, pixels
 from analysis.displacement import Terms, decompose, displacement, relative_error
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from experiments.harness import keys
@@ -258,9 +258,9 @@ def kernel_drifts(
             for variables in (found.initial, found.final)
         )
         drifts[layer] = {
-            "kernel_drift": ntk.drift(start, end),
-            "kernel_alignment_before": ntk.alignment(start, y),
-            "kernel_alignment_after": ntk.alignment(end, y),
+            "kernel_drift": kernel_statistics.drift(start, end),
+            "kernel_alignment_before": kernel_statistics.alignment(start, y),
+            "kernel_alignment_after": kernel_statistics.alignment(end, y),
         }
     return drifts
 

@@ -12,7 +12,6 @@ from experiments.harness.sheets import Sheet
 from experiments.kernel_study.phase_facts import (
     INFINITE,
     PIXELS,
-    UNTRAINED,
     Cell,
     Numbers,
     Plan,

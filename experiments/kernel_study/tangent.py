@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import fssd_jax
-from analysis import ntk, pixels
+from analysis import kernel_statistics, ntk, pixels
 from analysis.contributions import Contributions
 from analysis.dynamics import log_steps, make_loss_fn
 from analysis.kernel_regression import PathForm
@@ -177,8 +177,8 @@ def of_layer(
     kernels = [sketch(one.feature_fn, kept[step], layer, x) for step in steps]
     facts: dict[str, Any] = {
         "steps": steps,
-        "drift": [ntk.drift(kernels[0], kernel) for kernel in kernels],
-        "alignment": [ntk.alignment(kernel, y) for kernel in kernels],
+        "drift": [kernel_statistics.drift(kernels[0], kernel) for kernel in kernels],
+        "alignment": [kernel_statistics.alignment(kernel, y) for kernel in kernels],
     }
     arrays = {"kernel": np.stack(kernels)}
     for when, step in zip(WHEN, (steps[0], steps[-1]), strict=True):

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from analysis.bottleneck import Program
-from analysis.dynamics import descent, make_loss_fn
+from analysis.dynamics import make_loss_fn
+from analysis.gradients import descent
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from fssd_jax import make_feature_fn
 from fssd_jax.features import make_init_fn

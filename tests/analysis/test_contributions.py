@@ -5,7 +5,8 @@ import pytest
 
 from analysis import ntk
 from analysis.contributions import Contributions, contributions
-from analysis.dynamics import descent, make_loss_fn, velocity
+from analysis.dynamics import make_loss_fn, velocity
+from analysis.gradients import descent
 from analysis.kernel_regression import PathForm
 from analysis.ntk_networks import ConvNet
 from fssd_jax import InputError, make_feature_fn, recipes

@@ -1,6 +1,7 @@
 from itertools import pairwise
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,12 +9,12 @@ import pytest
 
 from analysis.dynamics import (
     Recorder,
-    descent,
     log_steps,
     make_loss_fn,
     step_parts,
     velocity,
 )
+from analysis.gradients import descent
 from analysis.kernel_regression import make_gradient_fn
 from fssd_jax import InputError, make_feature_fn, recipes
 from tests.analysis.following import (
@@ -182,6 +183,65 @@ def test_what_is_beyond_first_order_falls_with_the_square_of_the_step():
         )
         rests.append(movements["beyond first order"].mean(axis=0))
     np.testing.assert_allclose(rests[0] / rests[1], 4, rtol=0.2)
+
+
+def test_step_speed_is_along_the_step_of_adam():
+    """Against an explicit Jacobian, after some steps, with momenta of their own."""
+    with jax.enable_x64(True):
+        model, optimiser = Smooth(), optax.adamw(0.01, weight_decay=DECAY)
+        feature_fn, loss_fn = make_feature_fn(model), make_loss_fn(model)
+        recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE}, [2])
+
+        def mean_loss(params):
+            return loss_fn({"params": params}, X, Y).mean()
+
+        params = start(model, jnp.float64)["params"]
+        state = optimiser.init(params)
+        for step in range(3):
+            before, gradient = params, jax.grad(mean_loss)(params)
+            change, state = optimiser.update(gradient, state, params)
+            params = optax.apply_updates(params, change)
+            recorder(step, {"params": before}, {"params": params}, X, Y)
+
+        vector, unflatten = jax.flatten_util.ravel_pytree(before)
+        change, gradient = (
+            np.asarray(jax.flatten_util.ravel_pytree(of)[0])
+            for of in (change, gradient)
+        )
+        jacobians = jax.jacrev(
+            lambda v: flat(feature_fn, {"params": unflatten(v)}, PROBE)
+        )(vector)
+    found = recorder.records[0].movements["noise"]
+    for k, jacobian in enumerate(map(np.asarray, jacobians.values())):
+        expected = np.linalg.norm(jacobian @ change, axis=1)
+        expected *= np.linalg.norm(gradient) / np.linalg.norm(change)
+        np.testing.assert_allclose(found["step speed"][:, k], expected, rtol=1e-8)
+        speed = np.linalg.norm(jacobian @ gradient, axis=1)
+        np.testing.assert_allclose(found["speed"][:, k], speed, rtol=1e-8)
+        assert not np.allclose(expected, speed, rtol=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-2, 1.0])
+def test_step_speed_of_sgd_is_the_speed_whatever_the_rate(rate):
+    """Not of statistics, which move too; and 0 where nothing but these moved."""
+    model = Normed()
+    feature_fn, loss_fn, before = (
+        make_feature_fn(model), make_loss_fn(model), start(model),
+    )  # fmt: skip
+    direction = descent(loss_fn, before, X, Y)["params"]
+    decay = jax.tree.map(lambda d: rate * d / 3, direction)  # a part, told apart
+    after = {
+        "params": along(before["params"], direction, rate),
+        "batch_stats": jax.tree.map(lambda s: 1.1 * s, before["batch_stats"]),
+    }
+    recorder = Recorder(
+        feature_fn, loss_fn, {"noise": PROBE}, [0], decay=lambda *_: decay
+    )
+    recorder(0, before, after, X, Y)
+    found = recorder.records[0].movements["noise"]
+    expected = found["speed"] if rate else 0 * found["speed"]
+    np.testing.assert_allclose(found["step speed"], expected, rtol=1e-3)
+    assert (found["statistics"] > 0).all()
 
 
 # ---- the recorder -------------------------------------------------------------------

@@ -180,32 +180,6 @@ def test_an_image_without_gradient_is_similar_to_none():
     np.testing.assert_allclose(found, [[0, 0], [1, 1]])
 
 
-def test_drift():
-    k = np.random.default_rng(0).normal(size=(3, 4, 2))
-    assert ntk.drift(k, k) == 0
-    np.testing.assert_allclose(ntk.drift(k, 1.5 * k), 0.5)
-    np.testing.assert_allclose(ntk.drift(k, 0 * k), 1)
-
-
-def test_alignment():
-    rng = np.random.default_rng(0)
-    z, y = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
-    k = z @ z.T
-    np.testing.assert_allclose(ntk.alignment(k, 2 * k), 1)
-    # Centring makes it blind to a shift of the features and to a constant.
-    np.testing.assert_allclose(ntk.alignment((z + 5) @ (z + 5).T + 3, k), 1)
-    hot = np.eye(3)[y]
-    labels = hot @ hot.T
-    np.testing.assert_allclose(ntk.alignment(labels, y), 1)
-    h = np.eye(30) - 1 / 30
-    a, b = h @ k @ h, h @ labels @ h
-    expected = np.trace(a @ b) / np.sqrt(np.trace(a @ a) * np.trace(b @ b))
-    np.testing.assert_allclose(ntk.alignment(k, y), expected)
-    assert ntk.alignment(k, y) < 0.3
-    with pytest.raises(InputError, match="constant"):
-        ntk.alignment(k, np.zeros(30, np.int64))
-
-
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("length", [0.3, 2.0, 15.0])
 def test_an_rbf_kernel_is_recognised(length, affine):

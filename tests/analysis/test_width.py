@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from analysis.kernel_regression import FrozenForm, make_gradient_fn
-from analysis.ntk import drift, sketched_kernel, trace_directions
+from analysis.kernel_statistics import drift
+from analysis.ntk import sketched_kernel, trace_directions
 from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import make_feature_fn, recipes
 from fssd_jax.losses import squared
