@@ -137,6 +137,8 @@ class Config:
     and squared loss), and half of that for the convolutional ones."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the weights, the order of the images, and the choice of images."""
+    kept_only: bool = False
+    """Measure nothing, and write the results of the cells that are there."""
     twin: bool = True
     """Compare with the infinitely wide network; wants neural-tangents."""
     out: Path = Path("results")
@@ -155,7 +157,7 @@ def run(config: Config) -> list[Path]:
     benchmarks = {n: load_benchmark(n, config.data_dir) for n in config.benchmarks}
     folders = {n: kept(config, preset, b) for n, b in benchmarks.items()}
     data: dict[str, list[Data]] = {}
-    for cell in tqdm(cells, desc="cells", disable=None):
+    for cell in tqdm([] if config.kept_only else cells, desc="cells", disable=None):
         if cell.benchmark not in data:  # one at a time
             drawn = draw_all(config, preset, benchmarks[cell.benchmark])
             data = {cell.benchmark: drawn}
@@ -164,8 +166,12 @@ def run(config: Config) -> list[Path]:
     for group in dict.fromkeys((c.benchmark, c.network) for c in cells):
         name, network = group
         of_group = [c for c in cells if (c.benchmark, c.network) == group]
-        missing = [c for c in of_group if not path_of(folders[name], c).exists()]
-        if missing:
+        there = [c for c in of_group if path_of(folders[name], c).exists()]
+        missing = [c for c in of_group if c not in there]
+        if config.kept_only and there:
+            found = gather(config, preset, benchmarks[name], there, folders[name])
+            left.append(leave(config, preset, benchmarks[name], found))
+        elif missing:
             print(
                 f"{name}, {network}: {len(missing)} of {len(of_group)} cells are with "
                 f"other processes, such as {missing[0].name}; when they are done, the "
@@ -246,9 +252,10 @@ def take(
                 # Convolutions of several networks at once are slow on a CPU.
                 at_once = 1 if jax.default_backend() == "cpu" else len(data)
                 rate = rate_of(cell, config)
-                files.save_arrays(
-                    path, phase_facts.measure(cell, plan, rate, data, at_once)
-                )
+                found = phase_facts.measure(cell, plan, rate, data, at_once)
+                if not has_twin(cell):
+                    found = {k: v for k, v in found.items() if "points/" not in k}
+                files.save_arrays(path, found)
     except Timeout:
         pass
 

@@ -40,6 +40,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
 gc.set_threshold(200_000, 20, 100)
 keep_memory()
 
+# By default a GPU multiplies in TF32 and a TPU in bfloat16: no test is about that.
+jax.config.update("jax_default_matmul_precision", "float32")
+
 # A silently broadcast operand is a wrong formula in waiting.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

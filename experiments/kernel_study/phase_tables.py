@@ -219,15 +219,11 @@ def _panels(plan: Plan, cells: Found, quantity: str, widths):
     for form in (*forms_of(plan), UNTRAINED):
         for kind in dict.fromkeys(c.parametrisation for c in cells):
             for place in (-2, -1):
-                maps = [
-                    _map(
-                        cells[some._replace(parametrisation=kind, width=w)],
-                        form,
-                        quantity,
-                    )
-                    for w in widths
-                ]
-                panel = np.array([of_width[:, place] for of_width in maps])
+                panel = np.full((len(widths), len(plan.moments)), np.nan)
+                for row, width in enumerate(widths):
+                    cell = some._replace(parametrisation=kind, width=width)
+                    if cell in cells:
+                        panel[row] = _map(cells[cell], form, quantity)[:, place]
                 panels[form, kind, layers_of(some)[place]] = panel
     return panels
 
