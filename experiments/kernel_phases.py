@@ -71,9 +71,9 @@ PRESETS = {
     "small": Preset(
         widths={
             "perceptron": (32, 128, 512, 2048),
-            "strided": (4, 8, 16, 32),
-            "resnet": (4, 8, 16, 32),
-            "convnet": (4, 8, 16, 32),
+            "strided": (8, 16, 32, 64),
+            "resnet": (8, 16, 32),
+            "convnet": (8, 16, 32),
         },
         train=1000,
         points=1000,
@@ -103,10 +103,13 @@ PRESETS = {
         twin_points=200,
     ),
 }
-# η at a network's base width: all train to 100 % in the small preset.
+# η at a network's base width, below 2/λ of every width of the small preset, λ the largest
+# eigenvalue of Θ(X, X)/n: above it the linearised network diverges, and the network
+# itself goes where its kernel is smaller. The cross-entropy's second derivative by a
+# logit is 1/4 at most.
 RATES = {
-    "squared": {"perceptron": 1.0, "strided": 0.5, "resnet": 0.5, "convnet": 0.5},
-    "cross_entropy": {"perceptron": 2.0, "strided": 1.0, "resnet": 1.0, "convnet": 1.0},
+    "squared": {"perceptron": 0.15, "strided": 0.1, "resnet": 0.1, "convnet": 0.05},
+    "cross_entropy": {"perceptron": 0.6, "strided": 0.4, "resnet": 0.4, "convnet": 0.2},
 }
 
 
@@ -133,8 +136,7 @@ class Config:
     widths: tuple[int, ...] | None = None
     """Units or channels; by default the preset's for each network."""
     rate: float | None = None
-    """Learning rate at the base width; by default 2 and 1 (perceptron, cross-entropy
-    and squared loss), and half of that for the convolutional ones."""
+    """Learning rate at the base width; by default what the linearised networks bear."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the weights, the order of the images, and the choice of images."""
     kept_only: bool = False
