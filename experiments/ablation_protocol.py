@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 from analysis import plots
 from experiments.comparison import switches
+from experiments.comparison.records import of_metrics
 from experiments.comparison.setting import Options, prepare
 from experiments.harness import cli, files, results
+from experiments.harness.records import Record, records
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark
 
@@ -60,8 +62,20 @@ def run(config: Config) -> list[dict[str, Any]]:
         f"{pair}, seed {config.seed}: from paper to released, switch by switch",
         intervals=[row["auroc_ci95"] for row in found.rows],
     )
-    results.leave(there, facts, [sheet], {"switches": figure}, found.arrays)
+    numbers = to_records(facts)
+    results.leave(there, facts, numbers, [sheet], {"switches": figure}, found.arrays)
     return found.rows
+
+
+def to_records(facts: dict[str, Any]) -> list[Record]:
+    """The condition is the switch that a row changed, beside those above it."""
+    keys = {"benchmark": facts["benchmark"], "seed": facts["seed"], "method": "fssd"}
+    numbers = []
+    for row in facts["rows"]:
+        at = {"condition": row["switch"], **keys}
+        told = {"difference of AUROC": row["difference"], "ε": row["epsilon"]}
+        numbers += [*of_metrics(row, **at), *records(told, **at)]
+    return numbers
 
 
 def to_sheet(rows: list[dict[str, Any]], pair: str, seed: int) -> Sheet:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from analysis import dynamics_plots, pca
 from analysis.dynamics import NOISE
 from experiments.harness import cli, results
+from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import movement
 from experiments.kernel_study.movement import LAYER, QUANTITIES, STAR, sets_of
@@ -28,6 +29,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.models import LeNet
 
+QUARTILES = ("lower quartile", "median", "upper quartile")
 SHOWN = 5  # moments, in tables and pictures
 
 
@@ -89,6 +91,7 @@ def run(config: Config) -> dict[str, Any]:
     results.leave(
         place,
         facts,
+        to_records(facts),
         to_sheets(facts, shown),
         draw_figures(facts, arrays, shown),
         arrays,
@@ -100,6 +103,25 @@ def spread_out(moments: int, count: int) -> list[int]:
     """The first, the last, and some between, about evenly."""
     chosen = np.linspace(0, moments - 1, min(count, moments))
     return np.rint(chosen).astype(int).tolist()
+
+
+def to_records(facts: dict[str, Any]) -> list[Record]:
+    """Quartiles of each set; the AUROC has the quantity as its method."""
+    keys = {k: facts[k] for k in ("benchmark", "seed")} | {"network": "lenet"}
+    numbers = []
+    for layer, quantities in facts["layers"].items():
+        for name, of in quantities.items():
+            quantity = "moved by a step" if name == "moved" else name
+            # "moved" is not known at the end.
+            for i, step in enumerate(facts["steps"][: len(of["auroc"])]):
+                at = {"layer": layer, "step": step, **keys}
+                numbers.append(record("AUROC", of["auroc"][i], method=quantity, **at))
+                numbers += [
+                    record(quantity, value, set=s, statistic=statistic, **at)
+                    for s in ("in-distribution", "OoD", NOISE)
+                    for statistic, value in zip(QUARTILES, of[s][i], strict=True)
+                ]
+    return numbers
 
 
 def to_sheets(facts: dict[str, Any], shown: Sequence[int]) -> list[Sheet]:

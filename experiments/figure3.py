@@ -25,6 +25,7 @@ import tyro
 
 from analysis import feature_plots
 from experiments.harness import cli, results
+from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet, mean_cell
 from experiments.kernel_study import untrained
 from experiments.kernel_study.untrained import (
@@ -104,7 +105,8 @@ def run(config: Config) -> dict[str, Any]:
         NAMES[kind]: feature_plots.concentration(panels, title(sets.pair, kind))
         for kind, panels in found.panels.items()
     }
-    results.leave(place, facts, to_sheets(facts), figures, to_arrays(found))
+    numbers = to_records(facts, network=config.network, width=config.width)
+    results.leave(place, facts, numbers, to_sheets(facts), figures, to_arrays(found))
     return facts
 
 
@@ -154,6 +156,25 @@ def to_arrays(found: Found) -> dict[str, np.ndarray]:
     return arrays
 
 
+def to_records(facts: Mapping[str, Any], **keys) -> list[Record]:
+    """The condition is the kind of network: as drawn, or with statistics."""
+    kinds = {DRAWN: "layers", WITH_STATISTICS: "layers_with_statistics"}
+    numbers = []
+    for kind, name in kinds.items():
+        for layer, of_seeds in facts.get(name, {}).items():
+            for seed, of in zip(facts["seeds"], of_seeds, strict=True):
+                at = {"seed": seed, "condition": kind, "layer": layer, **keys}
+                at["benchmark"] = facts["benchmark"]
+                numbers.append(record("AUROC", of["auroc"], method="fssd", **at))
+                for quantity, key in (
+                    ("relative distance", "distance"),
+                    ("cosine with F*", "cosine"),
+                ):
+                    for s, value in of[key].items():
+                        numbers.append(record(quantity, value, set=s, **at))
+    return numbers
+
+
 def to_sheets(facts: Mapping[str, Any]) -> list[Sheet]:
     images = ", ".join(f"{n:,} {name}" for name, n in facts["images"].items())
     note = (
@@ -184,7 +205,9 @@ def to_sheet(heading: str, layers: Mapping[str, Any], note: str) -> Sheet:
         cells.append(mean_cell([of["auroc"] for of in of_seeds], ".2f"))
         rows.append([layer, *cells])
     headings = ["layer", *(f"{what}, {SHORT[s]}" for what, s in columns), "AUROC"]
-    return Sheet(heading, headings, rows, [note])
+    several = len(first) > 1
+    screen = [h for h in headings if not (several and h.endswith(SHORT[NOISE]))]
+    return Sheet(heading, headings, rows, [note], tuple(screen))
 
 
 def main(args: list[str] | None = None) -> int:

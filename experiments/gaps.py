@@ -23,6 +23,7 @@ from experiments.comparison import retrained, variations
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, check, make_setting, prepare
 from experiments.harness import cli, files, results
+from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.benchmarks import load_benchmark, outliers
 from fssd_jax.data.sources import load
@@ -69,8 +70,17 @@ def run(config: Config) -> dict[str, Any]:
     }
     arrays = {"auroc": np.array([auroc for _, _, auroc in rows])}
     figures = {"gaps": picture(facts)}
-    results.leave(there, facts, [to_sheet(facts)], figures, arrays)
+    numbers = to_records(facts)
+    results.leave(there, facts, numbers, [to_sheet(facts)], figures, arrays)
     return facts
+
+
+def to_records(facts: dict[str, Any]) -> list[Record]:
+    keys = {"benchmark": facts["benchmark"], "seed": facts["seed"]}
+    return [
+        record("AUROC", r["auroc"], method=r["method"], condition=r["varied"], **keys)
+        for r in facts["rows"]
+    ]
 
 
 def picture(facts: dict[str, Any]) -> Figure:

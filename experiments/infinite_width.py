@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from analysis import kernel_plots
 from experiments.harness import cli, results
+from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet, mean_cell
 from experiments.kernel_study import infinite
 from experiments.kernel_study.infinite import MEASURES
@@ -82,8 +83,34 @@ def run(config: Config) -> dict[str, Any]:
     }
     sheet = to_sheet(facts, config.times)
     picture = kernel_plots.infinite_width(*named(facts["auroc"]))
-    results.leave(place, facts, [sheet], {"times": picture}, scores)
+    numbers = to_records(facts)
+    results.leave(place, facts, numbers, [sheet], {"times": picture}, scores)
     return facts
+
+
+def to_records(facts: dict[str, Any]) -> list[Record]:
+    """The network is a twin; the condition is the time, or the RBF's length."""
+    auroc = facts["auroc"]
+    found: dict[tuple[str | None, str, str | None], list[float]] = {
+        (None, "control: nearest in pixels", None): auroc["nearest"],
+        (None, "control: brightness", None): auroc["brightness"],
+    }
+    for length, of in auroc["rbf_regression"].items():
+        found[None, "control: RBF regression", f"ℓ = {length} medians"] = of
+    for twin in TWINS:
+        found[twin, "initial", None] = auroc[twin]["initial"]
+        for measure in MEASURES:
+            for time, of in auroc[twin][measure].items():
+                found[twin, measure, f"ηt = {time}"] = of
+    keys = {"benchmark": facts["benchmark"], "train_images": facts["train"]}
+    return [
+        record(
+            *("AUROC", value),
+            network=network, method=method, condition=condition, seed=seed, **keys,
+        )
+        for (network, method, condition), of in found.items()
+        for seed, value in zip(facts["seeds"], of, strict=True)
+    ]  # fmt: skip
 
 
 def named(auroc: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,7 +26,7 @@ import numpy as np
 from analysis import kernel_plots
 from experiments.harness import cli, files, provenance, results, sheets
 from experiments.harness.sheets import Sheet
-from experiments.kernel_study import forms
+from experiments.kernel_study import forms, records
 from experiments.kernel_study.forms import Sizes
 from experiments.kernel_study.kept import measured
 from experiments.kernel_study.setting import PRESETS, TWINS, Setup, draw
@@ -144,6 +144,7 @@ def one_seed(
     results.leave(
         whole,
         facts,
+        records.of_seed(facts),
         [to_sheet([facts])],
         draw_figures(facts, sizes),
         {**arrays, "nearest_pixels": near},
@@ -197,10 +198,10 @@ def screen(several: bool, infinite: bool) -> tuple[str, ...]:
       several: seeds, of which mean and deviation are shown.
       infinite: whether the infinitely wide network is known.
     """
-    shown = {"error, path", "error, frozen", "AUROC FSSD", "AUROC frozen"}
+    shown = {"error, frozen", "AUROC FSSD", "AUROC frozen"}
     shown |= {INFINITE} if infinite else {"kernel drift"}
     if not several:
-        shown |= {"kernel drift", "AUROC ‖Δ‖"}
+        shown |= {"error, path", "kernel drift", "AUROC ‖Δ‖"}
     return ("width", "layer", *(name for name in COLUMNS if name in shown))
 
 

@@ -23,6 +23,7 @@ from experiments.comparison.ladder import CONTROL_IMAGES, DRAWS, EPSILONS, RUNGS
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, check, make_setting, prepare
 from experiments.harness import cli, files, results
+from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
 from fssd_jax import checkpoint
 from fssd_jax.data.benchmarks import load_benchmark
@@ -75,8 +76,26 @@ def run(config: Config) -> dict[str, Any]:
         for part, a in of._asdict().items()
     }
     figure = plots.leakage(facts["rungs"], facts["counts"], pair)
-    results.leave(there, facts, to_sheets(facts), {"leakage": figure}, arrays)
+    numbers, tables = to_records(facts), to_sheets(facts)
+    results.leave(there, facts, numbers, tables, {"leakage": figure}, arrays)
     return facts
+
+
+def to_records(facts: dict[str, Any]) -> list[Record]:
+    """By what chose (the condition), and by the number of labels, draw by draw."""
+    keys = {"benchmark": facts["benchmark"], "seed": facts["seed"]}
+    rungs = [
+        record("AUROC", auroc, method=method, condition=rung, **keys)
+        for method, of in facts["rungs"].items()
+        for rung, auroc in of.items()
+    ]
+    counts = [
+        record("AUROC", auroc, method=method, labels=int(n), draw=draw, **keys)
+        for method, of in facts["counts"].items()
+        for n, of_draws in of.items()
+        for draw, auroc in enumerate(of_draws)
+    ]
+    return [*rungs, *counts]
 
 
 def to_sheets(facts: dict[str, Any]) -> list[Sheet]:

@@ -38,6 +38,7 @@ from experiments.comparison import (
     dumped,
     loaded,
     pictures,
+    records,
     report,
     tables,
 )
@@ -243,10 +244,11 @@ def run(config: Config) -> dict[str, Any]:
     results.leave(
         there,
         facts,
+        records.of_score(facts, pair),
         [to_sheet(facts, {k: d.source for k, d in b.sets.items()})],
         pictures.figures(found.answers, b.name),
         report.score_arrays(found.answers),
-        records=tables.records(found.result),
+        csv=tables.every_metric(found.result),
         extras=saved(found.fitted, b.setting.variables),
     )
     return facts

@@ -31,7 +31,7 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from experiments.comparison import answers, pictures, report, tables
+from experiments.comparison import answers, pictures, records, report, tables
 from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
@@ -149,10 +149,11 @@ def run_pair(
     results.leave(
         there,
         result,
+        records.of_table2(result),
         tables.sheets([result]),
         pictures.figures(found, pair, s.protocol.epsilon_choice),
         report.score_arrays(found),
-        records=tables.records(result),
+        csv=tables.every_metric(result),
         timing={
             "seconds": {**prepared.seconds, **clock.seconds},
             "scoring_seconds_per_1000_images": report.seconds(found),

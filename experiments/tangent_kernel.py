@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis import kernel_plots
 from experiments.harness import cli, results
+from experiments.harness.records import Record, record, records
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import tangent
 from experiments.kernel_study.tangent import LAYER, WHEN
@@ -95,8 +96,63 @@ def run(config: Config) -> dict[str, Any]:
     facts = {k: v for k, v in options.items() if k not in results.PLACES}
     facts |= {"benchmark": benchmark.name, **measured}
     figures = draw_figures(facts, arrays)
-    results.leave(place, facts, [to_sheet(facts)], figures, arrays)
+    numbers = to_records(facts)
+    results.leave(place, facts, numbers, [to_sheet(facts)], figures, arrays)
     return facts
+
+
+def to_records(facts: dict[str, Any]) -> list[Record]:
+    """Of kernels by layer and step; of movements, `draw` is the test image."""
+    keys = {k: facts[k] for k in ("benchmark", "network", "width", "seed")}
+    keys["train_images"] = facts["train"]
+    end = {"step": facts["steps"], **keys}
+    near = {"method": "control: nearest in pixels", **keys}
+    numbers = [
+        record("accuracy", facts["train_accuracy"], set="training", **end),
+        record("AUROC", facts["auroc_pixels"], **near),
+    ]
+    for layer, of in facts["layers"].items():
+        error = {"relative error": facts["path_error"].get(layer)}
+        numbers += records(error, method="path", layer=layer, **end)
+        for step, drift, alignment in zip(
+            of["steps"], of["drift"], of["alignment"], strict=True
+        ):
+            told = {"kernel drift": drift, "kernel alignment": alignment}
+            numbers += records(told, layer=layer, step=step, **keys)
+        for when, step in zip(WHEN, (of["steps"][0], of["steps"][-1]), strict=True):
+            at = {"layer": layer, "step": step, **keys}
+            numbers += of_kernel(of[when], **at)
+    told = facts["contributions"]
+    half = len(told["length"]) // 2
+    for i, length in enumerate(told["length"]):
+        of_image = {
+            "length of movement": length,
+            "share of top": told["share_of_top"][i],
+            "images for half": told["needed_for_half"][i],
+        }
+        where = {"set": "in-distribution" if i < half else "OoD", "layer": LAYER}
+        numbers += records(of_image, draw=i, **where, **end)
+    return numbers
+
+
+def of_kernel(told: dict[str, Any], **keys) -> list[Record]:
+    fit = told["rbf"]
+    of_fit = {
+        "R² of a·RBF + b": fit["r2"],
+        "RBF length": fit["length"],
+        "spearman with distance": fit["spearman"],
+        "R² of RBF": told["plain_rbf"]["r2"],
+    }
+    mean = told["mean_cosine"]
+    return [
+        *records(of_fit, **keys),
+        record("AUROC", told["auroc_similarity"], method="kernel", **keys),
+        record("AUROC", told["auroc_cosine"], method="normalised kernel", **keys),
+        *(
+            record("normalised kernel", mean[part], set=s, statistic="mean", **keys)
+            for part, s in (("ind", "in-distribution"), ("ood", "OoD"))
+        ),
+    ]
 
 
 # What the columns are called before "before" and "after".

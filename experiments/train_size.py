@@ -16,9 +16,10 @@ import numpy as np
 
 from analysis import plots
 from experiments import table2
-from experiments.comparison import pictures, report, tables
+from experiments.comparison import pictures, records, report, tables
 from experiments.comparison.report import Result
 from experiments.harness import cli, files, results
+from experiments.harness.records import Record
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
@@ -79,8 +80,19 @@ def run(config: Config) -> dict[str, Any]:
             padded = [v + [np.nan] * (longest - len(v)) for v in of_name]
             arrays[f"{pair}/{name}"] = np.array(padded)
     sheets = [to_sheet(pair, of, facts) for pair, of in curves.items()]
-    results.leave(there, facts, sheets, figures, arrays)
+    results.leave(there, facts, to_records(found), sheets, figures, arrays)
     return facts
+
+
+def to_records(found: dict[int, list[Result]]) -> list[Record]:
+    """AUROCs and accuracies of every size, pair and seed."""
+    return [
+        number._replace(train_images=size)
+        for size, of_size in found.items()
+        for result in of_size
+        for number in records.of_table2(result)
+        if number.quantity in ("AUROC", "accuracy") and number.layer is None
+    ]
 
 
 def to_curves(found: dict[int, list[Result]]):

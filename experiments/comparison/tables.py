@@ -259,8 +259,8 @@ def _cell(rows: list[dict[str, Any]], metric: str) -> str:
     return f"{values[0]:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def records(result: Result) -> Sheet:
-    """Every metric in full precision, for metrics.csv."""
+def every_metric(result: Result) -> Sheet:
+    """In full precision, for metrics.csv."""
     bounds = [f"{metric}_{end}" for metric in METRICS for end in ("low95", "high95")]
     rows = []
     for kind in KINDS:

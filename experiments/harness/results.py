@@ -15,8 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import plots
-from experiments.harness import provenance, sheets
+from experiments.harness import provenance, records, sheets
 from experiments.harness.files import plain, results_folder, writable, write_json
+from experiments.harness.records import Record
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.sources import ArrayDataset
 
@@ -80,11 +81,12 @@ def place(
 def leave(
     config: Identity,
     facts: Mapping[str, Any],
+    numbers: Sequence[Record],
     tables: Sequence[Sheet],
     figures: Mapping[str, Figure],
     arrays: Mapping[str, np.ndarray],
     *,
-    records: Sheet | None = None,
+    csv: Sheet | None = None,
     timing: Mapping[str, Any] | None = None,
     extras: Mapping[str, Callable[[Path], Any]] | None = None,
     show: bool = True,
@@ -94,10 +96,11 @@ def leave(
     Args:
       config: see `place`; config.json.
       facts: metrics.json, with where the data came from, versions and device.
+      numbers: the same as flat rows: "records" of metrics.json, a line each.
       tables: metrics.md and .tex, report.html, and the screen.
       figures: by name; PNG and PDF.
       arrays: scores.npz, every number behind tables and figures.
-      records: metrics.csv, if not all of `tables`.
+      csv: metrics.csv, if not all of `tables`.
       timing: timing.json. Seconds stand nowhere else, so that the same run leaves the
         same metrics.json.
       extras: further files, name → a function that writes it.
@@ -106,10 +109,11 @@ def leave(
     origin = {k: config.facts[k] for k in ("data", "versions", "device")}
     with results_folder(config.path) as folder:
         write_json(folder / "config.json", config.facts)
-        write_json(folder / "metrics.json", {**facts, **origin})
+        text = as_json({**facts, **origin, "interval": records.INTERVAL}, numbers)
+        (folder / "metrics.json").write_text(text)
         write_tables(folder / "metrics", tables)
-        if records is not None:
-            (folder / "metrics.csv").write_text(sheets.to_csv(records))
+        if csv is not None:
+            (folder / "metrics.csv").write_text(sheets.to_csv(csv))
         np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)
         if timing is not None:
             write_json(folder / "timing.json", timing)
@@ -122,6 +126,15 @@ def leave(
         sheets.show(tables)
     print(f"results: {config.path / 'report.html'}")
     return config.path
+
+
+def as_json(facts: Mapping[str, Any], numbers: Sequence[Record]) -> str:
+    """`facts` with "records", each of them on a line; a NaN is an error."""
+    lines = ",\n    ".join(
+        json.dumps(plain(row), allow_nan=False) for row in records.rows(numbers)
+    )
+    whole = json.dumps(plain(facts), indent=2, allow_nan=False).removesuffix("\n}")
+    return f'{whole},\n  "records": [\n    {lines}\n  ]\n}}\n'
 
 
 def write_tables(stem: Path, tables: Sequence[Sheet]) -> None:

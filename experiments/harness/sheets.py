@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 120  # columns, at most; in a file or a pipe there is no terminal to ask
+WIDTH = 100  # columns, at most; in a file or a pipe there is no terminal to ask
 
 
 class Sheet(NamedTuple):
@@ -37,9 +37,15 @@ def show(tables: Sequence[Sheet]) -> None:
 def print_sheet(console: Console, sheet: Sheet) -> None:
     table = Table(title=sheet.title, title_justify="left")
     shown = [sheet.headings.index(h) for h in sheet.screen or sheet.headings]
-    for i in shown:
+    columns = {i: [sheet.headings[i], *(row[i] for row in sheet.rows)] for i in shown}
+    natural = sum(max(map(len, cells)) for cells in columns.values())
+    fits = natural + 3 * len(shown) + 1 <= console.width
+    for i, (heading, *cells) in columns.items():
+        # Headings and text may be broken between words, numbers may not.
+        whole = i > 0 and not fits and all(map(_is_number, cells))
+        width = max(map(len, [*cells, *heading.split()])) if whole else None
         justify = "right" if i else "left"
-        table.add_column(sheet.headings[i], justify=justify, overflow="fold")
+        table.add_column(heading, justify=justify, overflow="fold", width=width)
     for row in sheet.rows:
         style = "dim" if row[0].startswith("control") else None
         table.add_row(*(row[i].replace("[", "\\[") for i in shown), style=style)
@@ -52,6 +58,11 @@ def print_sheet(console: Console, sheet: Sheet) -> None:
         told = f"In the files also: {'; '.join(hidden)}."
         console.print(told, style="dim", markup=False, highlight=False)
     console.print()
+
+
+def _is_number(cell: str) -> bool:
+    """Or its interval, its deviation, or nothing."""
+    return re.fullmatch(r"[-+−±\d.,e\[\] ]*|[-+]?inf", cell) is not None
 
 
 def to_html(sheet: Sheet) -> str:

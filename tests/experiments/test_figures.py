@@ -13,6 +13,7 @@ from fssd_jax.data import load
 from fssd_jax.data.inputs import as_input
 from fssd_jax.models import LeNet, ResNet
 from fssd_jax.models.resnet import CIFAR10
+from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
 
@@ -58,6 +59,7 @@ def test_figure2(tmp_path, capsys):
             assert len(told["auroc"]) == len(inside)
             for found, *pair in zip(told["auroc"], inside, outside, strict=True):
                 assert found == auroc(*pair)
+    check_records(path, facts)
     assert np.all(data["displacement/OoD"][0] == 0)
     assert "data:image/png" in (path / "report.html").read_text()
     for name in ("figure2a", "figure2b", "dynamics"):
@@ -65,6 +67,23 @@ def test_figure2(tmp_path, capsys):
         assert (path / f"{name}.pdf").exists()
     shown = ["layer", "quantity", "set", "step 16", "in-distribution", "displacement"]
     assert_it_fits(capsys.readouterr().out, shown)
+
+
+def check_records(path, facts):
+    """Of Figure 2: every quartile, and every AUROC."""
+    told, count = recorded(path), 0
+    for layer, quantities in facts["layers"].items():
+        for name, of in quantities.items():
+            at = {"layer": layer, "seed": 0}
+            quantity = {"moved": "moved by a step"}.get(name, name)
+            for i, auroc in enumerate(of["auroc"]):
+                at["step"] = facts["steps"][i]
+                assert told(quantity="AUROC", method=quantity, **at)[0][0] == auroc
+                for of_set in ("in-distribution", "OoD", "noise"):
+                    found = told(quantity=quantity, set=of_set, **at)
+                    assert [value for value, *_ in found] == of[of_set][i]
+                count += 10
+    assert count == len(told())
 
 
 def test_figure3(tmp_path, capsys):
@@ -78,7 +97,8 @@ def test_figure3(tmp_path, capsys):
     assert first == second  # which know nothing of the weights
     first, second = facts["layers"]["logits"]
     assert first != second
-    for k, of_seeds in enumerate(facts["layers"].values()):
+    told = recorded(path)
+    for k, (layer, of_seeds) in enumerate(facts["layers"].items()):
         for i, of in enumerate(of_seeds):
             fssd = (
                 data[f"drawn/fssd/{s}"][i, :, k] for s in ("in-distribution", "OoD")
@@ -89,9 +109,18 @@ def test_figure3(tmp_path, capsys):
                 assert of["distance"][name] == pytest.approx(np.sqrt(square), rel=1e-5)
                 cosine = data[f"drawn/cosine/{name}"][i, :, k].mean()
                 assert of["cosine"][name] == pytest.approx(cosine, rel=1e-5)
+                at = {"layer": layer, "seed": i, "set": name, "condition": "drawn"}
+                for key, quantity in (
+                    ("distance", "relative distance"),
+                    ("cosine", "cosine with F*"),
+                ):
+                    ((value, *_),) = told(quantity=quantity, network="mlp", **at)
+                    assert value == of[key][name]
+            at = {"layer": layer, "seed": i, "quantity": "AUROC"}
+            assert told(**at) == [(of["auroc"], None, None)]
     assert data["drawn/picture/fc1/noise"].shape == (40, 2)
     assert (path / "figure3.png").stat().st_size > 1000
-    shown = ["normalised pixels", "distance, in", "cosine, noise", "AUROC"]
+    shown = ["normalised pixels", "distance, in", "cosine, OoD", "AUROC"]
     assert_it_fits(capsys.readouterr().out, shown)
 
 
@@ -122,6 +151,9 @@ def test_figure3_of_a_resnet(tmp_path, monkeypatch, capsys):
             for s in ("in-distribution", "OoD")
         )
         assert told["auroc"] == auroc(*fssd)
+        at = {"layer": layer, "condition": "with statistics", "width": 4}
+        found = recorded(path)(quantity="AUROC", **at)
+        assert found == [(told["auroc"], None, None)]
     assert (path / "figure3-statistics.png").stat().st_size > 1000
     assert_it_fits(capsys.readouterr().out, ["normalised pixels", "cosine, noise"])
     # The first 256 of the others are for statistics.

@@ -14,6 +14,8 @@ from experiments.comparison.setting import make_setting, prepare
 from fssd_jax.data.benchmarks import PAPER_FMNIST, load_benchmark
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset
+from tests.experiments.recorded import recorded
+from tests.experiments.screen import assert_it_fits
 
 
 def digits(name, data_dir=None):
@@ -28,7 +30,7 @@ def made_up(name="auto", split="train", data_dir=None):
     return ArrayDataset(x, np.zeros(64, np.int32), name, split, "a test", "0")
 
 
-def test_every_part_is_measured(tmp_path, monkeypatch):
+def test_every_part_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gaps, "load_benchmark", digits)
     monkeypatch.setattr(gaps, "outliers", lambda name, data_dir: made_up(name))
     monkeypatch.setattr(gaps, "load", made_up)
@@ -46,6 +48,11 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
         ("outlier exposure, fine-tuned", "64 auto/train"),
         ("outlier exposure, fine-tuned", "64 mnist/train"),
     ]  # fmt: skip
+    assert_it_fits(capsys.readouterr().out, ["varied", "AUROC here"])
+    told = recorded(path.parent)
+    for row in rows:
+        at = {"method": row["method"], "condition": row["varied"]}
+        assert told(quantity="AUROC", **at) == [(row["auroc"], None, None)]
 
     # The ensemble of the two short ones, from the members' own softmax.
     config = gaps.Config(

@@ -14,6 +14,7 @@ from analysis.ntk_networks import Perceptron
 from experiments import infinite_width
 from experiments.kernel_study.setting import draw
 from fssd_jax.data.benchmarks import load_benchmark
+from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
 
@@ -50,6 +51,15 @@ def test_it_runs(tmp_path, capsys):
         np.testing.assert_allclose(
             scores["perceptron/labels/inf"][1], np.square(moved).sum(axis=1), rtol=1e-5
         )
+    told = recorded(path)
+    for seed in (0, 1):
+        relative = found["strided"]["relative"]["inf"][seed]
+        at = {"network": "strided", "method": "relative", "condition": "ηt = inf"}
+        assert told(seed=seed, **at) == [(relative, None, None)]
+        near = found["nearest"][seed]
+        at = {"method": "control: nearest in pixels", "network": None}
+        assert told(seed=seed, **at) == [(near, None, None)]
+    assert len(told()) == 2 * len(flat)
     assert np.ptp(found["nearest"]) > 0  # other images, other numbers
     table = (path / "metrics.md").read_text()
     assert "ηt = inf" in table

@@ -15,6 +15,7 @@ from experiments.kernel_study.setting import draw
 from fssd_jax.data import load
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.inputs import as_input
+from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
 
@@ -60,6 +61,7 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
             # The first layer's is that of the gates of relu, which may all stay.
             assert of["kernel_drift"] > 0 or layer == "fc1"
             assert "infinite" not in of["forms"], layer
+    check_records(path, facts)
     near = scores["nearest_pixels"]
     inside = np.repeat([1, 0], len(near) // 2)
     expected = roc_auc_score(inside, near)
@@ -71,6 +73,34 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
     # Run again, nothing is trained again.
     monkeypatch.setattr(forms, "follow", None)
     assert main(tmp_path, *args) == 0
+
+
+def check_records(path, facts):
+    """They are the nested facts: some of every kind."""
+    told = recorded(path)
+    sets = {"all": "both", "ind": "in-distribution", "ood": "OoD"}
+    for width, of_width in facts["widths"].items():
+        at = {"width": int(width), "network": facts["network"], "seed": 0}
+        found = told(quantity="accuracy", set="test", **at)
+        assert found == [(of_width["test_accuracy"], None, None)]
+        for layer, of in of_width["layers"].items():
+            at["layer"] = layer
+            for term, shares in of["shares"].items():
+                for part, share in shares.items():
+                    name = f"share of {term}"
+                    ((value, *_),) = told(quantity=name, set=sets[part], **at)
+                    assert value == share
+            for form, of_form in of["forms"].items():
+                found = told(quantity="AUROC", method=form, **at)
+                assert found == [(of_form["auroc"], *of_form["auroc_ci95"])]
+                for part, r in of_form.get("with_fssd", {}).get("spearman", {}).items():
+                    name = "spearman with FSSD"
+                    found = told(quantity=name, method=form, set=sets[part], **at)
+                    assert [value for value, *_ in found] == [r]
+            ((error, *_),) = told(quantity="relative error", method="frozen", **at)
+            assert error == of["forms"]["frozen"]["relative_error"]
+            ((drift, *_),) = told(quantity="kernel drift", **at)
+            assert drift == of["kernel_drift"]
 
 
 def check_forms(told, sizes):

@@ -12,6 +12,8 @@ from experiments.comparison import ladder
 from experiments.comparison.ladder import RUNGS, Swept
 from fssd_jax.data.sources import load
 from fssd_jax.detectors import odin
+from tests.experiments.recorded import recorded
+from tests.experiments.screen import assert_it_fits
 
 
 def made_up(columns):
@@ -75,9 +77,10 @@ def test_the_photographs_are_a_sample_of_both_pictures(setting):
 
 
 @pytest.mark.slow  # three minutes, most of them compiling
-def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch):
+def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch, capsys):
     args = ["--tiny", "--benchmark", "digits", "--out", str(tmp_path)]
     assert leakage.main(args) == 0
+    assert_it_fits(capsys.readouterr().out, RUNGS)
     (path,) = (tmp_path / "leakage").iterdir()
     assert {p.name for p in path.iterdir()} == {
         "config.json", "metrics.json", "metrics.md", "metrics.csv", "metrics.tex",
@@ -91,6 +94,13 @@ def test_the_whole_ladder_and_again_from_what_is_there(tmp_path, monkeypatch):
         assert m["counts"][name]["0"] == [m["rungs"][name]["none"]]
     for name in ("control: pixel stats", "control: raw pixels"):
         assert list(m["rungs"][name]) == list(RUNGS[:3])
+    told = recorded(path)
+    for name, of in m["counts"].items():
+        for n, draws in of.items():
+            found = told(method=name, labels=int(n), quantity="AUROC")
+            assert [value for value, *_ in found] == draws
+        for rung, auroc in m["rungs"][name].items():
+            assert told(method=name, condition=rung) == [(auroc, None, None)]
     monkeypatch.setattr(ladder, "map_batches", None)  # would fail if called
     assert leakage.main(args) == 0
     assert json.loads((path / "metrics.json").read_text()) == m
@@ -110,9 +120,17 @@ def test_train_size_runs_table2_for_each_size(tmp_path, capsys):
     args = ["--tiny", "--protocol", "clean", "--methods", "msp"]
     args += ["--out", str(tmp_path), "--sizes"]
     assert train_size.main([*args, "600", "9999"]) == 0
+    assert_it_fits(capsys.readouterr().out, ["method", "600"])
     (path,) = (tmp_path / "train_size").iterdir()
     m = json.loads((path / "metrics.json").read_text())
     assert set(m["auroc"]) == {"digits_near", "digits_far"}
     assert (path / "digits_near.png").exists()
+    told = recorded(path)
+    for pair, of_pair in m["auroc"].items():
+        for name, of_sizes in of_pair.items():
+            for size, aurocs in of_sizes.items():
+                at = {"benchmark": pair, "method": name, "train_images": int(size)}
+                found = told(quantity="AUROC", condition="clean", **at)
+                assert [value for value, *_ in found] == aurocs
     assert train_size.main(args) == 1
     assert "give --sizes" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import pixels
 from experiments.comparison import rows
-from experiments.harness import files, provenance, results, sheets
+from experiments.harness import files, provenance, records, results, sheets
 from experiments.harness.sheets import Sheet
 from fssd_jax import InputError
 from fssd_jax.data.sources import ArrayDataset, digest
@@ -67,6 +67,9 @@ def test_sets_of_one_name_are_told_apart_by_role(tmp_path):
     assert place(tmp_path, swapped).path != found.path
 
 
+NUMBERS = records.records({"AUROC": 0.5, "FPR95": None, "α": -1}, method="x")
+
+
 def leave(config, **more):
     figure, ax = plt.subplots()
     ax.plot([0, 1])
@@ -76,7 +79,13 @@ def leave(config, **more):
     )  # fmt: skip
     arrays = {"x": np.arange(3)}
     return results.leave(
-        config, {"found": np.float32(2)}, [sheet], {"line": figure}, arrays, **more
+        config,
+        {"found": np.float32(2)},
+        NUMBERS,
+        [sheet],
+        {"line": figure},
+        arrays,
+        **more,
     )
 
 
@@ -88,6 +97,7 @@ def test_all_files_of_the_contract(tmp_path, capsys):
     }  # fmt: skip
     facts = json.loads((path / "metrics.json").read_text())
     assert facts["found"] == 2
+    assert [row["quantity"] for row in facts["records"]] == ["AUROC", "α"]
     assert facts["data"]["set/test"]["sha256"] == dataset().sha256
     options = json.loads((path / "config.json").read_text())["options"]
     assert options == {"rate": 0.5}

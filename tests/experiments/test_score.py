@@ -16,6 +16,8 @@ from fssd_jax.data.folders import load_images
 from fssd_jax.data.inputs import as_input
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.models.resnet import CIFAR10
+from tests.experiments.recorded import recorded
+from tests.experiments.screen import assert_it_fits
 from tests.fssd_jax.references import save_weights
 
 NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
@@ -71,6 +73,14 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
         expected = roc_auc_score([1] * 192 + [0] * count, np.concatenate([ind, ood]))
         assert row["auroc"] == pytest.approx(expected)
 
+    told = recorded(path)
+    for name, row in rows.items():
+        for metric in ("auroc", "fpr95"):
+            found = told(method=name, quantity=metric.upper(), layer=None)
+            assert found == [(row[metric], *row[f"{metric}_ci95"])]
+    assert told(quantity="threshold") == [(facts["threshold"], None, None)]
+    assert told(quantity="accuracy") == [(facts["accuracy"], None, None)]
+
     # By the library's own road.
     model, variables = torch_weights.load(
         files / "lenet.safetensors", "lenet", mean=(0.2860,), std=(0.3530,)
@@ -92,6 +102,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
 
     digits = load_images(files / "digits", size=28, channels=1, progress=False)
     told = capsys.readouterr().out
+    assert_it_fits(told, ["AUROC", "FPR95", "fitted on", "chosen"])
     assert f"Accuracy {100 * facts['accuracy']:.1f} %" in told
     assert len(np.unique(digits.y)) == 10
     page = (path / "report.html").read_text()

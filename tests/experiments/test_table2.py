@@ -9,8 +9,10 @@ import pytest
 
 from experiments import table2
 from experiments.comparison import report
-from experiments.harness import files, weights
+from experiments.harness import files, records, weights
 from fssd_jax.checks import DivergedError
+from tests.experiments.recorded import recorded
+from tests.experiments.screen import assert_it_fits
 
 PICTURES = ("layers", "features", "roc", "epsilon")
 FILES = {
@@ -68,6 +70,50 @@ def test_metrics_hold_what_they_should(out):
             assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
             assert source["version"].startswith("scikit-learn ")
         assert set(m["data"]) >= {"digits/train", "digits/test"}
+
+
+def test_records_are_what_metrics_tell(out):
+    for path in folders(out):
+        m, told = read(path), recorded(path)
+        for kind in ("methods", "controls"):
+            for name, row in m[kind].items():
+                for metric in ("auroc", "auprc", "fpr80", "fpr95"):
+                    at = {"method": name, "quantity": metric.upper(), "layer": None}
+                    found = told(seed=m["seed"], condition="paper", **at)
+                    assert found == [(row[metric], *row[f"{metric}_ci95"])]
+        for layer in m["layers"]:
+            at = {"method": "fssd", "layer": layer["name"]}
+            assert told(quantity="AUROC", **at) == [(layer["auroc"], None, None)]
+            ends = layer["auroc_no_step_ci95"]
+            found = told(quantity="AUROC, ε = 0", **at)
+            assert found == [(layer["auroc_no_step"], *ends)]
+            assert told(quantity="α", **at) == [(layer["alpha"], None, None)]
+        for test in (test for test in m["paired"] if test["against"]):
+            at = {"method": test["row"], "against": test["against"]}
+            found = told(quantity="difference of AUROC", **at)
+            assert found == [(test["difference"], *test["ci95"])]
+        accuracy = m["model"]["accuracy"]
+        assert told(quantity="accuracy") == [(accuracy, None, None)]
+
+
+def test_a_tree_of_results_is_one_table(out):
+    """Of all folders, or those that a pattern has; each row tells its folder."""
+    pytest.importorskip("pandas")
+    frame = records.read(out)
+    assert set(frame.folder) == {path.name for path in folders(out)}
+    assert set(frame.experiment) == {"table2"}
+    far = records.read(f"{out}/table2/digits_far-paper-*")
+    assert set(far.benchmark) == {"digits_far"}
+    assert set(far.seed) == {0, 1}
+    for digest, of in frame.groupby("digest"):
+        assert all(name.endswith(f"-{digest}") for name in of.folder)
+    mean = frame[(frame.quantity == "AUROC") & frame.layer.isna()]
+    mean = mean.groupby(["benchmark", "method"]).value.mean()
+    aggregate = json.loads((out / "table2" / "aggregate.json").read_text())
+    for name, group in aggregate.items():
+        for method, of in group["methods"].items():
+            found = mean[name.split("-")[0], method]
+            assert found == pytest.approx(of["auroc"]["mean"])
 
 
 def test_warnings_name_inverted_layers_and_signs():
@@ -139,7 +185,9 @@ def test_the_same_again_gives_the_same_bytes(out, tmp_path):
 def test_what_is_there_is_not_computed_again(out, capsys, monkeypatch):
     monkeypatch.setattr(table2, "prepare", None)  # would fail if called
     assert table2.main(["--tiny", "--seeds", "0", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.count("already there") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("already there") == 2
+    assert_it_fits(printed, ["AUROC", "FPR95", "fitted on", "inverted", "α"])
 
 
 def test_clean_uses_no_ood_data(out, capsys):
@@ -161,7 +209,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch, c
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table2.tables, "records", interrupted)
+    monkeypatch.setattr(table2.tables, "every_metric", interrupted)
     args = ["--tiny", "--protocol", "clean", "--methods", "msp"]
     assert table2.main([*args, "--out", str(tmp_path)]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from analysis import kernel_statistics, ntk
 from experiments import tangent_kernel
 from experiments.kernel_study import tangent
 from fssd_jax.data.benchmarks import load_benchmark
+from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
 
@@ -59,6 +60,29 @@ def test_drift_and_alignment_are_of_the_kernels_stored(left):
             a, b = (centre @ k @ centre for k in (kernel, same.astype(float)))
             cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
             assert told == pytest.approx(cosine, rel=1e-5)
+
+
+def test_records_are_what_is_told_of_layers_and_images(left):
+    path, facts, _ = left
+    told = recorded(path)
+    for layer, of in facts["layers"].items():
+        for step, drift, alignment in zip(
+            of["steps"], of["drift"], of["alignment"], strict=True
+        ):
+            at = {"layer": layer, "step": step, "width": 16}
+            assert told(quantity="kernel drift", **at) == [(drift, None, None)]
+            assert told(quantity="kernel alignment", **at) == [(alignment, None, None)]
+        for when, step in (("before", 0), ("after", 3)):
+            at = {"layer": layer, "step": step}
+            mean, fit = of[when]["mean_cosine"], of[when]["rbf"]
+            found = told(quantity="normalised kernel", set="OoD", **at)
+            assert found == [(mean["ood"], None, None)]
+            assert told(quantity="RBF length", **at) == [(fit["length"], None, None)]
+            found = told(quantity="AUROC", method="kernel", **at)
+            assert found == [(of[when]["auroc_similarity"], None, None)]
+    needed = told(quantity="images for half", set="OoD")
+    expected = facts["contributions"]["needed_for_half"][2:]
+    assert [value for value, *_ in needed] == expected
 
 
 def test_similarity_is_of_the_kernels_stored(left):
