@@ -136,7 +136,7 @@ class Config:
     widths: tuple[int, ...] | None = None
     """Units or channels; by default the preset's for each network."""
     rate: float | None = None
-    """Learning rate at the base width; by default what the linearised networks bear."""
+    """Learning rate at the base width; by default one at which all are stable."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the weights, the order of the images, and the choice of images."""
     kept_only: bool = False

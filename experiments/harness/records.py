@@ -48,6 +48,9 @@ QUANTITIES = {
     "movement of F*": "feature",  # ‖F*_T − F*_0‖
     # ---- Eq. (4); the forms are methods
     "relative error": "1",  # of a form, to the displacement
+    "relative error of FSSD": "1",  # of a form's FSSD, to the network's
+    "AUROC of displacement": "1",
+    "AUROC of relative displacement": "1",  # against that of F*
     "share of offset": "1",  # of Σ FSSD²
     "share of cross": "1",
     "share of moved": "1",
