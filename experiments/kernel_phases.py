@@ -103,10 +103,12 @@ PRESETS = {
         twin_points=200,
     ),
 }
-# η at a network's base width, below 2/λ of every width of the small preset, λ the largest
-# eigenvalue of Θ(X, X)/n: above it the linearised network diverges, and the network
-# itself goes where its kernel is smaller. The cross-entropy's second derivative by a
-# logit is 1/4 at most.
+MEASURED = "config.json"  # of the cells beside it
+
+# η at a network's base width, below 2/λ of every width of the small preset, λ the
+# largest eigenvalue of Θ(X, X)/n: above it the linearised network diverges, and the
+# network itself goes where its kernel is smaller. (The second derivative of the
+# cross-entropy by a logit is 1/4 at most.)
 RATES = {
     "squared": {"perceptron": 0.15, "strided": 0.1, "resnet": 0.1, "convnet": 0.05},
     "cross_entropy": {"perceptron": 0.6, "strided": 0.4, "resnet": 0.4, "convnet": 0.2},
@@ -139,8 +141,9 @@ class Config:
     """Learning rate at the base width; by default one at which all are stable."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the weights, the order of the images, and the choice of images."""
-    kept_only: bool = False
-    """Measure nothing, and write the results of the cells that are there."""
+    kept: Path | None = None
+    """Measure nothing: write the results of the cells in this folder, such as
+    results/scores that was brought from another machine."""
     twin: bool = True
     """Compare with the infinitely wide network; wants neural-tangents."""
     out: Path = Path("results")
@@ -154,12 +157,13 @@ def run(config: Config) -> list[Path]:
     """The results folders: of each set of data and network whose cells are done."""
     preset = PRESETS[config.preset]
     cells = grid(config, preset)
-    if config.twin and any(map(has_twin, cells)):
+    twins = config.twin and any(map(has_twin, cells))
+    if twins and config.kept is None:
         cli.need_neural_tangents()
     benchmarks = {n: load_benchmark(n, config.data_dir) for n in config.benchmarks}
     folders = {n: kept(config, preset, b) for n, b in benchmarks.items()}
     data: dict[str, list[Data]] = {}
-    for cell in tqdm([] if config.kept_only else cells, desc="cells", disable=None):
+    for cell in tqdm([] if config.kept else cells, desc="cells", disable=None):
         if cell.benchmark not in data:  # one at a time
             drawn = draw_all(config, preset, benchmarks[cell.benchmark])
             data = {cell.benchmark: drawn}
@@ -170,9 +174,9 @@ def run(config: Config) -> list[Path]:
         of_group = [c for c in cells if (c.benchmark, c.network) == group]
         there = [c for c in of_group if path_of(folders[name], c).exists()]
         missing = [c for c in of_group if c not in there]
-        if config.kept_only and there:
+        if config.kept and there:
             found = gather(config, preset, benchmarks[name], there, folders[name])
-            left.append(leave(config, preset, benchmarks[name], found))
+            left.append(leave(config, preset, benchmarks[name], found, folders[name]))
         elif missing:
             print(
                 f"{name}, {network}: {len(missing)} of {len(of_group)} cells are with "
@@ -181,17 +185,27 @@ def run(config: Config) -> list[Path]:
             )
         else:
             found = gather(config, preset, benchmarks[name], of_group, folders[name])
-            left.append(leave(config, preset, benchmarks[name], found))
+            left.append(leave(config, preset, benchmarks[name], found, folders[name]))
     return left
 
 
 def kept(config: Config, preset: Preset, benchmark: Benchmark) -> Path:
-    """The folder of one set of data, where the cells are."""
+    """The folder of one set of data, where the cells are, and what measured them."""
+    name = f"kernel_phases-{benchmark.name}"
+    if config.kept is not None:
+        found = sorted(config.kept.glob(f"**/{name}-*"))
+        if len(found) != 1:
+            raise InputError(
+                f"--kept {config.kept}: expected one folder {name}-DIGEST in there, "
+                f"found {len(found)}; name the folder that holds the one to show"
+            )
+        return found[0]
     place = results.place(
-        *(config.out, "scores", f"kernel_phases-{benchmark.name}"),
+        *(config.out, "scores", name),
         *(options_of(config, preset), sets_of(benchmark), phase_facts),
     )
-    return files.writable(place.path)
+    files.write_json(files.writable(place.path) / MEASURED, place.facts)
+    return place.path
 
 
 def options_of(config: Config, preset: Preset) -> dict[str, Any]:
@@ -308,23 +322,26 @@ def leave(
     preset: Preset,
     benchmark: Benchmark,
     found: dict[Cell, Numbers],
+    folder: Path,
 ) -> Path:
     """The results folder of one set of data and network."""
     rates = {cell: rate_of(cell, config) for cell in found}
     network = next(iter(found)).network
     plan = plan_of(config, preset, network)
+    measured = files.load_json(folder / MEASURED, "measure the cells again")
     whole = results.place(
         *(config.out, "kernel_phases", f"{benchmark.name}-{network}"),
         {
             **options_of(config, preset),
             "cells": [cell.name for cell in found],
             "twin": config.twin,
+            "measured": measured,
         },
         *(sets_of(benchmark), phase_facts),
     )
     return results.leave(
         whole,
-        phase_tables.facts(plan, rates, found),
+        {**phase_tables.facts(plan, rates, found), "measured": measured},
         phase_tables.to_records(plan, found),
         phase_tables.to_sheets(plan, rates, found),
         phase_tables.figures(plan, rates, found),
