@@ -229,7 +229,7 @@ def test_errors_of_linearised_networks():
     beside = LinearisedRun(Smooth(), optax.sgd(0.1), start=2)
     with pytest.raises(InputError, match=r"from step 2 on.*on_step"):
         _ = beside.network
-    with pytest.raises(InputError, match="step 3 where step 2"):
+    with pytest.raises(InputError, match=r"step 3, .* start=3"):
         beside(3, start(Smooth()), start(Smooth()), X, Y)
     wild = LinearisedRun(Smooth(), optax.sgd(np.inf))
     wild(0, start(Smooth()), start(Smooth()), X, Y)
