@@ -79,8 +79,8 @@ class Followed:
         if step != expected and not self._seen:
             raise checks.InputError(
                 f"first called for step {step}, where all steps from {self.start} on "
-                "are to be followed; if the run was resumed, or begun before, follow it "
-                f"from there: start={step}"
+                "are to be followed; a run that was resumed, or begun before, can be "
+                f"followed from there: start={step}"
             )
         if step != expected:
             raise checks.InputError(
