@@ -69,11 +69,11 @@ class PathForm:
     """Accumulates Σ_t ∫₀¹ J(θ_t + sΔθ_t)(x) Δθ_t ds for the points x.
 
     For any optimiser, and with BatchNorm statistics, which move along. `value()` then
-    equals F_T(x) − F_0(x), by the fundamental theorem of calculus: with `nodes=0`, the kernel at the start of each step, up to
-    an error that shrinks with the step; with a Gauss–Legendre quadrature up to
-    rounding, if the network is smooth along the step. (Across the kinks of relu a
-    quadrature converges slowly, and along a long step any.) `error()` tells how far
-    it is off; for that the first and the last variables are kept.
+    equals F_T(x) − F_0(x), as calculus has it: with `nodes=0`, the kernel at the start
+    of each step, up to an error that shrinks with the step; with a Gauss–Legendre
+    quadrature up to rounding, if the network is smooth along the step. (Across the
+    kinks of relu a quadrature converges slowly, and along a long step any.) `error()`
+    tells how far it is off; for that the first and the last variables are kept.
 
     Args:
       feature_fn: the layers to follow, without dropout.

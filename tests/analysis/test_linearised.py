@@ -183,13 +183,14 @@ def test_a_run_beside_sees_the_batches_of_the_run():
     )
     network = linearise(model, at[3][0])
     variables, state = network.variables, momentum(0, 0).init(at[3][0]["params"])
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(params, variables, x, y):
+        return cross_entropy(network.logit_fn({**variables, "params": params}, x), y)
+
     for step in range(3, 6):
-        _, x, y = at[step]
-        gradient = jax.grad(
-            lambda p, v=variables, x=x, y=y: cross_entropy(
-                network.logit_fn({**v, "params": p}, x), jnp.asarray(y)
-            )
-        )(variables["params"])
+        gradient = gradient_of(variables["params"], variables, *at[step][1:])
         updates, state = momentum(0, 0).update(gradient, state, variables["params"])
         params = optax.apply_updates(variables["params"], updates)
         variables = {**variables, "params": params}
