@@ -81,7 +81,8 @@ class Contributions:
 
     Called after each step, as by `train(..., on_step=...)`. The sum over the training
     images is ⟨path form, v⟩ with the kernel at the start of each step (`PathForm` with
-    `nodes=0`), up to rounding.
+    `nodes=0`), up to rounding. That is along the path that all images made together,
+    and not what another run without one of them would lack.
 
     Args:
       feature_fn: see `contributions`, as for the next four.

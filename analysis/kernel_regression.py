@@ -4,8 +4,15 @@
                     ≈ −Σ_m Θ_0(x, x_m) ν_m,  ν_m = ∫ ∂_mL dt      frozen form
 
 Path form: what one step adds is the integral of ∂F/∂θ · Δθ along the step, a Jacobian-
-vector product at each node of a quadrature (Domingos 2020, arXiv:2012.00152; with the
-integral along each step it is exact: Bell et al. 2023, arXiv:2308.00824).
+vector product at each node of a quadrature. That it is exact is the fundamental theorem
+of calculus, of any path of the parameters and any smooth F: a test of this code, and no
+evidence that training is a kernel regression. Domingos (2020, arXiv:2012.00152) writes
+gradient flow's output so, as Σ_m a_m K(x, x_m) + F_0(x) with the kernel averaged along
+the path, but a_m depends on x, too; Bell et al. (2023, arXiv:2308.00824) make it exact
+for finite steps, with the test point's gradient taken along each step and the training
+points' at its start. In neither is there one kernel that is known before the labels
+are, and neither says which inputs move far, or that a fixed kernel would move them so:
+the frozen form does, and the linearised network (`analysis.linearised`), and may fail.
 
 Frozen form: u = Σ_t η J_0(X_B)ᵀ ∂L_B is summed up during training, and then
 −Σ_m Θ_0(x, x_m) ν_m = −J_0(x) u. Time is linear in training steps and test points, and
@@ -13,8 +20,9 @@ memory is that of the parameters, once for each layer. It is for layers through 
 all of the loss passes, as Eq. (2) supposes (`analysis.bottleneck`); elsewhere ∂L/∂θ is
 not J(X)ᵀ∂L, and u is the sum of η ∂L/∂θ itself, which is θ_0 − θ_T.
 
-Both follow a training run from its first step: `train(..., on_step=form)`, or a call
-after each step of a loop of yours, whose step must not donate the variables before it.
+Both follow a training run from its first step, or from step `start`: `train(...,
+on_step=form)`, or a call after each step of a loop of yours, whose step must not donate
+the variables before it.
 """
 
 from collections import OrderedDict
@@ -61,11 +69,11 @@ class PathForm:
     """Accumulates Σ_t ∫₀¹ J(θ_t + sΔθ_t)(x) Δθ_t ds for the points x.
 
     For any optimiser, and with BatchNorm statistics, which move along. `value()` then
-    equals F_T(x) − F_0(x): with `nodes=0`, the kernel at the start of each step, up to
-    an error that shrinks with the step; with a Gauss–Legendre quadrature up to
-    rounding, if the network is smooth along the step. (Across the kinks of relu a
-    quadrature converges slowly, and along a long step any.) `error()` tells how far
-    it is off; for that the first and the last variables are kept.
+    equals F_T(x) − F_0(x), as calculus has it: with `nodes=0`, the kernel at the start
+    of each step, up to an error that shrinks with the step; with a Gauss–Legendre
+    quadrature up to rounding, if the network is smooth along the step. (Across the
+    kinks of relu a quadrature converges slowly, and along a long step any.) `error()`
+    tells how far it is off; for that the first and the last variables are kept.
 
     Args:
       feature_fn: the layers to follow, without dropout.

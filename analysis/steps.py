@@ -76,12 +76,17 @@ class Followed:
         if step < self.start and not self._seen:
             return False
         expected = self.start + self._seen
+        if step != expected and not self._seen:
+            raise checks.InputError(
+                f"first called for step {step}, where all steps from {self.start} on "
+                "are to be followed; a run that was resumed, or begun before, can be "
+                f"followed from there: start={step}"
+            )
         if step != expected:
             raise checks.InputError(
-                f"called for step {step} where step {expected} was to come: the sum "
-                f"goes over all steps from {self.start} on, in turn, so a run that was "
-                "resumed, or begun before, can be followed but from where it goes on, "
-                f"as by start={step}, and two runs by one form each"
+                f"called for step {step} where step {expected} was to come: all steps "
+                "are followed, in turn, and another run, or one that was resumed, "
+                "wants a form of its own"
             )
         self._seen += 1
         return True

@@ -1,6 +1,7 @@
 """The linearised network, against closed forms in float64."""
 
 from collections import OrderedDict
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def trained(network, recipe, on_step=None, **settings):
 def jacobian(feature_fn, variables, layer, x):
     """[n, dim, parameter]"""
     of = lambda p: flat(feature_fn, {**variables, "params": p}, x)[layer]  # noqa: E731
-    parts = jax.tree.leaves(jax.jacrev(of)(variables["params"]))
+    parts = jax.tree.leaves(jax.jit(jax.jacrev(of))(variables["params"]))
     return np.concatenate([p.reshape(*p.shape[:2], -1) for p in parts], -1)
 
 
@@ -69,8 +70,8 @@ def test_gradient_descent_is_the_closed_form():
         left = [(1 - rate * values / n) ** t for t in range(steps + 1)]
         inside = lambda of: vectors @ (of * (vectors.T @ gap))  # noqa: E731
         change = at_x @ at_train.T @ inside((1 - left[-1]) / values)
-        found = network.feature_fn(last, PROBE)
-        start_ = flat(feature_fn, variables, PROBE)
+        found = jax.jit(network.feature_fn)(last, PROBE)
+        start_ = jax.jit(partial(flat, feature_fn))(variables, PROBE)
         np.testing.assert_allclose(
             found["logits"], start_["logits"] + change.reshape(-1, 3), rtol=1e-8
         )
@@ -82,7 +83,8 @@ def test_gradient_descent_is_the_closed_form():
         np.testing.assert_allclose(
             found["first"] - start_["first"], hidden, rtol=1e-8, atol=1e-12
         )
-        np.testing.assert_array_equal(network.logit_fn(last, PROBE), found["logits"])
+        logits = jax.jit(network.logit_fn)(last, PROBE)
+        np.testing.assert_allclose(logits, found["logits"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("model", [Smooth(), Normed()])
@@ -91,12 +93,11 @@ def test_where_it_is_linearised_it_is_the_network(model):
     with jax.enable_x64(True):
         variables = start(model, jnp.float64)
         feature_fn, network = make_feature_fn(model), linearise(model, variables)
-        own, linear = (
-            feature_fn(variables, PROBE),
-            network.feature_fn(network.variables, PROBE),
-        )
-        assert list(own) == list(linear)
-        jax.tree.map(np.testing.assert_array_equal, own, linear)
+        features, linear = jax.jit(feature_fn), jax.jit(network.feature_fn)
+        own, at_start = features(variables, PROBE), linear(network.variables, PROBE)
+        assert list(own) == list(at_start)
+        close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
+        jax.tree.map(close, own, at_start)
 
         def slope(f, variables):
             def loss(params):
@@ -104,10 +105,10 @@ def test_where_it_is_linearised_it_is_the_network(model):
                     f({**variables, "params": params}, X), jnp.asarray(Y)
                 )
 
-            return jax.grad(loss)(variables["params"])
+            return jax.jit(jax.grad(loss))(variables["params"])
 
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+            close,
             slope(network.logit_fn, network.variables),
             slope(model.apply, variables),
         )
@@ -118,8 +119,8 @@ def test_where_it_is_linearised_it_is_the_network(model):
                 lambda a, b: a + s * (b - a), variables["params"], other
             ),
         }
-        found = network.feature_fn({**network.variables, "params": other}, PROBE)
-        ends = [feature_fn(at(s), PROBE) for s in (small, -small)]
+        found = linear({**network.variables, "params": other}, PROBE)
+        ends = [features(at(s), PROBE) for s in (small, -small)]
         for layer, f in found.items():
             expected = own[layer] + (ends[0][layer] - ends[1][layer]) / (2 * small)
             np.testing.assert_allclose(f, expected, rtol=1e-6, atol=1e-7)
@@ -182,13 +183,14 @@ def test_a_run_beside_sees_the_batches_of_the_run():
     )
     network = linearise(model, at[3][0])
     variables, state = network.variables, momentum(0, 0).init(at[3][0]["params"])
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(params, variables, x, y):
+        return cross_entropy(network.logit_fn({**variables, "params": params}, x), y)
+
     for step in range(3, 6):
-        _, x, y = at[step]
-        gradient = jax.grad(
-            lambda p, v=variables, x=x, y=y: cross_entropy(
-                network.logit_fn({**v, "params": p}, x), jnp.asarray(y)
-            )
-        )(variables["params"])
+        gradient = gradient_of(variables["params"], variables, *at[step][1:])
         updates, state = momentum(0, 0).update(gradient, state, variables["params"])
         params = optax.apply_updates(variables["params"], updates)
         variables = {**variables, "params": params}
@@ -229,7 +231,7 @@ def test_errors_of_linearised_networks():
     beside = LinearisedRun(Smooth(), optax.sgd(0.1), start=2)
     with pytest.raises(InputError, match=r"from step 2 on.*on_step"):
         _ = beside.network
-    with pytest.raises(InputError, match="step 3 where step 2"):
+    with pytest.raises(InputError, match=r"step 3, .* start=3"):
         beside(3, start(Smooth()), start(Smooth()), X, Y)
     wild = LinearisedRun(Smooth(), optax.sgd(np.inf))
     wild(0, start(Smooth()), start(Smooth()), X, Y)
