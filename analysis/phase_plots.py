@@ -16,7 +16,7 @@ except ImportError as error:
 # quantity → its file's name
 QUANTITIES = {"error": "error", "rank": "rank", "AUROC": "auroc"}
 HOW = {
-    "error": ("relative error of F_t(x) − F_0(x)", LogNorm(0.01, 10), "cividis_r"),
+    "error": ("relative error of $F_t(x) − F_0(x)$", LogNorm(0.01, 10), "cividis_r"),
     "rank": (
         "rank correlation with FSSD, mean of both sets",
         Normalize(0, 1),
@@ -43,6 +43,7 @@ def phases(
       title: of the picture.
     """
     forms = list(dict.fromkeys(form for form, _, _ in panels))
+    least = 1e-9 if quantity == "error" else -np.inf  # a logarithm has no 0
     columns = list(dict.fromkeys((layer, kind) for _, kind, layer in panels))
     if quantity == "error":  # before training nothing has moved: it is 1 everywhere
         forms = [form for form in forms if form != "untrained"]
@@ -56,8 +57,8 @@ def phases(
     for i, (row, form) in enumerate(zip(axes, forms, strict=True)):
         for j, (ax, (layer, kind)) in enumerate(zip(row, columns, strict=True)):
             image = ax.imshow(
-                panels[form, kind, layer], norm=norm, cmap=colours, origin="lower",
-                aspect="auto", interpolation="nearest",
+                np.maximum(panels[form, kind, layer], least), norm=norm, cmap=colours,
+                origin="lower", aspect="auto", interpolation="nearest",
             )  # fmt: skip
             if j == 0:
                 ax.set_ylabel(f"{form}\nwidth", fontsize=7)

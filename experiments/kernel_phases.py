@@ -237,7 +237,7 @@ def grid(config: Config, preset: Preset) -> list[Cell]:
     ]
     if not cells or not config.seeds:
         raise InputError("--benchmarks, --networks, --losses, --seeds …: one or more")
-    if any(c.width < 1 for c in cells) or not (config.rate or 1) > 0:
+    if any(c.width < 1 for c in cells) or not (config.rate is None or config.rate > 0):
         raise InputError("--widths: 1 or more; --rate: above 0")
     return cells
 
@@ -253,7 +253,7 @@ def draw_all(config: Config, preset: Preset, benchmark: Benchmark) -> list[Data]
 
 
 def rate_of(cell: Cell, config: Config) -> float:
-    return config.rate or RATES[cell.loss][cell.network]
+    return config.rate if config.rate is not None else RATES[cell.loss][cell.network]
 
 
 def take(

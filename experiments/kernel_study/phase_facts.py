@@ -1,6 +1,6 @@
 """What the predictors of `phases` are worth: numbers of one run, at every moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -66,30 +66,39 @@ def measure(
       data: of each seed.
       at_once: seeds in one compiled program.
     """
-    found = [
-        _some(cell, plan, rate, data[i : i + at_once], plan.seeds[i : i + at_once])
-        for i in range(0, len(data), at_once)
-    ]
+    model = network_of(cell, data[0].benchmark)
+    rate, found, functions = stable_rate(model, rate), [], None
+    for i in range(0, len(data), at_once):
+        some = data[i : i + at_once]
+        seeds = plan.seeds[i : i + at_once]
+        run, state = phases.begin(model, cell.loss, rate, plan.starts, seeds, some)
+        functions = functions or _functions(run, model)  # compiled once
+        found.append(_some(functions, plan, run, state, some, seeds))
     return {name: np.concatenate([f[name] for f in found]) for name in found[0]}
 
 
-def _some(cell, plan, rate, data, seeds) -> Numbers:
-    model = network_of(cell, data[0].benchmark)
-    run, state = phases.begin(
-        model, cell.loss, stable_rate(model, rate), plan.starts, seeds, data
-    )
-    look = phases.make_look(run)
-    points, noise = (
-        jnp.stack([getattr(d, k) for d in data]) for k in ("points", "noise")
-    )
+class Functions(NamedTuple):
+    advance: Callable
+    look: Callable
+    accuracy: Callable
+
+
+def _functions(run: phases.Run, model) -> Functions:
+    accuracy = _make_accuracy(fssd_jax.make_logit_fn(model))
+    return Functions(phases.make_advance(run), phases.make_look(run), accuracy)
+
+
+def _some(functions: Functions, plan, run, state, data, seeds) -> Numbers:
+    points = jnp.stack([d.points for d in data])
+    noise = jnp.stack([d.noise for d in data])
     labels = np.stack([d.labels for d in data])
     order = phases.orders(seeds, run.x.shape[1], plan.batch_size, plan.moments[-1])
     near = np.stack([pixels.nearest(d.x, d.points) for d in data])
-    accuracy = _make_accuracy(fssd_jax.make_logit_fn(model))
+    moments = (0, *plan.moments)
     of_moments = []
-    for moment, now in phases.follow(run, state, order, (0, *plan.moments)):
+    for moment, now in phases.follow(functions.advance, run, state, order, moments):
         if moment:  # before the first step nothing has moved
-            sizes = look(now, points, noise)
+            sizes = functions.look(now, run.initial, points, noise)
             late = [phases.named(start) for start in plan.starts if start > moment]
             numbers = compared(
                 {k: v for k, v in sizes.items() if k.split("/")[1] not in late}, near
@@ -102,7 +111,7 @@ def _some(cell, plan, rate, data, seeds) -> Numbers:
                 ("train", run.x, run.y),
                 ("test", points[:, :half], labels),
             ):
-                right = accuracy(now.variables, x, y)
+                right = functions.accuracy(now.variables, x, y)
                 numbers[f"{NETWORK}/accuracy/{name}"] = np.asarray(right)[:, None]
             of_moments.append(numbers)
     return _over_time(of_moments)

@@ -217,8 +217,8 @@ def _panels(plan: Plan, cells: Found, quantity: str, widths):
     some = next(iter(cells))
     panels = {}
     for form in (*forms_of(plan), UNTRAINED):
-        for kind in dict.fromkeys(c.parametrisation for c in cells):
-            for place in (-2, -1):
+        for place in (-2, -1):
+            for kind in dict.fromkeys(c.parametrisation for c in cells):
                 panel = np.full((len(widths), len(plan.moments)), np.nan)
                 for row, width in enumerate(widths):
                     cell = some._replace(parametrisation=kind, width=width)

@@ -112,13 +112,14 @@ def orders(seeds: Sequence[int], n: int, batch_size: int, steps: int) -> np.ndar
 
 
 def follow(
-    run: Run, state: State, order: np.ndarray, moments: Sequence[int]
+    advance: Callable, run: Run, state: State, order: np.ndarray, moments: Sequence[int]
 ) -> Iterator[tuple[int, State]]:
     """The state after so many steps, at each moment.
 
     A linearised network begins where its start is a moment.
 
     Args:
+      advance: see `make_advance`; of this run, or of another one of the same network.
       order: see `orders`.
       moments: in ascending order.
     """
@@ -134,7 +135,7 @@ def follow(
         yield moment, state
 
 
-def _make_advance(run: Run) -> Callable:
+def make_advance(run: Run) -> Callable:
     """`(state, initial, x, y, order, first, last) -> state`."""
 
     def step(i, state, initial, x, y, order):
@@ -213,7 +214,7 @@ def predicted(run: Run, state: State, initial: Variables, x) -> dict[str, Featur
 
 
 def make_look(run: Run) -> Callable[..., dict[str, np.ndarray]]:
-    """`(state, points, noise) -> "QUANTITY/FORM" → [seed, point, layer]`.
+    """`(state, initial, points, noise) -> "QUANTITY/FORM" → [seed, point, layer]`.
 
     Points are [seed, point, ...], noise likewise. The quantities, of each form:
       fssd           ‖F(x) − F*‖
@@ -246,12 +247,10 @@ def make_look(run: Run) -> Callable[..., dict[str, np.ndarray]]:
 
         return jax.vmap(of_seed)(state, initial, stars, x)
 
-    def look(state, points, noise):
-        stars = centers(state, run.initial, noise)
+    def look(state, initial, points, noise):
+        stars = centers(state, initial, noise)
         parts = [
-            jax.device_get(
-                measure(state, run.initial, stars, points[:, i : i + POINTS])
-            )
+            jax.device_get(measure(state, initial, stars, points[:, i : i + POINTS]))
             for i in range(0, points.shape[1], POINTS)
         ]
         return {k: np.concatenate([p[k] for p in parts], axis=1) for k in parts[0]}
@@ -265,9 +264,9 @@ def _lengths(features, first, now, star, first_star) -> dict[str, jax.Array]:
     for layer, f in features.items():
         moved = f - first[layer]
         vectors = {
-            "fssd": f - star[layer],
+            "fssd": f - star[layer][None],
             "displacement": moved,
-            "relative": moved - (star[layer] - first_star[layer]),
+            "relative": moved - (star[layer] - first_star[layer])[None],
             "gap": f - now[layer],
         }
         for quantity, vector in vectors.items():

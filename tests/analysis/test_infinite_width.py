@@ -309,3 +309,30 @@ def test_labels_are_centred():
     hot = infinite_width.centred_one_hot(y, 3)
     np.testing.assert_allclose(hot.sum(0), 0, atol=1e-15)
     np.testing.assert_allclose(hot[1] - hot[0], [-1, 1, 0])
+
+
+def test_expected_fssd_is_the_mean_over_draws_of_the_initial_function():
+    """f_0 is drawn on all images at once, moved by the closed form, and measured."""
+    rng = np.random.default_rng(0)
+    x, points, noise = (rng.uniform(size=(n, 3, 3, 1)) for n in (6, 5, 7))
+    network = Perceptron(1, 3, (0.3,), (0.4,))
+    targets = np.eye(3)[rng.integers(0, 3, 6)] - 1 / 3
+    found = infinite_width.expected_squares(
+        network, x, targets, [0.0, 5.0], points, noise
+    )
+    every = infinite_width.kernels(network, np.concatenate([x, points, noise]))
+    root = np.linalg.cholesky(every.nngp + 1e-10 * np.eye(18))
+    initial = np.einsum("ij,djc->dic", root, rng.normal(size=(4000, 18, 3)))
+    theta = every.ntk[:6, :6]
+    flow = np.eye(6) - scipy.linalg.expm(-5 / 6 * theta)
+    moves = every.ntk[:, :6] @ np.linalg.solve(theta, flow)
+    final = initial + np.einsum("ij,djc->dic", moves, targets - initial[:, :6])
+    for of_time, f in zip(found, (initial, final), strict=True):
+        star = f[:, 11:].mean(1, keepdims=True)
+        for expected, vectors in (
+            (of_time.fssd, f[:, 6:11] - star),
+            (of_time.displacement, (f - initial)[:, 6:11]),
+        ):
+            squares = np.square(vectors).sum(-1)
+            error = squares.std(0) / np.sqrt(len(squares))
+            assert (np.abs(squares.mean(0) - expected) < 4.5 * error + 1e-9).all()
