@@ -11,7 +11,7 @@ from jaxtyping import install_import_hook
 
 # Most of the time goes into compiling, and LLVM's level 1 compiles initial weights four
 # times as fast as level 3 does. Few tests run long enough to lose by it.
-FASTER = "--xla_backend_optimization_level=1"
+FASTER = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER}"
 
 install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")
