@@ -7,14 +7,40 @@ import tempfile
 # One core a worker: two workers' threads of BLAS would wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
+# Many tests compile the same functions of the same networks, and xdist's workers, and
+# what tests run in processes of their own, share what is compiled.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# Most of the time goes into compiling, and LLVM's level 1 compiles initial weights four
-# times as fast as level 3 does. Few tests run long enough to lose by it.
-FASTER = "--xla_backend_optimization_level=1"
+import jaxtyping
+
+# Most of the time goes into compiling: XLA's older emitters compile twice as fast as
+# the newer ones, LLVM's level 1 faster than level 3, and level 0 what hardly runs.
+FASTER = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER}"
 
-install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")
+
+def what_tells_shapes(check):
+    """A decorator of functions: each definition that is checked costs a millisecond.
+
+    Functions of modules and methods are checked if they are annotated at all, those
+    within functions, which are defined again and again, if they tell shapes.
+    """
+
+    def decorate(function):
+        annotations = getattr(function, "__annotations__", {}).values()
+        inner = "<locals>" in function.__qualname__
+        told = [a for a in annotations if not inner or "jaxtyping" in repr(a)]
+        return check(function) if told or isinstance(function, type) else function
+
+    return decorate
+
+
+jaxtyped = jaxtyping.jaxtyped
+jaxtyping.jaxtyped = lambda **kwargs: what_tells_shapes(jaxtyped(**kwargs))
+jaxtyping.install_import_hook(["fssd_jax", "analysis"], "beartype.beartype")
 
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
@@ -27,14 +53,6 @@ from fssd_jax.allocator import keep_memory  # noqa: E402
 from fssd_jax.models import LeNet  # noqa: E402
 from fssd_jax.train import train  # noqa: E402
 
-# Many tests compile the same functions of the same networks, and xdist's workers, which
-# inherit the variable, share what is compiled.
-if "FSSD_JAX_TESTS_COMPILED" not in os.environ:
-    COMPILED = tempfile.TemporaryDirectory()
-    os.environ["FSSD_JAX_TESTS_COMPILED"] = COMPILED.name
-jax.config.update("jax_compilation_cache_dir", os.environ["FSSD_JAX_TESTS_COMPILED"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
-
 # Tracing makes many objects that live, and compiling maps much memory: not to look for
 # dead objects so often, and to keep the memory, takes a tenth less time.
 gc.set_threshold(200_000, 20, 100)
@@ -45,6 +63,13 @@ jax.config.update("jax_default_matmul_precision", "float32")
 
 # A silently broadcast operand is a wrong formula in waiting.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly(request):
+    """Unoptimised, but where networks are trained and score for seconds."""
+    runs_long = "experiments" in request.path.parts or request.path.stem == "test_docs"
+    jax.config.update("jax_disable_most_optimizations", not runs_long)
 
 
 @pytest.fixture(autouse=True, scope="module")

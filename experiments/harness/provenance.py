@@ -57,7 +57,8 @@ def import_closure(module: str, packages: bool = True) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def imported(source: str, module: str = "") -> list[str]:
+@cache
+def imported(source: str, module: str = "") -> tuple[str, ...]:
     """Names of the modules, and of what may be one, that a source imports.
 
     `fssd_jax.evaluate` in its code counts as imported, because packages import what
@@ -80,7 +81,7 @@ def imported(source: str, module: str = "") -> list[str]:
             known |= whole
     chains = filter(None, (_chain(n) for n in nodes if isinstance(n, ast.Attribute)))
     used = [".".join([known[root], *rest]) for root, *rest in chains if root in known]
-    return [*names, *used]
+    return (*names, *used)
 
 
 def _run(node: ast.AST) -> Iterator[ast.AST]:
@@ -134,6 +135,7 @@ def _source(name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+@cache
 def bare_code(source: str) -> str:
     """Python without what cannot change a number: comments, docstrings, annotations."""
     tree = ast.parse(source)

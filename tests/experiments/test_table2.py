@@ -11,6 +11,7 @@ from experiments import table2
 from experiments.comparison import report
 from experiments.harness import files, records, weights
 from fssd_jax.checks import DivergedError
+from tests.experiments.conftest import near_only
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
@@ -174,12 +175,14 @@ def test_the_report_shows_every_row_and_picture(out):
         assert name in text
 
 
-def test_the_same_again_gives_the_same_bytes(out, tmp_path):
+def test_the_same_again_gives_the_same_bytes(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(table2, "load_benchmark", near_only)
+    monkeypatch.setattr(table2.pictures, "figures", lambda *_: {})  # seconds
     assert table2.main(["--tiny", "--seeds", "1", "--out", str(tmp_path)]) == 0
-    for path in folders(tmp_path):
-        twin = out / "table2" / path.name
-        for name in ("metrics.json", "metrics.csv", "config.json"):
-            assert (path / name).read_bytes() == (twin / name).read_bytes()
+    (path,) = folders(tmp_path)
+    twin = out / "table2" / path.name
+    for name in ("metrics.json", "metrics.csv", "config.json", "scores.npz"):
+        assert (path / name).read_bytes() == (twin / name).read_bytes()
 
 
 def test_what_is_there_is_not_computed_again(out, capsys, monkeypatch):
@@ -209,6 +212,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch, c
     def interrupted(*args):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(table2, "load_benchmark", near_only)
     monkeypatch.setattr(table2.tables, "every_metric", interrupted)
     args = ["--tiny", "--protocol", "clean", "--methods", "msp"]
     assert table2.main([*args, "--out", str(tmp_path)]) == 130
