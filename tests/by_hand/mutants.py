@@ -55,6 +55,8 @@ class Config:
     """At most so many test files for a module: that of its name, and others."""
     cosmic_ray: str = "cosmic-ray"
     """The command."""
+    python: str = sys.executable
+    """The command that runs the tests, with `-m pytest`."""
 
 
 def importers(module: Path, files: list[Path]) -> list[Path]:
@@ -83,7 +85,7 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
     tests = tests_of(module)[: config.files]
     if not tests:
         return []
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
+    command = f"{config.python} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
     # What the change leaves as it was need not be compiled again.
     environment = os.environ | {"FSSD_JAX_TESTS_COMPILED": str(copy / "compiled")}
     run = partial(subprocess.run, cwd=copy, capture_output=True, env=environment)
@@ -102,10 +104,14 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
 
     call("init", "cr.toml", session.name).check_returncode()
     with sqlite3.connect(session) as database:
-        rows = database.execute("select job_id, operator_name from mutation_specs")
+        # Not by job_id, which is another one at each call.
+        rows = database.execute(
+            "select job_id, operator_name from mutation_specs order by start_pos_row, "
+            "start_pos_col, operator_name, operator_args, occurrence"
+        )
         jobs = [j for j, name in rows if not any(part in name for part in IGNORED)]
         rng = random.Random(f"{config.seed} {module}")
-        kept = rng.sample(sorted(jobs), min(config.each, len(jobs)))
+        kept = rng.sample(jobs, min(config.each, len(jobs)))
         marks = ",".join("?" * len(kept))
         for table in ("mutation_specs", "work_items"):
             database.execute(
