@@ -1,5 +1,7 @@
 """Every reader of the package, a small good file for each, and what it may answer."""
 
+import gzip
+import io
 import json
 import tarfile
 from collections.abc import Callable
@@ -122,8 +124,14 @@ def write_png(folder: Path) -> None:
 def write_tgz(folder: Path) -> None:
     (folder / "data").mkdir()
     write_idx(folder / "data")
-    with tarfile.open(folder / "a.tgz", "w:gz") as tar:
-        tar.add(folder / "data", "package/data")
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        # Without times: the same bytes, and so the same mutations, at each run.
+        tar.add(
+            *(folder / "data", "package/data"),
+            filter=lambda info: info.replace(mtime=0),
+        )
+    (folder / "a.tgz").write_bytes(gzip.compress(whole.getvalue(), mtime=0))
     for path in (folder / "data").iterdir():
         path.unlink()
     (folder / "data").rmdir()

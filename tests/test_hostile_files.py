@@ -329,6 +329,7 @@ def test_an_archive_that_is_none_leaves_what_was_there(tmp_path, monkeypatch):
         (whole[: len(whole) // 2], "a.tgz: "),
         (b"", "a.tgz: "),
         (b"<html>", "a.tgz: "),
+        (b"\x1f\x8b\x08\x04\0\0\0", "a.tgz: "),  # gzip's header, cut
         (gzip.compress(bytes(10240)), "no IDX files"),
     ):
         archive.write_bytes(content)

@@ -198,7 +198,8 @@ def unpack(archive: Path, target: Path) -> None:
         unfinished.rename(target)
     except InputError:
         raise
-    except (TarError, EOFError, zlib.error, ValueError, OSError) as error:
+    # TypeError: of tarfile, where gzip's header is cut.
+    except (TarError, EOFError, zlib.error, TypeError, ValueError, OSError) as error:
         raise InputError(f"{archive.name}: {type(error).__name__}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

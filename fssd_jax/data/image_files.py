@@ -89,7 +89,11 @@ def find(path: Path) -> ImageFiles:
 
 
 def _of_one_file(path: Path) -> str:
-    if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
+    try:
+        is_archive = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except EOFError:  # gzip that is cut
+        is_archive = False
+    if is_archive:
         return f"{path}: is an archive; unpack it, and give the folder"
     return f"{path}: is one file; give a folder of images, .npz or .npy"
 

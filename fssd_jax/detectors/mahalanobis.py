@@ -46,6 +46,7 @@ from fssd_jax.shown import brief
 from fssd_jax.steps import Scores, sweep_each
 
 LABELS = "training labels"
+BLOCK = 64  # classes compared with at once
 
 
 class Gaussians(NamedTuple):
@@ -203,16 +204,25 @@ def _confidence(
     return -jnp.square(white - center[nearest]).sum(-1)
 
 
-@jax.jit  # so that the differences are not held where the caller does not compile
+@jax.jit  # so that the loop is compiled where the caller does not compile
 def _nearest(
     w: Float[Array, "batch dim"], center: Float[Array, "classes dim"]
 ) -> Int[Array, " batch"]:
-    """argmin_c ‖w − c‖: XLA sums the differences as it makes them.
+    """argmin_c ‖w − c‖; the differences are held for `BLOCK` classes at once.
 
     Not −2 w·c + ‖c‖², one matrix product, which loses the digits that tell classes
     apart where others lie far away.
     """
-    return jnp.square(w[:, None] - center[None]).sum(-1).argmin(-1)
+    classes, size = len(center), min(BLOCK, len(center))
+    # The last block begins among classes that were seen, and so is full.
+    starts = np.minimum(np.arange(0, classes, size), classes - size)
+
+    def squares(start):
+        block = jax.lax.dynamic_slice_in_dim(center, start, size)
+        return jnp.square(block[:, None] - w[None]).sum(-1)
+
+    apart = jax.lax.map(squares, starts).reshape(-1, len(w))
+    return jnp.asarray((starts[:, None] + np.arange(size)).ravel())[apart.argmin(0)]
 
 
 # ---- estimation, in one pass over the training set ----------------------------------

@@ -4,18 +4,21 @@
     python -m tests.by_hand.mutants --each 4
 
 Cosmic Ray changes one operator or constant at a time in a copy of the checkout; the
-test files that import the module must fail. Prints a table for docs/reliability.md and
-every survivor.
+test files of the module must fail: those of its name, or that import it, or that import
+what imports it. Prints a table for docs/reliability.md and every survivor.
 """
 
 import dataclasses
 import json
+import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -24,6 +27,7 @@ from tqdm import tqdm
 from experiments.harness.provenance import imported
 
 ROOT = Path(__file__).parents[2]
+MUTATED = ("fssd_jax", "analysis")
 PACKAGES = ("fssd_jax", "analysis", "experiments", "benchmarks", "tests")
 CONFIG = """[cosmic-ray]
 module-path = "{module}"
@@ -51,17 +55,28 @@ class Config:
     """At most so many test files for a module: that of its name, and others."""
     cosmic_ray: str = "cosmic-ray"
     """The command."""
+    python: str = sys.executable
+    """The command that runs the tests, with `-m pytest`."""
+
+
+def importers(module: Path, files: list[Path]) -> list[Path]:
+    name = ".".join(module.with_suffix("").parts)
+    return [p for p in files if name in imported(p.read_text(), str(p))]
 
 
 def tests_of(module: Path) -> list[str]:
-    """Test files that import a module: that of its own name first."""
-    name = ".".join(module.with_suffix("").parts)
+    """Test files that import a module: that of its name, then what names it most."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
-    found = [p for p in files if name in imported(p.read_text(), str(p))]
-    found = found or [p for p in files if p.stem == f"test_{module.stem}"]
+    named = [p for p in files if p.stem == f"test_{module.stem}"]
+    found = importers(module, files) or named
+    if not found:
+        ours = [p.relative_to(ROOT) for q in MUTATED for p in (ROOT / q).rglob("*.py")]
+        users = [m for m in importers(module, ours) if m != module]
+        found = [p for m in sorted(users) for p in importers(m, files)]
     own = [p for p in found if p.stem.startswith(f"test_{module.stem}")]
-    # Small files first: they tend to be fast.
-    others = sorted(set(found) - set(own), key=lambda p: p.stat().st_size)
+    name = re.compile(rf"\b{module.stem}\b")
+    count = {p: len(name.findall(p.read_text())) for p in found}
+    others = sorted(set(found) - set(own), key=lambda p: (-count[p], p))
     return [str(p.relative_to(ROOT)) for p in [*own, *others]]
 
 
@@ -70,10 +85,14 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
     tests = tests_of(module)[: config.files]
     if not tests:
         return []
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
-    unchanged = subprocess.run(command.split(), cwd=copy, capture_output=True)
+    command = f"{config.python} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
+    # What the change leaves as it was need not be compiled again.
+    environment = os.environ | {"FSSD_JAX_TESTS_COMPILED": str(copy / "compiled")}
+    run = partial(subprocess.run, cwd=copy, capture_output=True, env=environment)
+    unchanged = run(command.split())
     if unchanged.returncode:  # then every mutant would count as killed
-        raise RuntimeError(f"{command}\n{unchanged.stdout.decode()[-2000:]}")
+        print(command, unchanged.stdout.decode()[-2000:], sep="\n", file=sys.stderr)
+        return []
     (copy / "cr.toml").write_text(
         CONFIG.format(module=module, seconds=config.seconds, command=command)
     )
@@ -81,16 +100,18 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
     session.unlink(missing_ok=True)
 
     def call(*args):
-        return subprocess.run(
-            [config.cosmic_ray, *args], cwd=copy, capture_output=True, text=True
-        )
+        return run([config.cosmic_ray, *args], text=True)
 
     call("init", "cr.toml", session.name).check_returncode()
     with sqlite3.connect(session) as database:
-        rows = database.execute("select job_id, operator_name from mutation_specs")
+        # Not by job_id, which is another one at each call.
+        rows = database.execute(
+            "select job_id, operator_name from mutation_specs order by start_pos_row, "
+            "start_pos_col, operator_name, operator_args, occurrence"
+        )
         jobs = [j for j, name in rows if not any(part in name for part in IGNORED)]
         rng = random.Random(f"{config.seed} {module}")
-        kept = rng.sample(sorted(jobs), min(config.each, len(jobs)))
+        kept = rng.sample(jobs, min(config.each, len(jobs)))
         marks = ",".join("?" * len(kept))
         for table in ("mutation_specs", "work_items"):
             database.execute(
@@ -112,13 +133,12 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
 
 
 def main(config: Config) -> int:
-    modules = [
+    modules = [Path(m) for m in config.only] or [
         path.relative_to(ROOT)
-        for package in ("fssd_jax", "analysis")
+        for package in MUTATED
         for path in sorted((ROOT / package).rglob("*.py"))
         if path.name != "__init__.py"
     ]
-    modules = [m for m in modules if not config.only or str(m) in config.only]
     survivors = []
     rows = [["all", 0, 0]]
     with tempfile.TemporaryDirectory() as name:

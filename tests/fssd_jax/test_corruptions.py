@@ -49,3 +49,17 @@ def test_corrupted_images_are_of_four_kinds():
         ]
         kinds["tiles moved" if tiles[0] == tiles[1] else "pixels moved"] += 1
     assert kinds == {"pixels moved": 10, "tiles moved": 10, "other pixels": 20}
+
+
+def test_corrupted_images_have_noise_upon_them_and_instead_of_them():
+    """Of grey ones: N(0.5, 0.3²) is cut at 0 and at 1 with P = 4.78 % each."""
+    made = corruptions.corrupted(np.full((40, 20, 20, 1), 0.5), jax.random.key(0))
+    cut = [np.mean(made == end, axis=(1, 2, 3)) for end in (0, 1)]
+    for share in cut:
+        assert np.sum(share > 0) == 10
+        assert share[share > 0].mean() == pytest.approx(0.0478, abs=0.01)
+    moved = np.any(made != 0.5, axis=(1, 2, 3))
+    noise = made[moved & (cut[0] == 0)]
+    assert noise.shape == (10, 20, 20, 1)
+    assert noise.std() == pytest.approx(12**-0.5, abs=0.01)
+    assert made[moved].mean() == pytest.approx(0.5, abs=0.02)

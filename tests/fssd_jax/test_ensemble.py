@@ -8,6 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fssd_jax import InputError
 from fssd_jax.ensemble import (
+    Ensemble,
     choose_epsilon,
     combine,
     fit_ensemble,
@@ -47,6 +48,14 @@ def test_combination_is_scikit_learns_decision_function(scores):
     expected = sklearn_pipeline().fit(d, y).decision_function(d)
     found = combine(ensemble, jnp.asarray(d, jnp.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_without_weight_is_not_looked_at():
+    """By hand: −1 · (3 − 1) / 2 + 0.5 · 4 + 0.25, and −1 · (0 − 1) / 2 + 0.25."""
+    of = (jnp.float32([1, 2, 0]), jnp.float32([2, 0.5, 1]), jnp.float32([-1, 0, 0.5]))
+    d = jnp.float32([[3, jnp.inf, 4], [0, jnp.nan, 0]])
+    found = combine(Ensemble(*of, jnp.float32(0.25)), d)
+    np.testing.assert_allclose(found, [1.25, 0.75])
 
 
 def test_signs_are_learned(scores):

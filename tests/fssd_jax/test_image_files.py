@@ -1,5 +1,6 @@
 """Folders as they are found: splits, links, and what is passed over."""
 
+import gzip
 import os
 import zipfile
 from functools import partial
@@ -207,6 +208,9 @@ def test_paths_that_are_no_folder(tmp_path, read, monkeypatch):
         file.writestr("0.png", b"")
     with pytest.raises(InputError, match=r"a\.dat: is an archive; unpack it"):
         read("~/a.dat")
+    (tmp_path / "cut.tgz").write_bytes(gzip.compress(b"tar")[:12])
+    with pytest.raises(InputError, match=r"cut\.tgz: is one file; give a folder"):
+        read(tmp_path / "cut.tgz")
     with pytest.raises(InputError, match=r"file\.txt: is one file; give a folder"):
         read(tmp_path / "file.txt")
     with pytest.raises(InputError, match="give the whole path"):

@@ -3,6 +3,7 @@
 import itertools
 from collections import OrderedDict, namedtuple
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 import fssd_jax
 from fssd_jax import InputError, map_batches, noise
-from fssd_jax.data.inputs import as_input, count_rows
+from fssd_jax.data.inputs import as_input, count_rows, is_array
 from fssd_jax.data.pipeline import batches
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import displacement, fssd, knn, mahalanobis, msp, odin
@@ -492,3 +493,10 @@ def test_noise_in_another_range_is_warned_of():
     fit(matched, signals * np.float32(1.5))
     fit(matched)
     fssd.fit(feature_fn, weights, pixels, np.float32(RNG.random((60, 16)) * 0.3 + 0.7))
+
+
+def test_what_has_a_shape_or_a_type_only_is_no_array():
+    """A table that knows its size, a column that knows its type: rows, not numbers."""
+    assert is_array(np.zeros(2))
+    assert not is_array(SimpleNamespace(shape=(2,)))
+    assert not is_array(SimpleNamespace(dtype=np.float32))

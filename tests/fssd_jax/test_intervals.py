@@ -113,3 +113,8 @@ def test_one_image_of_a_kind_tells_next_to_nothing():
     assert found.auroc_ci95 == pytest.approx((0.025, 1))
     assert found.auprc_ci95[0] < 0.03
     assert found.fpr95_ci95 == (0, 1)
+
+
+def test_the_variance_of_an_auroc_is_bounded_by_that_of_disjoint_pairs():
+    """DeLong's estimate may exceed mean (1 − mean) / smaller, the variance cannot."""
+    assert intervals.auroc(0.7, 0.5, 10) == pytest.approx(intervals.share(0.7, 10.0))

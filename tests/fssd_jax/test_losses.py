@@ -25,6 +25,15 @@ def test_squared_agrees_with_scikit_learn():
     assert losses.squared(LOGITS, Y) == pytest.approx(expected, rel=1e-5)
 
 
+def test_cosface_has_the_margin_of_its_paper():
+    """s = 64 and m = 0.35, taken from the own class."""
+    logits = 64 * np.tanh(np.asarray(LOGITS, float))
+    probabilities = softmax(logits - 64 * 0.35 * np.eye(4)[Y], axis=1)
+    expected = -np.log(probabilities[np.arange(20), Y]).mean()
+    found = losses.cosface(jnp.float32(logits), Y)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_to_uniform_is_the_divergence_from_uniform():
     """KL(uniform ‖ p) + log C."""
     expected = entropy(np.full((20, 4), 0.25), P, axis=1).mean() + np.log(4)

@@ -227,6 +227,18 @@ def test_the_nearest_class_is_found_where_others_are_far():
     np.testing.assert_array_equal(mahalanobis._nearest(w, center), squares.argmin(-1))
 
 
+@pytest.mark.parametrize("classes", [1, 64, 65, 150])
+def test_the_nearest_class_is_the_first_of_equal_ones(classes):
+    """However the classes fill the blocks; and one that is not a number is told."""
+    rng = np.random.default_rng(classes)
+    center = np.float32(rng.integers(-2, 3, (classes, 3)))
+    w = np.float32(rng.integers(-2, 3, (50, 3)))
+    squares = np.square(w[:, None] - center).sum(-1)
+    np.testing.assert_array_equal(mahalanobis._nearest(w, center), squares.argmin(-1))
+    center[classes // 2] = np.nan
+    np.testing.assert_array_equal(mahalanobis._nearest(w, center), classes // 2)
+
+
 def test_many_classes_need_little_memory():
     case = jax.tree.map(np.float32, many_classes(2000))
     analysis = ours.lower(*case).compile().memory_analysis()
