@@ -72,5 +72,8 @@ def test_the_blocks_run_when_pasted(tmp_path, monkeypatch, capsys):
     assert pasted["fitted"].config["threshold"] == pasted["chosen"].value
     assert pasted["accepted"].mean() > 0.85
     assert list(pasted["path"].error()) == ["fc1", "logits"]
+    steps = [record.step for record in pasted["kernels"].records]
+    assert steps == [record.step for record in pasted["recorder"].records]
+    assert pasted["kernels"].records[-1].statistics["logits"].drift > 0
     forms = {"hidden": "bottleneck", "logits": "bottleneck"}
     assert pasted["frozen"].forms == forms

@@ -123,7 +123,7 @@ def follow(
       order: see `orders`.
       moments: in ascending order.
     """
-    advance, done = _make_advance(run), 0
+    done = 0
     for moment in moments:
         state = advance(
             state, run.initial, run.x, run.y, jnp.asarray(order), done, moment

@@ -192,15 +192,18 @@ def test_step_speed_is_along_the_step_of_adam():
         feature_fn, loss_fn = make_feature_fn(model), make_loss_fn(model)
         recorder = Recorder(feature_fn, loss_fn, {"noise": PROBE}, [2])
 
-        def mean_loss(params):
-            return loss_fn({"params": params}, X, Y).mean()
+        @jax.jit
+        def update(params, state):
+            mean_loss = lambda p: loss_fn({"params": p}, X, Y).mean()  # noqa: E731
+            gradient = jax.grad(mean_loss)(params)
+            change, state = optimiser.update(gradient, state, params)
+            return gradient, change, optax.apply_updates(params, change), state
 
         params = start(model, jnp.float64)["params"]
-        state = optimiser.init(params)
+        state = jax.jit(optimiser.init)(params)
         for step in range(3):
-            before, gradient = params, jax.grad(mean_loss)(params)
-            change, state = optimiser.update(gradient, state, params)
-            params = optax.apply_updates(params, change)
+            before = params
+            gradient, change, params, state = update(params, state)
             recorder(step, {"params": before}, {"params": params}, X, Y)
 
         vector, unflatten = jax.flatten_util.ravel_pytree(before)
@@ -208,9 +211,8 @@ def test_step_speed_is_along_the_step_of_adam():
             np.asarray(jax.flatten_util.ravel_pytree(of)[0])
             for of in (change, gradient)
         )
-        jacobians = jax.jacrev(
-            lambda v: flat(feature_fn, {"params": unflatten(v)}, PROBE)
-        )(vector)
+        of = lambda v: flat(feature_fn, {"params": unflatten(v)}, PROBE)  # noqa: E731
+        jacobians = jax.jit(jax.jacrev(of))(vector)
     found = recorder.records[0].movements["noise"]
     for k, jacobian in enumerate(map(np.asarray, jacobians.values())):
         expected = np.linalg.norm(jacobian @ change, axis=1)
