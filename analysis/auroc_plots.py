@@ -119,10 +119,10 @@ def train_size(
     for ax, (name, of) in zip(axes, curves.items(), strict=True):
         for other in means.values():
             ax.plot(*other, color=BEHIND, linewidth=0.6)
-        ends = ([f(values) for values in of.values()] for f in (min, max))
+        low, high = ([f(values) for values in of.values()] for f in (min, max))
         style = METHODS["control: raw pixels" if name[:7] == "control" else "fssd"]
         style = style._replace(color="#000000")
-        interval(ax, *means[name], *ends, style)
+        interval(ax, *means[name], low, high, style)
         ax.set(xscale="log", ylim=(0, 1.08), yticks=(0, 0.5, 1))
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
         at = ": " if ": " in name else ", "

@@ -220,8 +220,12 @@ def moved_by(
     return figure
 
 
-MEASURES = ("#56B4E9", "#8C510A", "#000000")  # of one twin, in their order
-LINES = (("-", "o", True), ("--", "s", False))  # of the twins
+MEASURES = (
+    METHODS["infinite"].color,
+    "#6A3D9A",
+    "#B15928",
+)  # of one twin
+LINES = (("-", True), ("--", False))  # of the twins; filled marks, or hollow
 
 
 @styled
@@ -243,7 +247,7 @@ def infinite_width(
     for name, of_times in lines.items():
         twin, measure = name.split(", ", 1)
         place = measures.index(measure)
-        line, marker, filled = LINES[twins.index(twin)]
+        line, filled = LINES[twins.index(twin)]
         marker = "osD^vP"[2 * place + twins.index(twin)]
         style = Style(MEASURES[place], line, marker, filled)
         # Places in a row, because the last time may be infinite.

@@ -21,7 +21,7 @@ except ImportError as error:
 
 COLUMN, PAGE = 3.3, 6.9  # inches
 SMALLEST = 7  # points
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
