@@ -4,16 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.plots import COLORS
+from analysis.style import SETS, grid, legend_below, styled
 from fssd_jax.extras import missing
 
 try:
-    import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
 
+@styled
 def feature_scatter(
     points: Mapping[str, np.ndarray],
     singularity: np.ndarray,
@@ -28,21 +28,25 @@ def feature_scatter(
       share: [2] of the variance explained.
       title: of the picture.
     """
-    figure, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
-    for name, p in points.items():
-        ax.scatter(*p.T, s=6, alpha=0.5, label=name, color=COLORS[name], linewidths=0)
-    ax.scatter(
-        *singularity, s=140, marker="*", color="black", edgecolor="white", label="F*"
-    )
+    figure, (ax,) = grid(1, 1, 3.3)
+    _scatter(ax, points, singularity)
     ax.set(
         title=title,
         xlabel=f"first component ({share[0]:.0%} of variance)",
         ylabel=f"second component ({share[1]:.0%})",
     )
-    ax.legend(fontsize="small")
+    legend_below(figure, ax, 4)
     return figure
 
 
+def _scatter(ax, points: Mapping[str, np.ndarray], star: np.ndarray) -> None:
+    for name, p in points.items():
+        told = {"s": 6, "alpha": 0.5, "label": name, **SETS[name].of_points()}
+        ax.scatter(*p.T, **told)
+    ax.scatter(*star, s=90, marker="*", color="black", edgecolor="white", label="F*")
+
+
+@styled
 def concentration(
     panels: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]],
     title: str,
@@ -53,22 +57,15 @@ def concentration(
       panels: layer → (set → [n, 2], F* [2], origin [2]), in principal components.
       title: of the picture.
     """
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3 * len(panels), 3.3), layout="constrained"
-    )
-    for ax, (layer, (points, star, origin)) in zip(
-        np.atleast_1d(axes), panels.items(), strict=True
-    ):
-        for name, p in points.items():
-            ax.scatter(*p.T, s=5, alpha=0.4, label=name, color=COLORS[name], lw=0)
-        ax.scatter(
-            *star, s=140, marker="*", color="black", edgecolor="white", label="F*"
-        )
+    figure, axes = grid(len(panels), 4 if len(panels) > 6 else 3, 2.1)
+    for ax, (layer, (points, star, origin)) in zip(axes, panels.items(), strict=True):
+        _scatter(ax, points, star)
         ax.scatter(*origin, s=40, marker="+", color="black", label="F = 0")
         ax.set(
-            title=layer, xlabel="first component", aspect="equal", adjustable="datalim"
-        )
-    np.atleast_1d(axes)[0].set_ylabel("second component")
-    np.atleast_1d(axes)[0].legend(fontsize="x-small")
+            title=layer,
+            xlabel="first component", ylabel="second component",
+            aspect="equal", adjustable="datalim",
+        )  # fmt: skip
+    legend_below(figure, axes[0], 5)
     figure.suptitle(title)
     return figure

@@ -5,19 +5,32 @@ from typing import Any
 
 import numpy as np
 
-from analysis.plots import COLORS
+from analysis.plots import dot_rows
+from analysis.style import (
+    LAYERS,
+    METHODS,
+    PAGE,
+    SETS,
+    Style,
+    interval,
+    legend_below,
+    page,
+    style_of,
+    styled,
+)
 from fssd_jax.extras import missing
 
 try:
-    import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
 FORMS = ("displacement", "path", "frozen")
+HALVES = ("in-distribution", "OoD")  # of the points, in this order
 
 
+@styled
 def forms(sizes: Mapping[str, np.ndarray], layers: Sequence[str], title: str) -> Figure:
     """FSSD of every image against each form of Eq. (4), a row a form.
 
@@ -26,36 +39,35 @@ def forms(sizes: Mapping[str, np.ndarray], layers: Sequence[str], title: str) ->
       layers: names of the layers.
       title: of the picture.
     """
-    figure, axes = plt.subplots(
-        len(FORMS),
-        len(layers),
-        figsize=(2.9 * len(layers), 2.7 * len(FORMS)),
-        layout="constrained",
-        squeeze=False,
-    )
-    half = len(sizes["fssd"]) // 2
-    halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
+    figure, axes = page(len(FORMS), len(layers), 1.75)
     for row, form in zip(axes, FORMS, strict=True):
         for k, ax in enumerate(row):
             x, y = sizes[form][:, k], sizes["fssd"][:, k]
-            for name, part in halves.items():
-                ax.scatter(
-                    *(x[part], y[part]),
-                    s=7,
-                    alpha=0.6,
-                    linewidths=0,
-                    color=COLORS[name],
-                    label=name,
-                )
+            _two_sets(ax, x, y, s=7)
             ax.axline((0, 0), slope=1, color="black", linewidth=0.7, linestyle=":")
             ax.set(xlim=(0, None), ylim=(0, None), xlabel=f"‖{form}‖")
             ax.set_title(f"{layers[k]}, r = {np.corrcoef(x, y)[0, 1]:.2f}")
         row[0].set_ylabel("FSSD")
-    axes[0, 0].legend(fontsize="small")
+    legend_below(figure, axes[0, 0], 2)
     figure.suptitle(title)
     return figure
 
 
+def _two_sets(ax, x: np.ndarray, y: np.ndarray, **size) -> None:
+    """Points of both halves, told apart by colour and marker."""
+    half = len(x) // 2
+    for name, part in zip(HALVES, (slice(half), slice(half, None)), strict=True):
+        told = {"alpha": 0.6, "label": name, **SETS[name].of_points(), **size}
+        ax.scatter(x[part], y[part], **told)
+
+
+def _widths(ax, widths: Sequence[int]) -> None:
+    ax.set(xlabel="width", xscale="log")
+    ax.set_xticks(widths, list(map(str, widths)))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+@styled
 def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
     """Errors and kernel drift, a panel each; a line of slope −1/2 is drawn in.
 
@@ -65,89 +77,90 @@ def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figur
     panels = {
         "error of the path form": lambda of: of["forms"]["path"]["relative_error"],
         "error of the frozen form": lambda of: of["forms"]["frozen"]["relative_error"],
-        "kernel drift ‖Θ_T − Θ_0‖/‖Θ_0‖": lambda of: of["kernel_drift"],
+        "kernel drift": lambda of: of["kernel_drift"],
     }
+    labels = (*["error / displacement"] * 2, r"‖$\Theta_T - \Theta_0$‖ / ‖$\Theta_0$‖")
     widths = sorted(facts)
-    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
-    for ax, (title, number) in zip(axes, panels.items(), strict=True):
-        for layer in facts[widths[0]]:
+    figure, axes = page(1, 3, 2.5)
+    for ax, label, (title, number) in zip(axes[0], labels, panels.items(), strict=True):
+        for i, layer in enumerate(facts[widths[0]]):
             values = [number(facts[w][layer]) for w in widths]
-            ax.plot(widths, values, "o-", markersize=4, label=layer)
+            style = style_of(layer, LAYERS, i)
+            ax.plot(widths, values, **style.of_line(), label=layer)
         top = max(number(of) for of in facts[widths[0]].values())
         guide = top * np.sqrt(widths[0] / np.array(widths))
-        ax.plot(widths, guide, ":", color="black", label="∝ 1/√width")
-        ax.set(title=title, xlabel="width", xscale="log", yscale="log")
-        ax.set_xticks(widths, list(map(str, widths)))
-        ax.xaxis.set_minor_locator(NullLocator())
-    axes[0].legend(fontsize="small")
+        ax.plot(widths, guide, color="black", linewidth=0.6, label="∝ 1/√width")
+        ax.set(title=title, ylabel=label, yscale="log")
+        _widths(ax, widths)
+    legend_below(figure, axes[0, 0], 6)
     return figure
 
 
+@styled
 def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
     """AUROC of FSSD, of its forms and terms, and the terms' shares, by width.
+
+    The bars are 95 % intervals of new images, where metrics.json has them.
 
     Args:
       facts: as in `against_width`.
     """
     shown = {
-        "FSSD": ("fssd", "-", "black"),
-        "displacement ‖Δ‖": ("displacement", "-", "#0072B2"),
-        "frozen form": ("frozen", "-", "#D55E00"),
-        "infinite width": ("infinite", "-", "#009E73"),
-        "offset ‖o‖ alone": ("offset", "--", "#CC79A7"),
-        "FSSD, untrained": ("untrained", "--", "#999999"),
+        "FSSD": "fssd",
+        "displacement ‖Δ‖": "displacement",
+        "frozen form": "frozen",
+        "infinite width": "infinite",
+        "offset ‖o‖ alone": "offset",
+        "FSSD, untrained": "untrained",
     }
-    terms = {"moved": "#0072B2", "cross": "#E69F00", "offset": "#CC79A7"}
     widths = sorted(facts)
     layers = list(facts[widths[0]])
-    figure, axes = plt.subplots(
-        2,
-        len(layers),
-        figsize=(2.9 * len(layers), 5.2),
-        layout="constrained",
-        squeeze=False,
-    )
+    figure, axes = page(2, len(layers), 1.9, sharey="row")
     for layer, (top, bottom) in zip(layers, axes.T, strict=True):
-        for name, (form, style, color) in shown.items():
+        for name, form in shown.items():
             found = [facts[w][layer]["forms"] for w in widths]
             # The infinitely wide network is known by its logits alone.
             if form in found[0]:
                 values = [of[form]["auroc"] for of in found]
-                top.plot(
-                    widths, values, style, color=color, label=name, marker="o", ms=3
-                )
+                ends = [of[form].get("auroc_ci95", (v, v)) for of, v in
+                        zip(found, values, strict=True)]  # fmt: skip
+                low, high = zip(*ends, strict=True)
+                interval(top, widths, values, low, high, METHODS[form], label=name)
         top.axhline(0.5, color="black", linewidth=0.5)
-        top.set(title=layer, ylim=(0, 1), xscale="log")
-        for name, color in terms.items():
-            values = [facts[w][layer]["shares"][name]["all"] for w in widths]
-            bottom.plot(widths, values, color=color, label=name, marker="o", ms=3)
+        top.set(title=layer, ylim=(0, 1))
+        for term in ("moved", "cross", "offset"):
+            values = [facts[w][layer]["shares"][term]["all"] for w in widths]
+            bottom.plot(widths, values, **METHODS[term].of_line(), label=term)
         bottom.axhline(0, color="black", linewidth=0.5)
-        bottom.set(xlabel="width", xscale="log")
         for ax in (top, bottom):
-            ax.set_xticks(widths, list(map(str, widths)))
-            ax.xaxis.set_minor_locator(NullLocator())
+            _widths(ax, widths)
+        top.set_xlabel("")
     axes[0, 0].set_ylabel("AUROC")
     axes[1, 0].set_ylabel("share of FSSD²")
+    axes[1, -1].legend(title="shares", loc="upper left", bbox_to_anchor=(1, 1))
     # Of the last layer, which has the most lines.
-    axes[0, -1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
-    axes[1, 0].legend(fontsize="x-small")
+    axes[0, -1].legend(title="AUROC", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
+@styled
 def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Drift and alignment of each layer's kernel while the network is trained."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), layout="constrained")
-    for ax, fact in zip(axes, ("drift", "alignment"), strict=True):
-        for layer, of in layers.items():
-            ax.plot(of["steps"], of[fact], "o-", markersize=3, label=layer)
+    figure, axes = page(1, 2, 2.5)
+    drift = r"kernel drift ‖$\Theta_t - \Theta_0$‖ / ‖$\Theta_0$‖"
+    labels = (drift, "alignment with the labels")
+    for ax, fact, label in zip(axes[0], ("drift", "alignment"), labels, strict=True):
+        for i, (layer, of) in enumerate(layers.items()):
+            style = style_of(layer, LAYERS, i)
+            ax.plot(of["steps"], of[fact], **style.of_line(), label=layer)
         ax.set_xscale("symlog", linthresh=1)
-        ax.set(xlabel="step", ylim=(0, None))
-    axes[0].set_ylabel("kernel drift ‖Θ_t − Θ_0‖/‖Θ_0‖")
-    axes[1].set_ylabel("alignment with the labels")
-    axes[0].legend(fontsize="small")
+        top = 1 if fact == "alignment" else None
+        ax.set(xlabel="step", ylabel=label, ylim=(0, top))
+    legend_below(figure, axes[0, 0], 6)
     return figure
 
 
+@styled
 def against_distance(
     layers: Mapping[str, Mapping[str, Any]],
     distances: np.ndarray,
@@ -162,32 +175,25 @@ def against_distance(
       cosines: layer → "before" and "after" → [n, m], the normalised kernel.
     """
     d = distances[::5, ::10]  # a part of the pairs is enough for a picture
-    half = len(d) // 2
-    halves = {"in-distribution": slice(half), "OoD": slice(half, None)}
-    figure, axes = plt.subplots(
-        2, len(layers), figsize=(2.9 * len(layers), 5.2), layout="constrained",
-        sharex=True, sharey=True, squeeze=False,
-    )  # fmt: skip
+    shape = 2, len(layers)
+    figure, axes = page(*shape, 1.8, sharex=True, sharey=True)
     for column, (layer, of) in zip(axes.T, layers.items(), strict=True):
         for ax, when in zip(column, ("before", "after"), strict=True):
-            cosine = cosines[layer][when][::5, ::10]
-            for name, part in halves.items():
-                ax.scatter(
-                    *(d[part], cosine[part]),
-                    s=6, alpha=0.5, lw=0, color=COLORS[name], label=name,
-                )  # fmt: skip
+            _two_sets(ax, d, cosines[layer][when][::5, ::10], s=6)
             fit = of[when]["rbf"]
             along = np.linspace(d.min(), d.max(), 100)
             curve = np.exp(-(along**2) / (2 * fit["length"] ** 2))
-            ax.plot(along, fit["amplitude"] * curve + fit["offset"], color="black")
-            ax.set_title(f"{layer}, {when}: R² = {fit['r2']:.2f}", fontsize="medium")
-        column[-1].set_xlabel("‖x − x_m‖, pixels")
+            curve = fit["amplitude"] * curve + fit["offset"]
+            ax.plot(along, curve, color="black", label="a·RBF + b")
+            ax.set_title(f"{layer}, {when}: R² = {fit['r2']:.2f}", fontsize=7)
+        column[-1].set_xlabel("‖x − $x_m$‖, pixels")
     for ax in axes[:, 0]:
-        ax.set_ylabel("normalised Θ(x, x_m)")
-    axes[0, 0].legend(fontsize="x-small")
+        ax.set_ylabel("normalised Θ(x, $x_m$)")
+    legend_below(figure, axes[0, 0], 3)
     return figure
 
 
+@styled
 def moved_by(
     tested: np.ndarray, top: np.ndarray, classes: np.ndarray, shares: np.ndarray
 ) -> Figure:
@@ -199,44 +205,71 @@ def moved_by(
       classes: [n, k], theirs.
       shares: [n, k] of what pushed the test image.
     """
-    figure, axes = plt.subplots(
-        len(tested), top.shape[1] + 1, layout="constrained",
-        figsize=(1.15 * (top.shape[1] + 1), 1.35 * len(tested)),
-    )  # fmt: skip
+    rows, columns = len(tested), top.shape[1] + 1
+    figure, axes = page(rows, columns, PAGE / columns + 0.2)
     for i, (row, image) in enumerate(zip(axes, tested, strict=True)):
-        kind = "in-distribution" if i < len(tested) // 2 else "OoD"
+        kind = HALVES[i >= rows // 2]
         row[0].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
-        row[0].set_title(kind, fontsize="x-small", color=COLORS[kind])
+        row[0].set_title(kind, fontsize=7, color=SETS[kind].color)
         for j, ax in enumerate(row[1:]):
             ax.imshow(top[i, j].squeeze(), cmap="gray", vmin=0, vmax=1)
             told = f"class {classes[i, j]}: {shares[i, j]:.1%}"
-            ax.set_title(told, fontsize="x-small")
+            ax.set_title(told, fontsize=7)
     for ax in axes.ravel():
         ax.axis("off")
     return figure
 
 
+MEASURES = (
+    METHODS["infinite"].color,
+    "#6A3D9A",
+    "#B15928",
+)  # of one twin
+LINES = (("-", True), ("--", False))  # of the twins; filled marks, or hollow
+
+
+@styled
 def infinite_width(
     lines: Mapping[str, Mapping[str, Sequence[float]]],
     controls: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """Mean AUROC of what moves at infinite width, over time; controls have no time.
+    """AUROC of what moves at infinite width, over time; controls have no time.
+
+    Means of the seeds; the bars are their range.
 
     Args:
-      lines: name → time, as text → AUROC of each seed.
+      lines: "TWIN, MEASURE" → time, as text → AUROC of each seed.
       controls: name → AUROC of each seed.
     """
-    figure, ax = plt.subplots(figsize=(7.6, 4.0), layout="constrained")
+    figure, ((left, right),) = page(1, 2, 3.2)
+    twins = list(dict.fromkeys(name.split(", ")[0] for name in lines))
+    measures = list(dict.fromkeys(name.split(", ", 1)[1] for name in lines))
     for name, of_times in lines.items():
-        means = [np.mean(of_seeds) for of_seeds in of_times.values()]
+        twin, measure = name.split(", ", 1)
+        place = measures.index(measure)
+        line, filled = LINES[twins.index(twin)]
+        marker = "osD^vP"[2 * place + twins.index(twin)]
+        style = Style(MEASURES[place], line, marker, filled)
         # Places in a row, because the last time may be infinite.
-        ax.plot(list(of_times), means, "o-", markersize=4, label=name)
-    for i, (name, of_seeds) in enumerate(controls.items()):
-        grey = f"{0.1 + 0.6 * i / max(len(controls) - 1, 1):.2f}"
-        ax.axhline(
-            float(np.mean(of_seeds)), color=grey, linestyle="--", lw=1, label=name
-        )
-    ax.axhline(0.5, color="black", linewidth=0.5)
-    ax.set(xlabel="ηt", ylabel="AUROC", ylim=(0, 1))
-    ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+        interval(left, list(of_times), *_range(of_times.values()), style, label=name)
+    left.axhline(0.5, color="black", linewidth=0.5)
+    left.set(xlabel="ηt", ylabel="AUROC", ylim=(0, 1))
+    means, low, high = _range(controls.values())
+    dot_rows(
+        right,
+        list(controls),
+        means,
+        intervals=list(zip(low, high, strict=True)),
+        styles=[Style("#555555", "-", "o", filled=False)] * len(means),
+    )
+    right.axvline(0.5, color="black", linewidth=0.5)
+    right.set(xlabel="AUROC", xlim=(0, 1), title="controls, without time")
+    legend_below(figure, left, 2)
     return figure
+
+
+def _range(of_seeds) -> tuple[list, list, list]:
+    """Mean, least and greatest of each."""
+    found = [list(values) for values in of_seeds]
+    means, low, high = ([f(v) for v in found] for f in (np.mean, min, max))
+    return means, low, high

@@ -1,4 +1,4 @@
-"""Pictures: functions from arrays to a matplotlib figure; `save` writes PNG and PDF."""
+"""Pictures of scores, from arrays to a matplotlib figure; `save` writes PNG and PDF."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
-from fssd_jax import checks
+from fssd_jax import checks, metrics
 from fssd_jax.checks import InputError
 from fssd_jax.extras import missing
 
@@ -26,10 +26,25 @@ try:
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
-# Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
-COLORS = {"in-distribution": "#0072B2", "OoD": "#D55E00", "noise": "#999999"}
+from analysis.style import (
+    COLUMN,
+    METHODS,
+    OTHERS,
+    PAGE,
+    RC,
+    SETS,
+    Style,
+    grid,
+    legend_below,
+    outline,
+    style_of,
+    styled,
+)
+
+FEW = 6  # curves that one panel can show
 
 
+@styled
 def layer_histograms(
     distances: Mapping[str, np.ndarray], layers: Sequence[str], titles: Sequence[str]
 ) -> Figure:
@@ -40,21 +55,15 @@ def layer_histograms(
       layers: names of the layers.
       titles: a line for each panel, such as its AUROC.
     """
-    figure, axes = plt.subplots(
-        1, len(layers), figsize=(3.2 * len(layers), 2.8), layout="constrained"
-    )
-    for k, (ax, layer, title) in enumerate(
-        zip(np.atleast_1d(axes), layers, titles, strict=True)
-    ):
+    figure, axes = grid(len(layers), 4, 1.8)
+    for k, (ax, layer, title) in enumerate(zip(axes, layers, titles, strict=True)):
         together = np.concatenate([d[:, k] for d in distances.values()])
         bins = np.linspace(together.min(), together.max(), 41)
         for name, d in distances.items():
-            ax.hist(
-                d[:, k], bins, density=True, alpha=0.55, label=name, color=COLORS[name]
-            )
+            outline(ax, d[:, k], bins, SETS[name], label=name)
         ax.set(title=f"{layer}\n{title}", xlabel="‖F(x) − F*‖", yticks=[])
-    np.atleast_1d(axes)[0].set_ylabel("density")
-    np.atleast_1d(axes)[0].legend(fontsize="small")
+        ax.set_ylabel("density")
+    legend_below(figure, axes[0], len(distances))
     return figure
 
 
@@ -62,6 +71,7 @@ def layer_histograms(
 Scores = ArrayLike | Mapping[str, Any]
 
 
+@styled
 def histogram(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
     """Histograms of scores, higher in-distribution: a panel a method.
 
@@ -83,22 +93,23 @@ def histogram(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure
             (name, "OoD") if isinstance(ind, Mapping) else ("", name or "OoD")
         )
         panels.setdefault(panel, {"in-distribution": inside})[other] = outside
-    figure = Figure(figsize=(max(4.6, 3.6 * len(panels)), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, axes = grid(len(panels), 3, 2.0 if len(panels) > 1 else 2.5)
     for ax, (method, drawn) in zip(axes, panels.items(), strict=True):
         bins = np.histogram_bin_edges(np.concatenate(list(drawn.values())), 40)
         for i, (name, scores) in enumerate(drawn.items()):
-            color = COLORS.get(name, plt.get_cmap("Dark2")(i - 1))
-            ax.hist(scores, bins, density=True, alpha=0.55, label=name, color=color)
-        ax.set(title=method, xlabel="score", yticks=[])
-    axes[0].set_ylabel("density")
-    axes[-1].legend(fontsize="small")
+            outline(ax, scores, bins, style_of(name, SETS, i - 1), label=name)
+        ax.set(title=method, xlabel="score", ylabel="density", yticks=[])
+    legend_below(figure, axes[-1], 3)
     figure.suptitle(title)
     return figure
 
 
+@styled
 def roc(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
     """ROC curves of scores, higher in-distribution.
+
+    Of many, a few are drawn: FSSD, and the best methods and control. The AUROC of all
+    stands beside, with its 95 % interval.
 
         roc(ind, ood)
         roc({"fssd": ind_a, "msp": ind_b}, {"fssd": ood_a, "msp": ood_b})
@@ -114,29 +125,96 @@ def roc(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
       InputError: scores that are no vectors of finite numbers, or names that differ.
     """
     curves = _pairs(ind, ood)
-    many = len(curves) > 6
-    figure = Figure(figsize=(7.2 if many else 4.6, 4.2), layout="constrained")
-    ax = figure.subplots()
-    if many:
-        ax.set_prop_cycle(color=plt.get_cmap("tab20")(np.arange(20)))
-    for name, (inside, outside) in curves.items():
+    many = len(curves) > FEW
+    found = (
+        {name: metrics.evaluate(*pair) for name, pair in curves.items()} if many else {}
+    )
+    aurocs = {name: of.auroc for name, of in found.items()}
+    styles = _styles(chosen(aurocs) if many else list(curves))
+    size = (PAGE, max(2.6, 0.9 + 0.15 * len(curves))) if many else (COLUMN, 3.0)
+    figure = Figure(figsize=size, layout="constrained")
+    ax, *beside = figure.subplots(1, 1 + many, squeeze=False)[0]
+    for name, style in styles.items():
+        inside, outside = curves[name]
         labels = np.concatenate([np.ones(len(inside)), np.zeros(len(outside))])
         fpr, tpr, _ = roc_curve(labels, np.concatenate([inside, outside]))
-        style = "--" if name.startswith("control") else "-"
-        width = 2.6 if name.startswith("fssd") else 1.4
-        color = "black" if name == "fssd" else None  # None: the next of the cycle
-        ax.plot(fpr, tpr, style, label=name, linewidth=width, color=color)
-    ax.plot([0, 1], [0, 1], ":", color="black", linewidth=0.8)
+        ax.plot(
+            *(fpr, tpr),
+            label=name, color=style.color, linestyle=style.line,
+            linewidth=1.8 if style.color == "#000000" else 1.2,
+        )  # fmt: skip
+    ax.plot([0, 1], [0, 1], "-", color="#cccccc", linewidth=0.6, zorder=0)
     ax.set(
         title=title,
-        xlabel="false positive rate (OoD accepted)",
-        ylabel="true positive rate (in-distribution accepted)",
+        xlabel="false positive rate\n(OoD accepted)",
+        ylabel="true positive rate\n(in-distribution accepted)",
     )
-    if many:
-        ax.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
-    elif any(curves):
-        ax.legend(fontsize="small", loc="lower right")
+    if beside:
+        dot_rows(
+            *(beside[0], list(found), list(aurocs.values())),
+            intervals=[of.auroc_ci95 for of in found.values()],
+            styles=[styles.get(name, PLAIN) for name in found],
+        )
+        beside[0].set_xlabel("AUROC, 95 % interval of new images")
+    if any(curves):
+        legend_below(figure, ax, 4 if many else 2)
     return figure
+
+
+PLAIN = Style("#777777", "-", "o")  # of what is not singled out
+
+
+def chosen(aurocs: Mapping[str, float]) -> list[str]:
+    """The names to single out: FSSD, the two best other methods, the best control."""
+    best = sorted(aurocs, key=aurocs.__getitem__, reverse=True)
+    controls = [name for name in best if name.startswith("control")]
+    fssd = [name for name in aurocs if name.startswith("fssd")]
+    others = [name for name in best if name not in (*controls, *fssd)]
+    wanted = (*fssd[:1], *others[:2], *controls[:1])
+    return [name for name in aurocs if name in wanted]
+
+
+def _styles(names: Sequence[str]) -> dict[str, Style]:
+    """Of a few methods; no two that are drawn are alike in grey."""
+    styles: dict[str, Style] = {}
+    for name in names:
+        free = (METHODS.get(name), *OTHERS, *METHODS.values())
+        lines = [style.line for style in styles.values()]
+        if name.startswith("fssd") or len(names) == 1:
+            free = (METHODS["fssd"], *free)
+        styles[name] = next(
+            (s for s in free if s and s.line not in lines), OTHERS[len(styles) % 6]
+        )
+    return styles
+
+
+def dot_rows(
+    ax,
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    intervals: Sequence[tuple[float, float]] | None = None,
+    styles: Sequence[Style] | None = None,
+    label: str | None = None,
+) -> np.ndarray:
+    """A row a name, from the top: a dot at its value, and a bar through it.
+
+    Controls are hollow. Returns where the rows are.
+    """
+    rows = -np.arange(len(names))
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        style = styles[i] if styles else SETS["in-distribution"]
+        if intervals:
+            ax.plot(intervals[i], [row, row], "-", color=style.color, linewidth=1)
+        hollow = name.startswith("control") or not style.filled
+        ax.plot(
+            *(values[i], row, style.marker),
+            color=style.color, mfc="white" if hollow else style.color,
+            label=label if i == 0 else None,
+        )  # fmt: skip
+    ax.set_yticks(rows, list(names))
+    ax.grid(axis="x", alpha=0.3, linewidth=0.5)
+    return rows
 
 
 def _pairs(ind: Any, ood: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -186,129 +264,25 @@ def _pairs(ind: Any, ood: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
+@styled
 def epsilon_choice(
     epsilons: np.ndarray, values: np.ndarray, chosen: float, criterion: str = "AUROC"
 ) -> Figure:
     """How well each ε did on validation images, and the ε chosen."""
-    figure, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
-    ax.plot(epsilons, values, "o-", markersize=4, color=COLORS["in-distribution"])
+    figure, (ax,) = grid(1, 1, 2.3)
+    ax.plot(epsilons, values, "o-", color="black", label="FSSD")
     ax.axvline(chosen, color="black", linestyle=":", label=f"chosen: ε = {chosen:g}")
-    ax.set(xlabel="ε (pixel units)", ylabel=f"{criterion} in validation")
-    ax.legend(fontsize="small")
-    return figure
-
-
-def leakage(
-    rungs: Mapping[str, Mapping[str, float]],
-    counts: Mapping[str, Mapping[int, Sequence[float]]],
-    title: str,
-) -> Figure:
-    """AUROC by what a method was fitted on, and by the number of OoD labels.
-
-    Args:
-      rungs: method → what it was fitted on → AUROC.
-      counts: method → number of labelled OoD images → AUROC of each draw.
-      title: of the picture.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    names = list(dict.fromkeys(rung for of in rungs.values() for rung in of))
-    for method, of in rungs.items():
-        style = "--" if method.startswith("control") else "-"
-        at = [names.index(rung) for rung in of]
-        left.plot(at, list(of.values()), style, marker="o", markersize=4, label=method)
-        numbers = sorted(counts[method])
-        means = [np.mean(counts[method][n]) for n in numbers]
-        (line,) = right.plot(
-            [max(n, 1) for n in numbers], means, style, marker="o", markersize=4
-        )
-        for n in numbers:
-            ends = min(counts[method][n]), max(counts[method][n])
-            right.plot([max(n, 1)] * 2, ends, color=line.get_color(), alpha=0.5)
-    left.set_xticks(range(len(names)), [n.replace(" ", "\n", 1) for n in names])
-    left.set(xlabel="fitted on", ylabel="AUROC", title=title)
-    left.legend(fontsize="small")
-    right.set_xscale("log")
-    ticks = sorted({n for of in counts.values() for n in of})
-    right.set_xticks([max(n, 1) for n in ticks], list(map(str, ticks)))
-    right.set(xlabel="labelled images of the tested OoD set", ylabel="AUROC")
-    return figure
-
-
-def dots(
-    names: Sequence[str],
-    values: Sequence[float],
-    xlabel: str,
-    title: str,
-    *,
-    intervals: Sequence[tuple[float, float]] | None = None,
-    published: Mapping[str, Sequence[float | None]] | None = None,
-) -> Figure:
-    """A row a name, a dot at its value.
-
-    Args:
-      names: from the top.
-      values: one a name.
-      xlabel: what the values are.
-      title: of the picture.
-      intervals: ends of a bar through each dot.
-      published: source → a value for each name, or None: hollow marks beside the dots.
-    """
-    figure, ax = plt.subplots(
-        figsize=(6.9, 1.2 + 0.26 * len(names)), layout="constrained"
-    )
-    rows = -np.arange(len(names))
-    color = COLORS["in-distribution"]
-    ax.plot(values, rows, "o", color=color, markersize=5, label="here")
-    for row, (low, high) in zip(rows, intervals or [], strict=bool(intervals)):
-        ax.plot([low, high], [row, row], color=color, linewidth=1.2)
-    for marker, (source, of) in zip("sD^v", (published or {}).items(), strict=False):
-        known = [(v, row) for v, row in zip(of, rows, strict=True) if v is not None]
-        if known:
-            ax.plot(*zip(*known, strict=True), marker, color="black", mfc="none",
-                    markersize=5, linestyle="none", label=source)  # fmt: skip
-    ax.set_yticks(rows, list(names))
-    ax.set(xlabel=xlabel, title=title)
-    ax.grid(axis="x", alpha=0.3)
-    if published:
-        ax.legend(fontsize="small")
-    return figure
-
-
-def train_size(
-    curves: Mapping[str, Mapping[int, Sequence[float]]], title: str
-) -> Figure:
-    """Mean AUROC against the number of training images.
-
-    Args:
-      curves: method → number of training images → AUROC of each seed.
-      title: of the picture.
-    """
-    figure, ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-    styles = {"fssd": ("-", 2.4), "control": (":", 1.2)}
-    for i, (name, of) in enumerate(curves.items()):
-        line, width = styles.get(name.split(",")[0].split(":")[0].split()[0], ("-", 1))
-        color = "black" if name == "fssd" else plt.get_cmap("tab20")(i % 20)
-        ax.plot(
-            list(of),
-            [np.mean(values) for values in of.values()],
-            line,
-            marker="o",
-            markersize=3,
-            linewidth=width,
-            color=color,
-            label=name,
-        )
-    ax.set_xscale("log")
-    ax.set(title=title, xlabel="training images", ylabel="AUROC")
-    ax.legend(fontsize="x-small", bbox_to_anchor=(1.01, 1), loc="upper left")
+    ax.set(xlabel="ε (pixels in [0, 1])", ylabel=f"{criterion} in validation")
+    ax.legend()
     return figure
 
 
 def save(figure: Figure, stem: Path) -> None:
     """Write `stem`.png and `stem`.pdf and close the figure."""
-    figure.savefig(stem.with_suffix(".png"), dpi=150)
-    # Without dates the same data give the same bytes.
-    figure.savefig(
-        stem.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None}
-    )
+    with matplotlib.rc_context(RC):
+        figure.savefig(stem.with_suffix(".png"), dpi=200)
+        # Without dates the same data give the same bytes.
+        figure.savefig(
+            stem.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None}
+        )
     plt.close(figure)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis import plots
+from analysis import auroc_plots
 from experiments.comparison import switches
 from experiments.comparison.records import of_metrics
 from experiments.comparison.setting import Options, prepare
@@ -55,7 +55,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     found = switches.walk(prepared, pair, tiny=config.tiny)
     facts = {"benchmark": pair, "seed": config.seed, "rows": found.rows}
     sheet = to_sheet(found.rows, pair, config.seed)
-    figure = plots.dots(
+    figure = auroc_plots.dots(
         [row["switch"] for row in found.rows],
         [row["auroc"] for row in found.rows],
         "AUROC",

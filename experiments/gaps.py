@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import plots
+from analysis import auroc_plots
 from experiments.comparison import retrained, variations
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, check, make_setting, prepare
@@ -92,7 +92,7 @@ def picture(facts: dict[str, Any]) -> Figure:
     names = [f"{row['method']}: {row['varied']}" for row in rows]
     aurocs = [row["auroc"] for row in rows]
     title = f"{facts['benchmark']}, seed {facts['seed']}"
-    return plots.dots(names, aurocs, "AUROC", title, published=published)
+    return auroc_plots.dots(names, aurocs, "AUROC", title, published=published)
 
 
 def to_sheet(facts: dict[str, Any]) -> Sheet:

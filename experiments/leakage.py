@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis import plots
+from analysis import auroc_plots
 from experiments.comparison import ladder
 from experiments.comparison.ladder import CONTROL_IMAGES, DRAWS, EPSILONS, RUNGS
 from experiments.comparison.protocols import PROTOCOLS
@@ -75,7 +75,7 @@ def run(config: Config) -> dict[str, Any]:
         for method, of in swept.items()
         for part, a in of._asdict().items()
     }
-    figure = plots.leakage(facts["rungs"], facts["counts"], pair)
+    figure = auroc_plots.leakage(facts["rungs"], facts["counts"], pair)
     numbers, tables = to_records(facts), to_sheets(facts)
     results.leave(there, facts, numbers, tables, {"leakage": figure}, arrays)
     return facts

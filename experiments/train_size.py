@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import plots
+from analysis import auroc_plots
 from experiments import table2
 from experiments.comparison import pictures, records, report, tables
 from experiments.comparison.report import Result
@@ -73,7 +73,9 @@ def run(config: Config) -> dict[str, Any]:
     figures, arrays = {}, {"sizes": np.array(sizes)}
     for pair, of in curves.items():
         shown = {name: of[name] for name in of if pictures.in_roc(name)}
-        figures[pair] = plots.train_size(shown, f"{pair}, protocol {config.protocol}")
+        figures[pair] = auroc_plots.train_size(
+            shown, f"{pair}, protocol {config.protocol}"
+        )
         for name, of_sizes in of.items():
             of_name = [of_sizes.get(n, []) for n in sizes]
             longest = max(map(len, of_name))

@@ -8,22 +8,25 @@ import pytest
 
 import fssd_jax
 from analysis import feature_plots, plots
+from analysis.style import SETS
 from fssd_jax import InputError
 from fssd_jax.metrics import auroc
 
 ROOT = Path(__file__).parents[2]
 
 RNG = np.random.default_rng(0)
-SETS = {name: RNG.normal(size=(40, 3)) for name in plots.COLORS}
+DRAWN = {name: RNG.normal(size=(40, 3)) for name in SETS}
 
 
 def test_a_panel_for_each_layer():
-    figure = plots.layer_histograms(SETS, ["a", "b", "c"], ["1", "2", "3"])
+    figure = plots.layer_histograms(DRAWN, ["a", "b", "c"], ["1", "2", "3"])
     assert [ax.get_title() for ax in figure.axes] == ["a\n1", "b\n2", "c\n3"]
-    # A density's area is one.
-    for patches in figure.axes[0].containers:
-        area = sum(p.get_height() * p.get_width() for p in patches)
-        np.testing.assert_allclose(area, 1)
+    for heights, edges, _ in outlines(figure.axes[0]):
+        np.testing.assert_allclose(heights @ np.diff(edges), 1)  # a density's area
+
+
+def outlines(ax):
+    return [patch.get_data() for patch in ax.patches]
 
 
 def test_roc_reaches_from_corner_to_corner():
@@ -66,6 +69,20 @@ def test_roc_of_vectors_sets_methods_and_pairs():
     assert list(nested) == ["method, one", "method, other"]
 
 
+def test_of_many_methods_few_are_drawn_and_all_are_listed():
+    """FSSD, the two best others and the best control; with every AUROC's interval."""
+    shifts = {"fssd": 1, "a": 3, "b": 0.1, "c": 2, "d": 0.2, "control: x": 0.5,
+              "control: y": 1.5, "fssd clean": 0.3}  # fmt: skip
+    pairs = {name: (IND + shift, OOD) for name, shift in shifts.items()}
+    left, right = plots.roc(pairs).axes
+    drawn = [line.get_label() for line in left.lines[:-1]]
+    assert drawn == ["fssd", "a", "c", "control: y"]
+    assert [t.get_text() for t in right.get_yticklabels()] == list(pairs)
+    bars = [line.get_xdata() for line in right.lines if len(line.get_xdata()) == 2]
+    for bar, pair in zip(bars, pairs.values(), strict=True):
+        np.testing.assert_allclose(bar, fssd_jax.evaluate(*pair).auroc_ci95)
+
+
 def test_histograms_of_scores():
     """Each histogram is a density, over bins that all of a panel share."""
     sets = {"mnist": OOD, "svhn": OTHER}
@@ -79,11 +96,10 @@ def test_histograms_of_scores():
         legend = figure.axes[-1].get_legend_handles_labels()[1]
         assert legend == ["in-distribution", *names]
         for ax in figure.axes:
-            starts = [[p.get_x() for p in patches] for patches in ax.containers]
-            assert all(other == starts[0] for other in starts)
-            for patches in ax.containers:
-                area = sum(p.get_height() * p.get_width() for p in patches)
-                np.testing.assert_allclose(area, 1)
+            assert len(outlines(ax)) == 2 * (1 + len(names))  # filled, and outlined
+            for heights, edges, _ in outlines(ax):
+                np.testing.assert_array_equal(edges, outlines(ax)[0][1])
+                np.testing.assert_allclose(heights @ np.diff(edges), 1)
 
 
 @pytest.mark.parametrize("draw", [plots.roc, plots.histogram])
@@ -120,7 +136,7 @@ def test_files_are_pictures_and_the_same_every_time(tmp_path):
     files = []
     for name in ("one", "two"):
         figure = feature_plots.feature_scatter(
-            {k: v[:, :2] for k, v in SETS.items()},
+            {k: v[:, :2] for k, v in DRAWN.items()},
             np.zeros(2),
             np.array([0.7, 0.2]),
             "t",
@@ -136,4 +152,4 @@ def test_files_are_pictures_and_the_same_every_time(tmp_path):
 
 def test_the_chosen_epsilon_is_marked():
     figure = plots.epsilon_choice(np.array([0, 0.1]), np.array([0.6, 0.7]), 0.1)
-    assert figure.axes[0].get_legend_handles_labels()[1] == ["chosen: ε = 0.1"]
+    assert figure.axes[0].get_legend_handles_labels()[1][1:] == ["chosen: ε = 0.1"]

@@ -14,6 +14,8 @@ MEASURING = ("forms", "infinite", "movement", "tangent", "untrained")
 WORDING = {
     *("experiments.harness.results", "experiments.harness.sheets"),
     *("analysis.plots", "analysis.kernel_plots", "analysis.dynamics_plots"),
+    *("analysis.style", "analysis.auroc_plots"),
+    *("experiments.harness.records", "experiments.kernel_study.records"),
 }
 
 

@@ -1,0 +1,261 @@
+"""Every picture: of a journal's width, its type large enough, legible in grey."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.patches import StepPatch
+from matplotlib.text import Text
+
+from analysis import auroc_plots, dynamics_plots, feature_plots, kernel_plots, plots
+from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
+
+RNG = np.random.default_rng(0)
+STORED = Path(__file__).parents[2] / "docs" / "results"
+LAYERS = ["conv1", "conv2", "fc1", "logits"]
+MANY = [*(f"method {i}" for i in range(14)), "control: untrained", "control: pixels"]
+
+
+def stored(path):
+    return json.loads((STORED / path).read_text())
+
+
+def points(*names, n=30):
+    return {name: RNG.normal(size=(n, 2)) for name in names}
+
+
+def scores(names):
+    return {name: (RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)) for name in names}
+
+
+def widths():
+    def form():
+        low, value, high, error = np.sort(RNG.uniform(size=4))
+        return {
+            "auroc": value, "auroc_ci95": (low, high), "relative_error": error,
+        }  # fmt: skip
+
+    names = ("fssd", "displacement", "path", "frozen", "offset", "untrained")
+    terms = ("moved", "cross", "offset")
+    return {
+        width: {
+            layer: {
+                "forms": {
+                    name: form()
+                    for name in (*names, *(["infinite"] if layer == "logits" else []))
+                },
+                "shares": {term: {"all": RNG.uniform()} for term in terms},
+                "kernel_drift": RNG.uniform(),
+            }
+            for layer in LAYERS
+        }
+        for width in (32, 128, 512, 2048)
+    }
+
+
+def over_time():
+    facts = stored("figure2/mnist-0.json")
+    quantities = ("distance", "displacement", "speed")
+    return dynamics_plots.over_time(facts["steps"], facts["layers"], quantities)
+
+
+def train_size():
+    (of,) = stored("train_size/fmnist-0.json")["auroc"].values()
+    curves = {name: {int(n): v for n, v in o.items()} for name, o in of.items()}
+    return auroc_plots.train_size(curves, "title")
+
+
+def leakage():
+    facts = stored("leakage/fmnist6-0.json")
+    counts = {
+        name: {int(n): v for n, v in of.items()} for name, of in facts["counts"].items()
+    }
+    return auroc_plots.leakage(facts["rungs"], counts, "title")
+
+
+def dots():
+    rows = stored("ablation/fmnist-0.json")["rows"]
+    return auroc_plots.dots(
+        [row["switch"] for row in rows],
+        [row["auroc"] for row in rows],
+        "AUROC",
+        "title",
+        intervals=[tuple(row["auroc_ci95"]) for row in rows],
+        published={"paper": [0.9] * len(rows), "README": [None] + [0.8] * 8},
+    )
+
+
+def forms():
+    sizes = {k: RNG.uniform(size=(40, 4)) for k in (*kernel_plots.FORMS, "fssd")}
+    return kernel_plots.forms(sizes, LAYERS, "title")
+
+
+def against_distance():
+    layers = stored("kernel/tangent.json")["layers"]
+    distances = RNG.uniform(5, 15, (40, 50))
+    cosines = {
+        layer: {when: RNG.uniform(size=(40, 50)) for when in ("before", "after")}
+        for layer in layers
+    }
+    return kernel_plots.against_distance(layers, distances, cosines)
+
+
+def moved_by():
+    tested, top = RNG.uniform(size=(4, 5, 5, 1)), RNG.uniform(size=(4, 5, 5, 5, 1))
+    shares = RNG.uniform(0.01, 0.03, (4, 5))
+    return kernel_plots.moved_by(tested, top, np.ones((4, 5), int), shares)
+
+
+def infinite_width():
+    measures = ("E‖Δ‖²", "‖AY‖², the labels' part", "E‖Δ‖²/E‖f_0‖²")
+    lines = {
+        f"{twin}, {m}": {time: [*RNG.uniform(size=3)] for time in ("1", "10", "inf")}
+        for twin in ("perceptron", "strided")
+        for m in measures
+    }
+    names = ("nearest training image", "brightness", "RBF regression, ℓ = 0.5 medians")
+    return kernel_plots.infinite_width(
+        lines, {n: [*RNG.uniform(size=3)] for n in names}
+    )
+
+
+def features():
+    star, share = np.zeros(2), np.array([0.7, 0.2])
+    return feature_plots.feature_scatter(points(*SETS), star, share, "title")
+
+
+def panels(*names):
+    return {name: (points(*SETS), np.ones(2), np.zeros(2)) for name in names}
+
+
+def moments():
+    titles = [f"step {s:,}" for s in (0, 1, 29, 340, 2814)]
+    of = {title: (points(*SETS), np.zeros(2)) for title in titles}
+    return dynamics_plots.moments(of, np.array([0.7, 0.2]))
+
+
+def speeds():
+    of = {s: {n: RNG.uniform(size=30) for n in SETS} for s in (0, 1, 29, 340, 2814)}
+    return dynamics_plots.speeds(of, "logits")
+
+
+def layers(count):
+    sets = {name: RNG.normal(size=(30, count)) for name in SETS}
+    return plots.layer_histograms(sets, LAYERS[:count], ["AUROC 0.5"] * count)
+
+
+IND, OOD = RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)
+DRAWN = {
+    "layers": lambda: layers(4),
+    "one layer": lambda: layers(1),
+    "histogram": lambda: plots.histogram(IND, {"mnist": OOD, "svhn": OOD - 1}),
+    "histograms": lambda: plots.histogram(*[dict.fromkeys(MANY[:5], IND)] * 2),
+    "roc": lambda: plots.roc(IND, OOD, "title"),
+    "roc of some": lambda: plots.roc(scores(["fssd", "fssd b", "msp", "odin"])),
+    "roc of many": lambda: plots.roc(scores(["fssd", *MANY]), title="title"),
+    "epsilon": lambda: plots.epsilon_choice(*RNG.uniform(size=(2, 5)), 0.1),
+    "leakage": leakage,
+    "dots": dots,
+    "train size": train_size,
+    "forms": forms,
+    "width": lambda: kernel_plots.against_width(widths()),
+    "detectors": lambda: kernel_plots.detectors(widths()),
+    "drift": lambda: kernel_plots.over_time(stored("kernel/tangent.json")["layers"]),
+    "rbf": against_distance,
+    "contributions": moved_by,
+    "infinite width": infinite_width,
+    "moments": moments,
+    "speeds": speeds,
+    "dynamics": over_time,
+    "features": features,
+    "figure3": lambda: feature_plots.concentration(
+        panels("pixels", "normalised pixels", *LAYERS), "title"
+    ),
+    "figure3 of a ResNet": lambda: feature_plots.concentration(
+        panels("pixels", "stem", *(f"stage{i}" for i in range(1, 5)), "a"), "title"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_picture_can_be_printed(name):
+    with plt.rc_context({"font.size": 3, "xtick.labelsize": 2}):  # a reader's own
+        figure = DRAWN[name]()
+    figure.draw_without_rendering()
+    assert figure.get_size_inches()[0] in (COLUMN, PAGE)
+    page = figure.bbox
+    ticks = {
+        id(label)
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))
+    }
+    for text in written(figure):
+        assert text.get_fontsize() >= SMALLEST, text
+        box = text.get_window_extent()
+        if id(text) in ticks:  # those out of view are not drawn
+            continue
+        assert box.x0 >= page.x0 - 1, text
+        assert box.x1 <= page.x1 + 1, text
+        assert box.y0 >= page.y0 - 1, text
+        assert box.y1 <= page.y1 + 1, text
+    boxes = [
+        (text.get_window_extent().padded(-1), text.get_text())
+        for text in written(figure)
+        if id(text) not in ticks
+    ]
+    for (one, name_of_one), (other, name_of_other) in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other), (name_of_one, name_of_other)
+    drawn = [ax for ax in figure.axes if ax.has_data() and ax.axison]
+    assert drawn or name == "contributions"
+    for ax in drawn:
+        # Panels of one row or column may share a label, or all of them.
+        at = ax.get_subplotspec()
+        row = [a for a in drawn if a.get_subplotspec().rowspan == at.rowspan]
+        column = [a for a in drawn if a.get_subplotspec().colspan == at.colspan]
+        named = any(re.match("[a-z]{3}", t.get_text()) for t in ax.get_yticklabels())
+        of_all = figure.get_supxlabel(), figure.get_supylabel()
+        assert of_all[0] or any(a.get_xlabel() for a in column)
+        assert of_all[1] or named or any(a.get_ylabel() for a in row)
+        in_grey = [key for key in map(grey_key, labelled(ax)) if key is not None]
+        assert len(in_grey) == len(set(in_grey)), in_grey
+
+
+def written(figure):
+    texts = figure.findobj(lambda a: isinstance(a, Text) and a.get_text().strip())
+    return [text for text in texts if text.get_visible()]
+
+
+def labelled(ax):
+    handles, _ = ax.get_legend_handles_labels()
+    return handles
+
+
+def grey_key(artist):
+    """What is left of an artist's look without colour."""
+    if isinstance(artist, StepPatch):
+        return "outline", artist.get_linestyle()
+    if hasattr(artist, "get_sizes"):  # points
+        (path,) = artist.get_paths()
+        return path.vertices.tobytes(), len(artist.get_facecolors())
+    line = artist[0] if isinstance(artist, tuple) else artist
+    dashes = getattr(line, "_dash_pattern", None) or line.get_linestyle()
+    hollow = line.get_markerfacecolor() in ("none", "white")
+    return str(dashes), line.get_marker(), hollow
+
+
+def test_a_colour_means_one_thing():
+    """But where the same quantity has two names."""
+    same = ({"fssd", "distance"}, {"displacement", "moved"})
+    from analysis.style import LAYERS as OF_LAYERS
+
+    seen: dict[tuple, str] = {}
+    for table in (SETS, METHODS, OF_LAYERS):
+        for name, style in table.items():
+            other = seen.setdefault(to_rgba(style.color), name)
+            assert name == other or {name, other} in same
