@@ -133,7 +133,10 @@ class KernelRecorder:
             self.records.append(
                 KernelRecord(
                     step,
-                    OrderedDict((k, self._statistics(k, kernels[k])) for k in kernels),
+                    OrderedDict(
+                        (k, statistics(self._start[k], of, self._y, self._null))
+                        for k, of in kernels.items()
+                    ),
                     {k: of for k, of in kernels.items() if k in self._keep},
                 )
             )
@@ -161,25 +164,34 @@ class KernelRecorder:
             )
         return fns
 
-    def _statistics(self, layer: str, kernel: np.ndarray) -> KernelStatistics:
-        assert self._start is not None
-        start, y = self._start[layer], self._y
-        of_labels: dict[str, Any] = dict.fromkeys(KernelStatistics._fields[-3:])
-        if y is not None:
-            of_labels = {
-                "alignment": _or(np.nan, alignment, kernel, y),
-                "alignment_floor": _or(np.nan, alignment_floor, kernel, y),
-                "debiased_alignment": _or(NO_NULL, self._null, kernel, y),
-            }
-        effective, stable = _or((np.nan, np.nan), _ranks, kernel)
-        return KernelStatistics(
-            trace_mean=float(np.diag(kernel).mean(dtype=np.float64)),
-            drift=drift(start, kernel) if start.any() else np.nan,
-            distance=_or(np.nan, kernel_distance, start, kernel),
-            effective_rank=effective,
-            stable_rank=stable,
-            **of_labels,
-        )
+
+def statistics(
+    start: np.ndarray, kernel: np.ndarray, y: Any = None, null: Callable | None = None
+) -> KernelStatistics:
+    """Of one kernel [n, n]; what it does not have is NaN.
+
+    Args:
+      start: Θ_0.
+      kernel: Θ_t.
+      y: class indices [n], or a kernel; None: nothing to align with.
+      null: `(kernel, y) -> Null`, such as a partial of `permutation_null`.
+    """
+    of_labels: dict[str, Any] = dict.fromkeys(KernelStatistics._fields[-3:])
+    if y is not None:
+        of_labels = {
+            "alignment": _or(np.nan, alignment, kernel, y),
+            "alignment_floor": _or(np.nan, alignment_floor, kernel, y),
+            "debiased_alignment": _or(NO_NULL, null, kernel, y) if null else None,
+        }
+    effective, stable = _or((np.nan, np.nan), _ranks, kernel)
+    return KernelStatistics(
+        trace_mean=float(np.diag(kernel).mean(dtype=np.float64)),
+        drift=drift(start, kernel) if start.any() else np.nan,
+        distance=_or(np.nan, kernel_distance, start, kernel),
+        effective_rank=effective,
+        stable_rank=stable,
+        **of_labels,
+    )
 
 
 def _ranks(kernel: np.ndarray) -> tuple[float, float]:

@@ -145,17 +145,22 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
 
 @styled
 def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Drift and alignment of each layer's kernel while the network is trained."""
-    figure, axes = page(1, 2, 2.5)
-    drift = r"kernel drift ‖$\Theta_t - \Theta_0$‖ / ‖$\Theta_0$‖"
-    labels = (drift, "alignment with the labels")
-    for ax, fact, label in zip(axes[0], ("drift", "alignment"), labels, strict=True):
+    """Drift, distance and alignment of each layer's kernel in training."""
+    figure, axes = page(1, 3, 2.5)
+    panels = {
+        r"kernel drift ‖$\Theta_t - \Theta_0$‖ / ‖$\Theta_0$‖": lambda of: of["drift"],
+        r"1 − cosine of $\Theta_t$ and $\Theta_0$": lambda of: of["distance"],
+        "debiased alignment with the labels": lambda of: [
+            null["value"] for null in of["debiased_alignment"]
+        ],
+    }
+    for ax, (label, values) in zip(axes[0], panels.items(), strict=True):
         for i, (layer, of) in enumerate(layers.items()):
             style = style_of(layer, LAYERS, i)
-            ax.plot(of["steps"], of[fact], **style.of_line(), label=layer)
+            ax.plot(of["steps"], values(of), **style.of_line(), label=layer)
         ax.set_xscale("symlog", linthresh=1)
-        top = 1 if fact == "alignment" else None
-        ax.set(xlabel="step", ylabel=label, ylim=(0, top))
+        ax.set(xlabel="step", ylabel=label)
+        ax.axhline(0, color="black", linewidth=0.5)
     legend_below(figure, axes[0, 0], 6)
     return figure
 

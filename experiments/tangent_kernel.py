@@ -114,11 +114,13 @@ def to_records(facts: dict[str, Any]) -> list[Record]:
     for layer, of in facts["layers"].items():
         error = {"relative error": facts["path_error"].get(layer)}
         numbers += records(error, method="path", layer=layer, **end)
-        for step, drift, alignment in zip(
-            of["steps"], of["drift"], of["alignment"], strict=True
-        ):
-            told = {"kernel drift": drift, "kernel alignment": alignment}
-            numbers += records(told, layer=layer, step=step, **keys)
+        for i, step in enumerate(of["steps"]):
+            told = {word: of[name][i] for name, word in STATISTICS.items()}
+            debiased = of["debiased_alignment"][i]
+            told |= {"debiased kernel alignment": debiased["value"]}
+            told |= {"p": debiased["p_value"]}
+            known = {word: v for word, v in told.items() if np.isfinite(v)}
+            numbers += records(known, layer=layer, step=step, **keys)
         for when, step in zip(WHEN, (of["steps"][0], of["steps"][-1]), strict=True):
             at = {"layer": layer, "step": step, **keys}
             numbers += of_kernel(of[when], **at)
@@ -155,9 +157,28 @@ def of_kernel(told: dict[str, Any], **keys) -> list[Record]:
     ]
 
 
+# Of a kernel → the records' word.
+STATISTICS = {
+    "drift": "kernel drift",
+    "distance": "kernel distance",
+    "effective_rank": "effective rank",
+    "alignment": "kernel alignment",
+    "alignment_floor": "floor of kernel alignment",
+}
 # What the columns are called before "before" and "after".
-ALIGNMENT, FIT, COSINE = "alignment", "R² of a·RBF+b", "AUROC, cosine"
-PAIRS = (ALIGNMENT, "R² of RBF", FIT, "Spearman", COSINE, "AUROC, kernel")
+ALIGNMENT, FIT, COSINE = "debiased alignment", "R² of a·RBF+b", "AUROC, cosine"
+PAIRS = (
+    "alignment",
+    "its floor",
+    ALIGNMENT,
+    "p",
+    "effective rank",
+    "R² of RBF",
+    FIT,
+    "Spearman",
+    COSINE,
+    "AUROC, kernel",
+)
 SHOWN = (ALIGNMENT, FIT, COSINE)  # on the screen
 
 
@@ -169,7 +190,12 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
             [
                 layer,
                 f"{of['drift'][-1]:.2f}",
+                f"{of['distance'][-1]:.2f}",
                 *(f"{of['alignment'][i]:.2f}" for i in (0, -1)),
+                *(f"{of['alignment_floor'][i]:.2f}" for i in (0, -1)),
+                *(f"{of['debiased_alignment'][i]['value']:.2f}" for i in (0, -1)),
+                *(f"{of['debiased_alignment'][i]['p_value']:.3f}" for i in (0, -1)),
+                *(f"{of['effective_rank'][i]:.1f}" for i in (0, -1)),
                 *(f"{end['plain_rbf']['r2']:.2f}" for end in ends),
                 *(f"{end['rbf']['r2']:.2f}" for end in ends),
                 *(f"{end['rbf']['spearman']:.2f}" for end in ends),
@@ -179,7 +205,12 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
         )
     return Sheet(
         f"{facts['benchmark']}, {facts['network']} of width {facts['width']}: kernels",
-        ["layer", "drift", *(f"{p}, {when}" for p in PAIRS for when in WHEN)],
+        [
+            "layer",
+            "drift",
+            "distance",
+            *(f"{p}, {when}" for p in PAIRS for when in WHEN),
+        ],
         rows,
         [
             f"{facts['kernel']} training images, {facts['kernel']} of each test set, "
@@ -188,11 +219,13 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
             "kernel, and of the kernel. By the nearest of these training images in "
             f"pixels: {100 * facts['auroc_pixels']:.1f}. RBF, and Spearman's "
             "correlation, of the normalised kernel and ‖x − x_m‖, over the images of "
-            "both test sets. The movement that is told apart by training images is the "
-            "path form with the kernel of each step's start, of which "
+            "both test sets. Drift: ‖Θ_T − Θ_0‖/‖Θ_0‖; distance: 1 less their cosine. "
+            "Alignment: centred, with the labels, its mean over permuted labels (the "
+            "floor), debiased, and p by permutations. The movement that is told apart "
+            "by training images is the path form with the kernel of each step's start, of which "
             f"{100 * facts['path_error'][LAYER]:.3g} % is error in the {LAYER}.",
         ],
-        ("layer", "drift", *(f"{p}, {when}" for p in SHOWN for when in WHEN)),
+        ("layer", "distance", *(f"{p}, {when}" for p in SHOWN for when in WHEN)),
     )
 
 

@@ -32,6 +32,7 @@ class Use(IntEnum):
     KERNEL_IND = 203
     KERNEL_OOD = 204
     TANGENT_DIRECTIONS = 205
+    TANGENT_PERMUTATIONS = 206
     # Figure 3: networks before training.
     UNTRAINED_NOISE = 300
     UNTRAINED_IND = 301

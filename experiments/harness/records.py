@@ -60,7 +60,11 @@ QUANTITIES = {
     "spearman with displacement": "1",
     # ---- kernels
     "kernel drift": "1",
+    "kernel distance": "1",  # of shapes, Fort et al. (2020)
+    "effective rank": "1",
     "kernel alignment": "1",  # with the labels
+    "floor of kernel alignment": "1",  # its mean over permuted labels
+    "debiased kernel alignment": "1",
     "normalised kernel": "1",
     "R² of RBF": "1",
     "R² of a·RBF + b": "1",

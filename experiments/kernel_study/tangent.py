@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import fssd_jax
-from analysis import kernel_statistics, ntk, pixels
+from analysis import kernel_dynamics, kernel_statistics, ntk, pixels
 from analysis.contributions import Contributions
 from analysis.dynamics import log_steps, make_loss_fn
 from analysis.kernel_regression import PathForm
@@ -25,6 +25,8 @@ BATCH = 100  # images a step
 LAYER = "logits"  # of the movement that is told apart by training images
 TOP = 5  # training images told of each test image
 WHEN = ("before", "after")  # training
+PERMUTATIONS = 999  # of the labels
+STATISTICS = ("drift", "distance", "effective_rank", "alignment", "alignment_floor")
 
 
 class Run(NamedTuple):
@@ -175,10 +177,16 @@ def of_layer(
     steps = sorted(kept)
     # The first moment's is that before training.
     kernels = [sketch(one.feature_fn, kept[step], layer, x) for step in steps]
+    null = partial(
+        kernel_statistics.permutation_null,
+        key=keys.fixed(Use.TANGENT_PERMUTATIONS),
+        count=PERMUTATIONS,
+    )
+    told = [kernel_dynamics.statistics(kernels[0], k, y, null) for k in kernels]
     facts: dict[str, Any] = {
         "steps": steps,
-        "drift": [kernel_statistics.drift(kernels[0], kernel) for kernel in kernels],
-        "alignment": [kernel_statistics.alignment(kernel, y) for kernel in kernels],
+        **{name: [getattr(of, name) for of in told] for name in STATISTICS},
+        "debiased_alignment": [of.debiased_alignment._asdict() for of in told],
     }
     arrays = {"kernel": np.stack(kernels)}
     for when, step in zip(WHEN, (steps[0], steps[-1]), strict=True):

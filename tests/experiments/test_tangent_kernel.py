@@ -60,6 +60,14 @@ def test_drift_and_alignment_are_of_the_kernels_stored(left):
             a, b = (centre @ k @ centre for k in (kernel, same.astype(float)))
             cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
             assert told == pytest.approx(cosine, rel=1e-5)
+        for i, kernel in enumerate(kernels):
+            cosine = (kernel * kernels[0]).sum() / np.linalg.norm(kernel)
+            cosine /= np.linalg.norm(kernels[0])
+            assert of["distance"][i] == pytest.approx(1 - cosine, abs=1e-6)
+            null = of["debiased_alignment"][i]
+            value = kernel_statistics.debiased_alignment(kernel, arrays["classes"])
+            assert null["value"] == pytest.approx(value, abs=1e-6)
+            assert abs(null["mean"]) < 5 * null["sd"] / np.sqrt(null["count"])
 
 
 def test_records_are_what_is_told_of_layers_and_images(left):
