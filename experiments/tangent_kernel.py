@@ -222,7 +222,8 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
             "both test sets. Drift: ‖Θ_T − Θ_0‖/‖Θ_0‖; distance: 1 less their cosine. "
             "Alignment: centred, with the labels, its mean over permuted labels (the "
             "floor), debiased, and p by permutations. The movement that is told apart "
-            "by training images is the path form with the kernel of each step's start, of which "
+            "by training images is the path form with the kernel of each step's "
+            "start, of which "
             f"{100 * facts['path_error'][LAYER]:.3g} % is error in the {LAYER}.",
         ],
         ("layer", "distance", *(f"{p}, {when}" for p in SHOWN for when in WHEN)),
