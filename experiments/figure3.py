@@ -75,6 +75,8 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
+    seeds = tuple(dict.fromkeys(config.seeds))  # each of them once
+    config = dataclasses.replace(config, seeds=seeds)
     model, sets = chosen(config)
     # Not where images lie: their content counts.
     where = ("ind", "ood")

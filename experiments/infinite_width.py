@@ -55,6 +55,8 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
+    seeds = tuple(dict.fromkeys(config.seeds))  # each of them once
+    config = dataclasses.replace(config, seeds=seeds)
     if min(config.train, config.points) < 2 or not config.seeds or not config.times:
         raise InputError(
             "--train and --points: 2 or more; --seeds and --times: one or more"

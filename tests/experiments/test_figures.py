@@ -87,7 +87,7 @@ def check_records(path, facts):
 
 
 def test_figure3(tmp_path, capsys):
-    args = ["--benchmark", "digits", "--network", "mlp", "--seeds", "0", "1"]
+    args = ["--benchmark", "digits", "--network", "mlp", "--seeds", "0", "1", "0"]
     assert figure3.main([*args, "--images", "40", "--out", str(tmp_path)]) == 0
     path, facts, data = the_only(tmp_path / "figure3")
     layers = ["pixels", "normalised pixels", "fc1", "fc2", "logits"]
