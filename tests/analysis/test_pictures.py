@@ -12,7 +12,14 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 
-from analysis import auroc_plots, dynamics_plots, feature_plots, kernel_plots, plots
+from analysis import (
+    auroc_plots,
+    dynamics_plots,
+    feature_plots,
+    kernel_plots,
+    phase_plots,
+    plots,
+)
 from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
 
 RNG = np.random.default_rng(0)
@@ -149,6 +156,16 @@ def layers(count):
     return plots.layer_histograms(sets, LAYERS[:count], ["AUROC 0.5"] * count)
 
 
+def phases(quantity):
+    forms = ("frozen", "linearised 0", "linearised 30", "untrained")
+    kinds = ("ntk", "standard", "mup")
+    grids = itertools.product(forms, kinds, ("fc2", "logits"))
+    panels = {key: RNG.uniform(size=(4, 8)) for key in grids}
+    panels["linearised 30", "ntk", "fc2"][:, :4] = np.nan
+    times = [0.15 * 3 * 10**k for k in range(8)]
+    return phase_plots.phases(panels, quantity, (32, 128, 512, 2048), times, "title")
+
+
 IND, OOD = RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)
 DRAWN = {
     "layers": lambda: layers(4),
@@ -169,6 +186,8 @@ DRAWN = {
     "rbf": against_distance,
     "contributions": moved_by,
     "infinite width": infinite_width,
+    "phases, error": lambda: phases("error"),
+    "phases, AUROC": lambda: phases("AUROC"),
     "moments": moments,
     "speeds": speeds,
     "dynamics": over_time,
@@ -211,7 +230,9 @@ def test_a_picture_can_be_printed(name):
     ]
     for (one, name_of_one), (other, name_of_other) in itertools.combinations(boxes, 2):
         assert not one.overlaps(other), (name_of_one, name_of_other)
-    drawn = [ax for ax in figure.axes if ax.has_data() and ax.axison]
+    # A colour bar has no place in the grid.
+    placed = [ax for ax in figure.axes if ax.get_subplotspec() is not None]
+    drawn = [ax for ax in placed if ax.has_data() and ax.axison]
     assert drawn or name == "contributions"
     for ax in drawn:
         # Panels of one row or column may share a label, or all of them.
