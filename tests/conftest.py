@@ -68,10 +68,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith("tests/experiments/"))
 
 
+OF_PERCEPTRONS = {
+    "test_infinite_width",
+    "test_kernel_regression",
+    "test_tangent_kernel",
+}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compiled_quickly(request):
-    """Unoptimised, but where networks are trained and score for seconds."""
-    runs_long = "experiments" in request.path.parts or request.path.stem == "test_docs"
+    """Unoptimised, but where a LeNet is trained and scores for seconds."""
+    folder, name = request.path.parent.name, request.path.stem
+    of_lenet = folder == "experiments" and name not in OF_PERCEPTRONS
+    runs_long = of_lenet or name == "test_docs"
     jax.config.update("jax_disable_most_optimizations", not runs_long)
 
 
