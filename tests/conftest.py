@@ -63,7 +63,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_collection_modifyitems(items):
-    """First the files that take long, so that no worker waits for another at the end."""
+    """First the files that take long, so that no worker waits for one at the end."""
     items.sort(key=lambda item: item.nodeid.startswith("tests/fssd_jax/"))
     items.sort(key=lambda item: not item.nodeid.startswith("tests/experiments/"))
 
