@@ -18,6 +18,12 @@ from fssd_jax.data.inputs import as_input
 from tests.experiments.screen import assert_it_fits
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """To draw takes as long as to measure."""
+    monkeypatch.setattr(kernel_regression, "draw_figures", lambda *_: {})
+
+
 def main(tmp_path, *args):
     fixed = ["--preset", "tiny", "--benchmark", "digits", "--out", str(tmp_path)]
     fixed += [] if "--rate" in args else ["--rate", "0.1"]
@@ -70,6 +76,7 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
     assert_it_fits(capsys.readouterr().out, shown)
     # Run again, nothing is trained again.
     monkeypatch.setattr(forms, "follow", None)
+    monkeypatch.setattr(kernel_regression, "draw_figures", lambda *_: {})
     assert main(tmp_path, *args) == 0
 
 
@@ -139,6 +146,7 @@ def test_infinite_width_is_told_of_the_logits(tmp_path, network, capsys):
     assert_it_fits(capsys.readouterr().out, shown)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_seeds_are_one_table(tmp_path, capsys, monkeypatch):
     measured, calls = [], []
 
