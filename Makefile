@@ -6,6 +6,7 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
+TWO = -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
 help:
@@ -26,10 +27,10 @@ data: .venv/with-data
 
 # Two processes: much of the time goes into compiling, which takes one core.
 test: .venv/with-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TWO)
 
 test-peers: .venv/with-peers
-	$(BIN)/python -m pytest -m peers -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m peers $(TWO)
 
 # Old Flax calls what new JAX deprecates.
 test-oldest: .venv/with-dev
@@ -38,7 +39,7 @@ test-oldest: .venv/with-dev
 	$(BIN)/uv pip install --quiet --python .venv-oldest --resolution lowest-direct \
 		-e ".[dev]"
 	$(BIN)/uv pip install --quiet --python .venv-oldest --no-deps neural-tangents==0.6.5
-	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -W default::DeprecationWarning
+	.venv-oldest/bin/python -m pytest $(TWO) -W default::DeprecationWarning
 
 lint: .venv/with-dev
 	$(BIN)/ruff check .

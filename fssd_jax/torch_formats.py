@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -224,11 +224,20 @@ class Entry(NamedTuple):
 
 def wanted(format: Format, network) -> dict[tuple, Entry]:
     """PyTorch's entry for each of the network's arrays."""
-    image = np.zeros((1, format.side, format.side, len(network.mean)), np.float32)
+    try:
+        shapes = _shapes(network, format.side)
+    except TypeError:  # a field that cannot be hashed, such as an array
+        shapes = _shapes.__wrapped__(network, format.side)
+    return {key: _entry(format, shapes, key) for key in shapes}
+
+
+@lru_cache(maxsize=64)
+def _shapes(network, side: int) -> dict[tuple, tuple[int, ...]]:
+    """Of the network's arrays; kept, because a deep network takes long to trace."""
+    image = np.zeros((1, side, side, len(network.mean)), np.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     leaves: dict[tuple, Any] = flatten_dict(variables)  # pyright: ignore[reportAssignmentType]
-    shapes = {key: leaf.shape for key, leaf in leaves.items()}
-    return {key: _entry(format, shapes, key) for key in shapes}
+    return {key: leaf.shape for key, leaf in leaves.items()}
 
 
 def fields_of(format: Format, variables: Mapping[str, Any]) -> dict[str, Any]:

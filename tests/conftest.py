@@ -65,10 +65,25 @@ jax.config.update("jax_default_matmul_precision", "float32")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+    """First the files that take long, so that no worker waits for one at the end."""
+    items.sort(key=lambda item: item.nodeid.startswith("tests/fssd_jax/"))
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/experiments/"))
+
+
+OF_PERCEPTRONS = {
+    "test_infinite_width",
+    "test_kernel_regression",
+    "test_tangent_kernel",
+}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compiled_quickly(request):
-    """Unoptimised, but where networks are trained and score for seconds."""
-    runs_long = "experiments" in request.path.parts or request.path.stem == "test_docs"
+    """Unoptimised, but where a LeNet is trained and scores for seconds."""
+    folder, name = request.path.parent.name, request.path.stem
+    of_lenet = folder == "experiments" and name not in OF_PERCEPTRONS
+    runs_long = of_lenet or name == "test_docs"
     jax.config.update("jax_disable_most_optimizations", not runs_long)
 
 

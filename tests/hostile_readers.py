@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -220,6 +220,7 @@ def write_safetensors(folder: Path) -> None:
     save_file(state_dict(), folder / "weights.safetensors")
 
 
+@cache
 def lenet_shapes() -> dict[str, tuple[int, ...]]:
     format = torch_formats.FORMATS["lenet"]
     network = format.build(mean=(0.3,), std=(0.4,))
@@ -376,6 +377,7 @@ if find_spec("torch"):
     )
 
 
+@cache
 def foreign_files() -> list[bytes]:
     """One of every kind, and some that are of none."""
     import pickle

@@ -1,7 +1,8 @@
-"""One tiny setting for the tests of methods."""
+"""One tiny setting for the tests of methods, and runs that draw nothing."""
 
 import pytest
 
+from experiments.comparison import pictures
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, make_setting, prepare
 from fssd_jax.data import benchmarks
@@ -17,3 +18,9 @@ def setting(tmp_path_factory):
     options = Options(tiny=True, out=tmp_path_factory.mktemp("setting"))
     prepared = prepare(near_only("digits"), 0, options)
     return make_setting(prepared, "digits_near", PROTOCOLS["paper"], tiny=True)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Results without the pictures of scores, which take seconds to draw."""
+    monkeypatch.setattr(pictures, "figures", lambda *_: {})

@@ -136,6 +136,7 @@ def test_rows_are_those_of_numpy_and_scikit_learn(dumps, tmp_path, capsys, chann
     assert "No controls" in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_file_that_is_left_scores_features(dumps, tmp_path):
     assert main(tmp_path, dumps) == 0
     path, facts = results(tmp_path)
@@ -149,6 +150,7 @@ def test_the_file_that_is_left_scores_features(dumps, tmp_path):
     np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_there_is_scored(dumps, tmp_path, capsys):
     """Without logits no MSP; --layers are those of FSSD, logits are logits still."""
     assert main(tmp_path, dumps, "--layers", "fc1") == 0
@@ -171,6 +173,7 @@ def test_what_is_there_is_scored(dumps, tmp_path, capsys):
     assert {"fssd logits", "msp"} <= set(results(tmp_path)[1]["methods"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_how_files_are_written_does_not_matter(dumps, tmp_path):
     """Order, other layers of other sets, integers, labels of sets that need none."""
     for arrays in dumps.values():
@@ -271,6 +274,7 @@ def test_options_that_do_not_go_together(dumps, tmp_path, capsys, args, message)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_the_channels_are_can_be_told(dumps, tmp_path):
     """As the error says; the average is over the other axis."""
     for arrays in dumps.values():

@@ -19,6 +19,12 @@ from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """To draw takes as long as to measure."""
+    monkeypatch.setattr(kernel_regression, "draw_figures", lambda *_: {})
+
+
 def main(tmp_path, *args):
     fixed = ["--preset", "tiny", "--benchmark", "digits", "--out", str(tmp_path)]
     fixed += [] if "--rate" in args else ["--rate", "0.1"]
@@ -72,6 +78,7 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
     assert_it_fits(capsys.readouterr().out, shown)
     # Run again, nothing is trained again.
     monkeypatch.setattr(forms, "follow", None)
+    monkeypatch.setattr(kernel_regression, "draw_figures", lambda *_: {})
     assert main(tmp_path, *args) == 0
 
 
@@ -169,6 +176,7 @@ def test_infinite_width_is_told_of_the_logits(tmp_path, network, capsys):
     assert_it_fits(capsys.readouterr().out, shown)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_seeds_are_one_table(tmp_path, capsys, monkeypatch):
     measured, calls = [], []
 

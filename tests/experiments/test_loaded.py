@@ -44,6 +44,7 @@ def main(folder, out, *args):
     return score.main([*given, "--noise", "20", "--out", str(out), *args])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_are_of_the_last_and_of_the_first_weights(training, tmp_path):
     """The untrained control is the network that this very training began with."""
     folder, found = training
@@ -151,6 +152,7 @@ def test_mistakes_are_one_line(training, tmp_path, capsys, args, message):
     assert message in error
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_network_is_told_apart(training, tmp_path, capsys):
     """Of a folder that has no record of its normalisation, as older ones."""
     copy = shutil.copytree(training[0], tmp_path / "copy")

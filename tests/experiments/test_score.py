@@ -110,6 +110,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     assert digits.sha256 == facts["data"]["ind"]["sha256"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ood_images_change_no_other_score(files, tmp_path):
     """Nothing is fitted on them, nor chosen by them."""
     others = load("photo_patches", "test").x[60:90]
@@ -125,6 +126,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
             np.testing.assert_array_equal(first[name], second[name], name)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_resnet_and_chosen_layers(files, tmp_path, capsys):
     """The stages alone; images of another size are made to fit."""
     path = save_weights(files / "r18.safetensors", "cifar_resnet18")
@@ -173,6 +175,7 @@ def test_mistakes_are_one_line(files, tmp_path, capsys, args, message):
     assert not list(tmp_path.glob("score/*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_detector_that_fails_is_told_beside_the_rows(
     files, tmp_path, capsys, monkeypatch
 ):
