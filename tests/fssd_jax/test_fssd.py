@@ -106,6 +106,8 @@ def test_the_step_is_the_papers_and_raises_the_score(smooth):
     assert (score(stepped) > score(x)).all()
     found = F.fssd(feature_fn, variables, singularity, x, 0.01)
     np.testing.assert_allclose(found[:, 1], score(stepped), rtol=1e-6)
+    found = F.fssd(feature_fn, variables, singularity, x, -0.01)  # the released step
+    np.testing.assert_allclose(found[:, 1], score(2 * x - stepped), rtol=1e-6)
 
 
 def test_epsilon_zero_is_the_identity(lenet):
