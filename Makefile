@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv.
-.PHONY: help quickstart data test test-peers test-oldest lint constraints clean
+.PHONY: help quickstart data test test-peers test-oldest test-newest lint constraints clean
 
 CANDIDATES = python3 python3.13 python3.12 python3.11 python
 SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -15,6 +15,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-peers   run those against PyTorch itself, which it installs"
 	@echo "make test-oldest  run them with the oldest versions that pyproject.toml allows"
+	@echo "make test-newest  run them with the newest versions, whatever constraints.txt has"
 	@echo "make lint         ruff and pyright"
 	@echo "make constraints  resolve the newest versions into constraints.txt"
 	@echo "make clean        remove .venv and results"
@@ -41,6 +42,13 @@ test-oldest: .venv/with-dev
 	$(BIN)/uv pip install --quiet --python .venv-oldest --no-deps neural-tangents==0.6.5
 	.venv-oldest/bin/python -m pytest $(TWO) -W default::DeprecationWarning
 
+# Without the extra `ntk`, which caps JAX. New JAX deprecates what old Flax calls.
+test-newest: .venv/with-dev
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-newest
+	$(BIN)/uv pip install --quiet --python .venv-newest -e ".[dev]"
+	.venv-newest/bin/python -m pytest $(TWO) -W default::DeprecationWarning
+
 lint: .venv/with-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,7 +65,7 @@ constraints: .venv/with-dev
 	open('constraints.txt', 'w').write('\n'.join(head + lines) + '\n')"
 
 clean:
-	rm -rf .venv .venv-oldest results
+	rm -rf .venv .venv-oldest .venv-newest results
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later with venv and pip" \

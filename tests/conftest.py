@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from importlib.metadata import version
 
 # One core a worker: two workers' threads of BLAS would wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -18,8 +19,11 @@ import jaxtyping
 
 # Most of the time goes into compiling: XLA's older emitters compile twice as fast as
 # the newer ones, LLVM's level 1 faster than level 3, and level 0 what hardly runs.
-FASTER = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER}"
+FASTER = ["--xla_backend_optimization_level=1"]
+# At a flag that it does not know XLA ends the process.
+if version("jaxlib") < "0.11":
+    FASTER.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FASTER])
 
 
 def what_tells_shapes(check):
