@@ -1,6 +1,7 @@
 """Phase diagrams: where, in width and training time, a form predicts the network."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
@@ -41,7 +42,7 @@ def phases(
     least = 1e-9 if quantity == "error" else -np.inf  # a logarithm has no 0
     label, norm, colours = HOW[quantity]
     figure, axes = page(len(forms), len(columns), 1.15, sharex=True, sharey=True)
-    image = None
+    image: Any = None
     for row, form in zip(axes, forms, strict=True):
         row[0].set_ylabel(f"{form}\nwidth")
         for ax, (layer, kind) in zip(row, columns, strict=True):

@@ -1,7 +1,7 @@
 """What the predictors of `phases` are worth: numbers of one run, at every moment."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from experiments.kernel_study.forms import parts
 from experiments.kernel_study.phases import NETWORK, UNTRAINED
 from experiments.kernel_study.setting import NTK_NETWORKS, Data
 from fssd_jax import metrics
+from fssd_jax.data.benchmarks import Benchmark
 
 PIXELS, INFINITE = "pixels", "infinite"
 DETECTORS = ("fssd", "displacement", "relative")
@@ -46,7 +47,7 @@ class Plan(NamedTuple):
     batch_size: int
 
 
-def network_of(cell: Cell, benchmark):
+def network_of(cell: Cell, benchmark: Benchmark) -> Any:
     return NTK_NETWORKS[cell.network](
         cell.width,
         benchmark.num_classes,

@@ -186,7 +186,9 @@ def of_layer(
     facts: dict[str, Any] = {
         "steps": steps,
         **{name: [getattr(of, name) for of in told] for name in STATISTICS},
-        "debiased_alignment": [of.debiased_alignment._asdict() for of in told],
+        "debiased_alignment": [
+            of.debiased_alignment._asdict() for of in told if of.debiased_alignment
+        ],
     }
     arrays = {"kernel": np.stack(kernels)}
     for when, step in zip(WHEN, (steps[0], steps[-1]), strict=True):
