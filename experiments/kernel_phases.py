@@ -4,13 +4,14 @@
   fssd kernel_phases --preset small            all of it: hours on two cores
 
 Trains networks by plain SGD and asks, at moments ηt of the run and in every layer, what
-predicts the network's features and its FSSD:
+predicts the network's features and its FSSD, by the relative error, the rank correlation
+of FSSD within each set, and the AUROC:
   frozen         Eq. (4) with the kernel before training and the run's own gradients
   linearised τ   the network linearised at step τ, trained by itself
   infinite       the infinitely wide network (NTK parametrisation, squared loss, logits)
   untrained      FSSD before training
   pixels         the nearest training image, no network
-by the relative error, the rank correlation of FSSD within each set, and the AUROC.
+
 Each cell of the grid is kept when it is done. Killed, the same command goes on; started
 several times at once, on one machine or on several with one disk, each takes cells that
 no other has. Leaves OUT/kernel_phases/BENCHMARK-NETWORK-DIGEST/ when its cells are
