@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -13,7 +14,11 @@ from analysis.style import page, styled
 QUANTITIES = {"error": "error", "rank": "rank", "AUROC": "auroc"}
 HOW = {
     "error": ("relative error of $F_t(x) - F_0(x)$", LogNorm(0.01, 10), "cividis_r"),
-    "rank": ("rank correlation with FSSD, both sets", Normalize(0, 1), "cividis"),
+    "rank": (
+        "rank correlation with FSSD, mean of sets",
+        Normalize(0, 1),
+        "cividis",
+    ),
     "AUROC": ("AUROC of FSSD, less the network's", Normalize(-0.3, 0.3), "PuOr"),
 }
 
@@ -29,7 +34,7 @@ def phases(
     """A row a form; a column a layer and parametrisation; time to the right, width up.
 
     Args:
-      panels: (form, parametrisation, layer) → [width, time]; NaN is left white.
+      panels: (form, parametrisation, layer) → [width, time]; NaN is grey.
       quantity: of `QUANTITIES`.
       widths: in ascending order.
       times: ηt.
@@ -41,13 +46,14 @@ def phases(
         forms = [form for form in forms if form != "untrained"]
     least = 1e-9 if quantity == "error" else -np.inf  # a logarithm has no 0
     label, norm, colours = HOW[quantity]
+    shades = matplotlib.colormaps[colours].with_extremes(bad="0.75")
     figure, axes = page(len(forms), len(columns), 1.15, sharex=True, sharey=True)
     image: Any = None
     for row, form in zip(axes, forms, strict=True):
         row[0].set_ylabel(f"{form}\nwidth")
         for ax, (layer, kind) in zip(row, columns, strict=True):
             image = ax.imshow(
-                np.maximum(panels[form, kind, layer], least), norm=norm, cmap=colours,
+                np.maximum(panels[form, kind, layer], least), norm=norm, cmap=shades,
                 origin="lower", aspect="auto", interpolation="nearest",
             )  # fmt: skip
     for ax, (layer, kind) in zip(axes[0], columns, strict=True):
@@ -55,8 +61,9 @@ def phases(
     shown = range(0, len(times), 2)
     for ax in axes[-1]:
         ax.set_xlabel("ηt")
-        ax.set_xticks(list(shown), [f"{times[i]:.2g}" for i in shown], rotation=60)
+        ax.set_xticks(list(shown), [f"{times[i]:.4g}" for i in shown], rotation=60)
     axes[0, 0].set_yticks(range(len(widths)), list(map(str, widths)))
-    figure.colorbar(image, ax=axes, aspect=40, pad=0.01, label=label)
+    ends = "min" if quantity == "rank" else "both"
+    figure.colorbar(image, ax=axes, aspect=40, pad=0.01, label=label, extend=ends)
     figure.suptitle(title)
     return figure

@@ -3,9 +3,9 @@
   fssd kernel_phases --preset small --networks perceptron
   fssd kernel_phases --preset small            all of it: hours on two cores
 
-Trains networks by plain SGD and asks, at moments ηt of the run and in every layer, what
-predicts the network's features and its FSSD, by the relative error, the rank correlation
-of FSSD within each set, and the AUROC:
+Trains networks by plain SGD and asks, at moments ηt of a run and in every layer, what
+predicts the network's features and its FSSD, by the relative error of the displacement,
+the rank correlation of FSSD within each set, and the AUROC:
   frozen         Eq. (4) with the kernel before training and the run's own gradients
   linearised τ   the network linearised at step τ, trained by itself
   infinite       the infinitely wide network (NTK parametrisation, squared loss, logits)
@@ -20,6 +20,7 @@ done: the table, phase diagrams, and every number in scores.npz.
 
 import dataclasses
 import itertools
+import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -45,34 +46,40 @@ MEASURED = "config.json"  # of the cells beside it
 @dataclasses.dataclass(frozen=True)
 class Config:
     preset: Literal["tiny", "small", "paper"] = "small"
-    """tiny: seconds, means nothing. small: 1,000 training images, 3,000 steps; minutes
-    on an accelerator, hours on two cores. paper: 10,000 images, for accelerators."""
+    """tiny: seconds, means nothing. small: 1,000 training images, 1,000 of each test
+    set, looked at after 1, 3, 10, …, 3,000 steps of 100 images (of the convolutional
+    networks 1,000), linearised at steps 0 and 30; minutes to an hour on an
+    accelerator, many hours on two cores. paper: 10,000 images, 30,000 steps."""
     benchmarks: tuple[Literal["fmnist", "mnist", "fmnist6", "digits"], ...] = (
         *("fmnist", "fmnist6", "digits"),
     )
-    """Which data; of several OoD sets the first is taken."""
+    """FashionMNIST with MNIST as OoD, the other way round, six classes of FashionMNIST
+    with its other four, digits 0 to 4 with 5 to 9."""
     networks: tuple[Network, ...] = ("perceptron", "strided", "resnet")
     """Two hidden layers; LeNet's shape with strides; two residual blocks; LeNet's."""
     losses: tuple[Literal["squared", "cross_entropy"], ...] = (
-        "squared",
-        "cross_entropy",
+        *("squared", "cross_entropy"),
     )
-    """Those with an infinitely wide twin are compared with it for the squared loss."""
+    """What is trained with, and the linearised network, too."""
     parametrisations: tuple[Literal["ntk", "standard", "mup"], ...] = (
         *("ntk", "standard", "mup"),
     )
-    """One network at one width, and three limits: see analysis/ntk_networks.py."""
+    """One network at the base width (perceptron 128, others 32), and three limits:
+    Jacot et al.'s; Flax's own, at a rate ∝ 1/width; muP, Yang and Hu's."""
     widths: tuple[int, ...] | None = None
     """Units or channels; by default the preset's for each network."""
     rate: float | None = None
-    """Learning rate at the base width; by default one at which all are stable."""
+    """Learning rate at the base width. By default one at which all are stable: 0.15
+    for the squared loss, 0.1 if convolutional, and four times as much for the
+    cross-entropy. "standard" learns at this times base width / width."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the weights, the order of the images, and the choice of images."""
     kept: Path | None = None
-    """Measure nothing: write the results of the cells in this folder, such as
-    results/scores that was brought from another machine."""
+    """Measure nothing: write the results of the cells in this folder, such as the
+    results/scores of a machine of another kind, which does not take these cells up."""
     twin: bool = True
-    """Compare with the infinitely wide network; wants neural-tangents."""
+    """Compare with the infinitely wide network, on 200 points of each test set, where
+    there is one (perceptron, strided; squared loss; ntk); wants neural-tangents."""
     out: Path = Path("results")
     """Where results go."""
     data_dir: Path | None = None
@@ -84,8 +91,7 @@ def run(config: Config) -> list[Path]:
     """The results folders: of each set of data and network whose cells are done."""
     preset = PRESETS[config.preset]
     cells = grid(config, preset)
-    twins = config.twin and any(map(has_twin, cells))
-    if twins and config.kept is None:
+    if config.twin and any(map(has_twin, cells)):
         cli.need_neural_tangents()
     benchmarks = {n: load_benchmark(n, config.data_dir) for n in config.benchmarks}
     folders = {n: kept(config, preset, b) for n, b in benchmarks.items()}
@@ -118,21 +124,48 @@ def run(config: Config) -> list[Path]:
 
 def kept(config: Config, preset: Preset, benchmark: Benchmark) -> Path:
     """The folder of one set of data, where the cells are, and what measured them."""
-    name = f"kernel_phases-{benchmark.name}"
+    place = own(config, preset, benchmark)
     if config.kept is not None:
-        found = sorted(config.kept.glob(f"**/{name}-*"))
-        if len(found) != 1:
-            raise InputError(
-                f"--kept {config.kept}: expected one folder {name}-DIGEST in there, "
-                f"found {len(found)}; name the folder that holds the one to show"
-            )
-        return found[0]
-    place = results.place(
-        *(config.out, "scores", name),
-        *(options_of(config, preset), sets_of(benchmark), phase_facts),
-    )
+        return from_elsewhere(config.kept, f"kernel_phases-{benchmark.name}", place)
     files.write_json(files.writable(place.path) / MEASURED, place.facts)
     return place.path
+
+
+def own(config: Config, preset: Preset, benchmark: Benchmark) -> results.Identity:
+    return results.place(
+        *(config.out, "scores", f"kernel_phases-{benchmark.name}"),
+        *(options_of(config, preset), sets_of(benchmark), phase_facts),
+    )
+
+
+def from_elsewhere(folder: Path, name: str, place: results.Identity) -> Path:
+    """The one folder of that name; `InputError` if its options or data are others."""
+    found = sorted(folder.glob(f"**/{name}-*"))
+    if len(found) != 1:
+        raise InputError(
+            f"--kept {folder}: expected one folder {name}-DIGEST in there, found "
+            f"{len(found)}; name the folder that holds the one to show"
+        )
+    measured = files.load_json(found[0] / MEASURED, "measure the cells again")
+    for what in ("options", "data"):
+        one, other = (known(of.get(what)) for of in (measured, place.facts))
+        if one != other:
+            raise InputError(
+                f"--kept {folder}: {found[0].name} was measured with other {what}: "
+                f"{one}, and now they are {other}; give the options that it was "
+                "measured with"
+            )
+    return found[0]
+
+
+def known(facts: Any) -> Any:
+    """As JSON has it; of data, what is in it and not where it was."""
+    plain = json.loads(json.dumps(files.plain(facts)))
+    if isinstance(plain, dict) and all(
+        isinstance(of, dict) and "sha256" in of for of in plain.values()
+    ):
+        return {name: of["sha256"] for name, of in plain.items()}
+    return plain
 
 
 def options_of(config: Config, preset: Preset) -> dict[str, Any]:
@@ -140,7 +173,7 @@ def options_of(config: Config, preset: Preset) -> dict[str, Any]:
     return {
         "preset": preset._replace(widths={})._asdict(),
         "seeds": config.seeds,
-        "rate": config.rate,
+        "rate": RATES if config.rate is None else config.rate,
     }
 
 
@@ -221,7 +254,9 @@ def gather(
     """The numbers of all cells, those of infinite width where they are known."""
     out = {cell: files.load_arrays(path_of(folder, cell)) for cell in cells}
     for cell in filter(has_twin, cells if config.twin else ()):
-        path = folder / f"infinite-{cell.network}.npz"  # the same for all widths
+        # The same for all widths, and of this machine.
+        place = own(config, preset, benchmark).path
+        path = files.writable(place) / f"infinite-{cell.network}.npz"
         data = draw_all(config, preset, benchmark)
         chosen = phase_facts.some_points(data[0], preset.twin_points)
         if not path.exists():

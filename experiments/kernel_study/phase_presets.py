@@ -70,10 +70,11 @@ PRESETS = {
     ),
 }
 
+
 # η at a network's base width, below 2/λ of every width of the small preset, λ the
 # largest eigenvalue of Θ(X, X)/n: above it the linearised network diverges, and the
-# network itself goes where its kernel is smaller. (The second derivative of the
-# cross-entropy by a logit is 1/4 at most.)
+# network itself goes where its kernel is smaller. (The cross-entropy's Hessian by the
+# logits has eigenvalues of 1/2 at most, so there the limit is 4/λ, or more.)
 RATES = {
     "squared": {"perceptron": 0.15, "strided": 0.1, "resnet": 0.1, "convnet": 0.05},
     "cross_entropy": {"perceptron": 0.6, "strided": 0.4, "resnet": 0.4, "convnet": 0.2},

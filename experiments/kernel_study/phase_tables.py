@@ -148,6 +148,8 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "error frozen": f"{FROZEN}/error/all",
         "error linear 0": f"{start}/error/all",
         f"error linear {plan.starts[-1]}": f"{last}/error/all",
+        "FSSD error frozen": f"{FROZEN}/FSSD error/all",
+        "FSSD error linear 0": f"{start}/FSSD error/all",
         "rank frozen, OoD": f"{FROZEN}/rank/ood",
         "rank linear 0, in": f"{start}/rank/ind",
         "rank linear 0, OoD": f"{start}/rank/ood",
@@ -161,6 +163,7 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "AUROC linear 0": f"{start}/AUROC/fssd",
         "AUROC untrained": f"{UNTRAINED}/AUROC/fssd",
         "AUROC infinite": f"{INFINITE}/AUROC/fssd",
+        "AUROC pixels": f"{PIXELS}/AUROC/nearest",
         "offset share, in": f"{NETWORK}/offset/ind",
         "offset share, OoD": f"{NETWORK}/offset/ood",
     }
@@ -181,7 +184,8 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         [
             f"Mean and half of its 95 % interval over {len(plan.seeds)} seeds; rate "
             f"{rates[some]:g} at the base width. Errors are relative to the "
-            "displacement; ranks: Spearman's correlation with FSSD within a set."
+            "displacement over both sets, or to FSSD; ranks: Spearman's correlation "
+            "with FSSD within a set, of pixels that of minus the distance."
         ],
         ("network", *shown),
     )
@@ -194,7 +198,7 @@ def _cell(values: np.ndarray | None, place: int) -> str:
     mean, low, _ = mean_and_interval(column)
     if not np.isfinite(mean):
         return ""
-    return f"{mean:.2g}" if low is None else f"{mean:.2g} ± {mean - low:.1g}"
+    return f"{mean:.2g}" if low is None else f"{mean:.3g} ± {mean - low:.2g}"
 
 
 def figures(plan: Plan, rates: Mapping[Cell, float], found: Found):

@@ -26,6 +26,7 @@ from analysis.kernel_regression import make_gradient_fn, pull, push
 from analysis.linearised import Linearised, linearise, linearised_at
 from analysis.parameters import with_parameters
 from experiments.kernel_study.setting import LOSSES, Data
+from fssd_jax.checks import InputError
 from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import FeatureFn, Variables, pool
 
@@ -122,7 +123,15 @@ def follow(
       advance: see `make_advance`; of this run, or of another one of the same network.
       order: see `orders`.
       moments: in ascending order.
+
+    Raises:
+      InputError: a start that is no moment.
     """
+    late = set(state.linear) - {named(moment) for moment in moments}
+    if late:
+        raise InputError(
+            f"{sorted(late)}: their starts are none of the moments {list(moments)}"
+        )
     done = 0
     for moment in moments:
         state = advance(

@@ -20,6 +20,7 @@ from experiments import kernel_phases
 from experiments.kernel_study import phase_facts, phases
 from experiments.kernel_study.setting import draw
 from fssd_jax import losses, map_batches
+from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.features import make_init_fn
 from fssd_jax.fssd import Singularity, fssd
@@ -126,6 +127,14 @@ def test_the_compiled_grid_is_what_the_followers_say(data):
         np.testing.assert_allclose(sizes["displacement/network"][i], lengths, rtol=1e-4)
 
 
+def test_what_starts_at_no_moment_is_an_error(data):
+    model = Perceptron(8, 5, (0.3,), (0.4,))
+    run, state = phases.begin(model, "squared", RATE, (2,), (3,), data[:1])
+    order = phases.orders((3,), 20, 10, 3)
+    with pytest.raises(InputError, match="none of the moments"):
+        next(phases.follow(lambda state, *_: state, run, state, order, (0, 3)))
+
+
 def test_every_epoch_has_every_image_once_and_another_order():
     order = phases.orders((0, 1), 7, 2, 6)
     assert order.shape == (6, 2, 2)
@@ -226,6 +235,10 @@ def test_tiny(tmp_path, capsys):
             arrays["digits-perceptron-squared-ntk-4"],
         )
         assert "digits-perceptron-squared-ntk-8" not in file
+    # Of other options it is not told what these are.
+    capsys.readouterr()
+    assert main(other, *args[:-1], "2", "--kept", str(tmp_path / "scores")) == 1
+    assert "other options" in capsys.readouterr().err
     measured = json.loads((again / "metrics.json").read_text())["measured"]
     assert measured == json.loads((cells / "config.json").read_text())
 
