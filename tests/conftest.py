@@ -76,6 +76,8 @@ RUN_LONG = ("docs", "failures", "figures", "gaps", "methods", "networks", "table
 def compiled_quickly(request):
     runs_long = request.path.stem.removeprefix("test_") in RUN_LONG
     jax.config.update("jax_disable_most_optimizations", not runs_long)
+    # Of processes that a test starts, whose results may have to be the same.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not runs_long))
 
 
 @pytest.fixture(autouse=True, scope="module")
