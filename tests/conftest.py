@@ -75,20 +75,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith("tests/experiments/"))
 
 
-OF_PERCEPTRONS = {
-    "test_infinite_width",
-    "test_kernel_regression",
-    "test_tangent_kernel",
-}
+# Networks are trained, or many images scored, for longer than it takes to compile.
+RUN_LONG = ("docs", "failures", "gaps", "methods", "networks", "table2")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_quickly(request):
-    """Unoptimised, but where a LeNet is trained and scores for seconds."""
-    folder, name = request.path.parent.name, request.path.stem
-    of_lenet = folder == "experiments" and name not in OF_PERCEPTRONS
-    runs_long = of_lenet or name == "test_docs"
+    runs_long = request.path.stem.removeprefix("test_") in RUN_LONG
     jax.config.update("jax_disable_most_optimizations", not runs_long)
+    # Of processes that a test starts, whose results may have to be the same.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not runs_long))
 
 
 @pytest.fixture(autouse=True, scope="module")

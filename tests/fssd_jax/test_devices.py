@@ -124,7 +124,6 @@ def test_scores_do_not_depend_on_the_number_of_devices():
         | {
             "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # most of the time compiles
         },
         cwd=ROOT,
         capture_output=True,
