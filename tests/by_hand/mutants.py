@@ -145,7 +145,7 @@ def main(config: Config) -> int:
         copy = Path(name)
         for package in PACKAGES:
             shutil.copytree(ROOT / package, copy / package)
-        for other in ("pyproject.toml", "README.md", "docs", "examples"):
+        for other in ("Makefile", "pyproject.toml", "README.md", "docs", "examples"):
             path = ROOT / other
             (shutil.copytree if path.is_dir() else shutil.copy)(path, copy / other)
         for module in tqdm(modules, desc="modules"):

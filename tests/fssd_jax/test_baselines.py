@@ -121,6 +121,16 @@ def _classes(logit_fn, variables, _, x):
 # ---- ODIN ---------------------------------------------------------------------------
 
 
+def test_odins_temperatures_without_a_step_are_the_log_odds_at_each():
+    logits = np.random.default_rng(0).normal(0, 5, (9, 4)).astype(np.float32)
+    temperatures = np.float32([0.5, 1, 10])
+    by_hand = lambda variables, x: x  # noqa: E731
+    found = odin.no_step(by_hand, {}, temperatures, jnp.asarray(logits))
+    s = scipy.special.softmax(logits[..., None] / np.float64(temperatures), axis=1)
+    rest = np.sort(s, axis=1)[:, :-1].sum(1)
+    np.testing.assert_allclose(found[0], np.log(s.max(1) / rest), rtol=1e-4)
+
+
 @pytest.mark.parametrize("temperature", odin.TEMPERATURES)
 def test_odin_is_the_log_softmax_at_a_temperature(smooth, temperature):
     _, variables, _, x = smooth

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logit, logsumexp, softmax
 
+from fssd_jax import InputError
 from fssd_jax.detectors import (
     deep_ensemble,
     energy,
@@ -14,6 +15,7 @@ from fssd_jax.detectors import (
     msp,
     odin,
 )
+from fssd_jax.outputs import logits_of
 
 HALF = [jnp.bfloat16, jnp.float16]
 DETECTORS = {
@@ -79,3 +81,11 @@ def test_means_of_half_precision_softmaxes(logits, dtype):
     close(found[:, 0], logit(mean.max(-1)))
     of_predicted = exact[:, np.arange(50), mean.argmax(-1)]
     close(found[:, 1], -of_predicted.var(0))
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (5, 3), (7, 3), (6, 3, 1)])
+def test_what_is_no_logits_of_each_image_is_refused(shape):
+    x = jnp.ones((6, 2, 2, 1))
+    assert logits_of(lambda v, x: jnp.zeros((6, 2)), {}, x).shape == (6, 2)
+    with pytest.raises(InputError, match=r"expected logits \[batch, classes\]"):
+        logits_of(lambda v, x: jnp.zeros(shape), {}, x)

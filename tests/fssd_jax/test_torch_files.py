@@ -67,6 +67,11 @@ def test_safetensors_are_known_by_their_content(tmp_path, ending):
     np.testing.assert_array_equal(found["a.b"], a)
 
 
+def test_what_has_no_name_is_passed_over_and_nothing_behind_it(tmp_path):
+    tree = {(0, 1): 2, "a": {None: 3, "b": np.ones(2)}, "c": [np.zeros(1)]}
+    assert torch_files._flat(tmp_path, tree).keys() == {"a.b", "c.0"}
+
+
 def torch_zip(path, files=("archive/data.pkl",)):
     """A file as `torch.save` names its parts."""
     with zipfile.ZipFile(path, "w") as archive:
