@@ -150,7 +150,7 @@ def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
     panels = {
         r"kernel drift ‖$\Theta_t - \Theta_0$‖ / ‖$\Theta_0$‖": lambda of: of["drift"],
         r"1 − cosine of $\Theta_t$ and $\Theta_0$": lambda of: of["distance"],
-        "debiased alignment with the labels": lambda of: [
+        "debiased alignment": lambda of: [
             null["value"] for null in of["debiased_alignment"]
         ],
     }
