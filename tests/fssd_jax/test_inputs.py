@@ -12,7 +12,7 @@ import pytest
 
 import fssd_jax
 from fssd_jax import InputError, map_batches, noise
-from fssd_jax.data.inputs import as_input, count_rows, is_array
+from fssd_jax.data.inputs import Watched, as_input, count_rows, is_array
 from fssd_jax.data.pipeline import batches
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import displacement, fssd, knn, mahalanobis, msp, odin
@@ -500,3 +500,25 @@ def test_what_has_a_shape_or_a_type_only_is_no_array():
     assert is_array(np.zeros(2))
     assert not is_array(SimpleNamespace(shape=(2,)))
     assert not is_array(SimpleNamespace(dtype=np.float32))
+
+
+def test_a_mask_that_is_true_throughout_has_noise():
+    data = {"x": np.float32([[0, 1], [2, 3]]), "mask": np.ones((2, 40), bool)}
+    found = noise.noise_like(jax.random.key(0), 3, data)["mask"]
+    assert {*np.unique(found)} == {False, True}
+
+
+def test_noise_on_both_sides_of_zero_is_not_taken_for_pixels():
+    seen = Watched(None, "noise")
+    for seen.range in ((-0.5, 0.5), (0.0, 5.0)):
+        fssd._tell_range(seen, None, False)  # a warning would be an error
+    for seen.range in ((0.0, 1.0), (0.2, 0.8)):
+        with pytest.warns(UserWarning, match="are the data there"):
+            fssd._tell_range(seen, None, False)
+
+
+def test_some_layers_are_left_out_and_all_are_an_error():
+    with pytest.warns(UserWarning, match=r"\['b'\] are left out"):
+        fssd._tell_left_out(["b"], ["a", "b"])
+    with pytest.raises(InputError, match="none of the layers"):
+        fssd._tell_left_out(["a", "b"], ["a", "b"])
