@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from analysis import dynamics
 from analysis.dynamics import (
     Recorder,
     log_steps,
@@ -17,6 +18,7 @@ from analysis.dynamics import (
 from analysis.gradients import descent
 from analysis.kernel_regression import make_gradient_fn
 from fssd_jax import InputError, make_feature_fn, recipes
+from fssd_jax.data.pipeline import Batch
 from tests.analysis.following import (
     DECAY,
     PROBE,
@@ -401,3 +403,11 @@ def test_a_gradient_through_batch_statistics_is_taken_of_all_images_or_not(count
     expected = np.stack([np.linalg.norm(f, axis=1) for f in moved], -1)
     for batch_size in (count, 64):  # the advice, and more
         np.testing.assert_allclose(follow(batch_size), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("owed", "depends"), [(50, False), (200, True)])
+def test_what_a_loss_owes_to_its_batch_is_measured_by_its_size(owed, depends):
+    """A loss of 100 may owe 10⁻² to rounding: 100 times what a loss of 1 may."""
+    batch = Batch(np.float32([0, 0, 0, 1]), np.ones(4, bool), np.zeros(4, np.int32))
+    loss_fn = lambda variables, x, y: 100 + owed * dynamics.MATES * x.max() + 0 * x  # noqa: E731
+    assert dynamics._depends_on_mates(loss_fn, {}, batch) is depends
