@@ -86,7 +86,7 @@ FORMULAS = {
         *("analysis/concentration.py", "length**2, cos", "length**3, cos"),
     ),
     "experiments.kernel_study.tangent": (
-        *("analysis/ntk.py", "norm(end - start)", "norm(end + start)"),
+        *("analysis/kernel_statistics.py", "norm(end - start)", "norm(end + start)"),
     ),
 }
 
