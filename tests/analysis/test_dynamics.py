@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from analysis import dynamics
+from analysis import gradients
 from analysis.dynamics import (
     Recorder,
     log_steps,
@@ -409,5 +409,5 @@ def test_a_gradient_through_batch_statistics_is_taken_of_all_images_or_not(count
 def test_what_a_loss_owes_to_its_batch_is_measured_by_its_size(owed, depends):
     """A loss of 100 may owe 10⁻² to rounding: 100 times what a loss of 1 may."""
     batch = Batch(np.float32([0, 0, 0, 1]), np.ones(4, bool), np.zeros(4, np.int32))
-    loss_fn = lambda variables, x, y: 100 + owed * dynamics.MATES * x.max() + 0 * x  # noqa: E731
-    assert dynamics._depends_on_mates(loss_fn, {}, batch) is depends
+    loss_fn = lambda variables, x, y: 100 + owed * gradients.MATES * x.max() + 0 * x  # noqa: E731
+    assert gradients._depends_on_mates(loss_fn, {}, batch) is depends
