@@ -209,3 +209,10 @@ def test_fssd_takes_a_singularity_that_was_estimated_before(smooth):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
     )
+
+
+def test_some_layers_are_left_out_and_all_are_an_error():
+    with pytest.warns(UserWarning, match=r"\['b'\] are left out"):
+        fssd._tell_left_out(["b"], ["a", "b"])
+    with pytest.raises(InputError, match="none of the layers"):
+        fssd._tell_left_out(["a", "b"], ["a", "b"])
