@@ -190,7 +190,7 @@ FOLLOWED = {
 
 ELSEWHERE = {
     "unit_range": "test_checks.py",
-    "variable_axes": "test_features.py",
+    "variable_axes": "test_capture.py",
     "part": "test_torch_weights.py",
     "batch_size": "test_dynamics.py",
     "layers": "test_advice.py",
