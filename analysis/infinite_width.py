@@ -9,7 +9,7 @@ and f_0(X) ~ N(0, K(X, X)) independently in each of its c outputs, so that
 
     E‖f_t(x) − f_0(x)‖² = ‖A Y‖² + c · A K(X, X) Aᵀ:
 
-Eq. (4) in expectation, squared, and a detector for which nothing is trained. Jacot,
+Eq. (4) in expectation, squared; a detector by it: `analysis.infinite_detector`. Jacot,
 Gabriel and Hongler (2018); Lee et al. (2019), "Wide Neural Networks of Any Depth Evolve
 as Linear Models Under Gradient Descent".
 """
@@ -238,7 +238,7 @@ def expected_squares(
 
     Args:
       network: its width is of no account.
-      x_train: X, as of `fit`.
+      x_train: X: integers 0–255 or floats, as many as fit an n × n matrix in memory.
       targets: Y.
       times: ηt, as of `readouts`; a result for each.
       x: images.
@@ -264,62 +264,3 @@ def expected_squares(
         prior = variance - 2 * (a * covariance).sum(1)
         found.append(ExpectedSquares(square(a_x, 0.0), square(a, prior)))
     return found
-
-
-class State(NamedTuple):
-    train: np.ndarray  # the training images
-    readout: Readout
-
-    __repr__ = brief
-
-
-def fit(
-    network: Perceptron | ConvNet,
-    x_train: Images,
-    y_train: Int[np.ndarray, " n"],
-    time: float,
-    *,
-    batch_size: int = 64,
-) -> State:
-    """Kernels of the training images and the readout after `time`; O(n³).
-
-    Args:
-      network: its width is of no account; `num_classes`, mean and std are.
-      x_train: integers 0–255 or floats, as many as fit an n × n matrix in memory.
-      y_train: their classes.
-      time: ηt, as of `readouts`.
-      batch_size: images on either side of a block.
-    """
-    targets = centred_one_hot(y_train, network.num_classes)
-    train = kernels(network, x_train, batch_size=batch_size)
-    return State(np.asarray(x_train), readouts(train, targets, [time])[0])
-
-
-def score(
-    network: Perceptron | ConvNet,
-    state: State,
-    x: Images,
-    *,
-    relative: bool = False,
-    batch_size: int = 64,
-) -> Float[np.ndarray, " image"]:
-    """E‖f_t(x) − f_0(x)‖²: what moves much is in-distribution.
-
-    Args:
-      network: that of `fit`.
-      state: see `fit`.
-      x: images [n, ...].
-      relative: divide by E‖f_0(x)‖² = c K(x, x), because either grows with contrast.
-      batch_size: images on either side of a block.
-    """
-    size = max(1, 2**22 // len(state.train))  # images whose Θ(x, X) is held at once
-    x, parts = joined(x), []
-    for start in range(0, len(x), size):
-        part = x[start : start + size]
-        ntk = kernels(network, part, state.train, batch_size=batch_size).ntk
-        moved = expected_squared_displacement(state.readout, ntk).total
-        if relative:
-            variance = initial_variance(network, part, batch_size=batch_size)
-            moved = moved / (state.readout.labels.shape[1] * variance)
-        parts.append(moved)
-    return np.concatenate(parts)

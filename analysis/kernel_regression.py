@@ -27,8 +27,6 @@ the variables before it.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -39,13 +37,8 @@ from jaxtyping import Array, Float
 from analysis.bottleneck import GradientFn, Program
 from analysis.displacement import Features, joined, moved, relative_error
 from analysis.dynamics import velocity
-from analysis.parameters import (
-    directed,
-    logit_fn_of,
-    of_layer,
-    parameters,
-    with_parameters,
-)
+from analysis.jacobians import Pulled, pull, push
+from analysis.parameters import directed, logit_fn_of, parameters, with_parameters
 from analysis.steps import (
     TOLERANCE,
     Followed,
@@ -58,8 +51,6 @@ from fssd_jax import losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
 from fssd_jax.outputs import FeatureFn, Variables
-
-Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 
 # The forms that a layer may have in `FrozenForm`.
 BOTTLENECK, PARAMETER_GRADIENT = "bottleneck", "parameter gradient"
@@ -302,34 +293,3 @@ def _frozen(feature_fn, total, initial, after, x) -> Features:
     return OrderedDict(
         (k, -chained[k] if k in chained else f) for k, f in found.items()
     )
-
-
-@compiled(static=1)
-def pull(feature_fn: FeatureFn, variables: Variables, nu: Features, x) -> Pulled:
-    """J(X)ᵀν = Σ_m (∂F(x_m)/∂θ)ᵀ ν_m of each layer: layer → a tree like the parameters.
-
-    Args:
-      feature_fn: the layers; those of `nu` are used.
-      variables: where J is taken.
-      nu: layer → [batch, ...], of the shape of the feature.
-      x: [batch, ...].
-    """
-    pulled: Pulled = OrderedDict()
-    for layer, weights in nu.items():
-        feature = partial(_feature, feature_fn, variables, x, layer)
-        (pulled[layer],) = jax.vjp(feature, parameters(variables))[1](weights)
-    return pulled
-
-
-@compiled(static=1)
-def push(feature_fn: FeatureFn, variables: Variables, u: Pulled, x) -> Features:
-    """J(x) u of each layer, flattened: with u = `pull(…)`, Σ_m Θ(x, x_m) ν_m."""
-    # Under `jit`, of one layer's product nothing above that layer is computed.
-    return OrderedDict(
-        (k, velocity(feature_fn, variables, directed(variables, of), x)[k])
-        for k, of in u.items()
-    )
-
-
-def _feature(feature_fn, variables, x, layer, params):
-    return of_layer(feature_fn(with_parameters(variables, params), x), layer)

@@ -4,7 +4,7 @@
   python -m benchmarks.kernel --tiny     seconds; its numbers mean nothing
 
 −Σ_m Θ_0(x, x_m) ν_m for layer fc1 (128 features) of one LeNet, n training and n test
-images. Kernel-free: analysis.kernel_regression (pull, then push). Explicit: the kernel
+images. Kernel-free: analysis.jacobians (pull, then push). Explicit: the kernel
 [n, n, 128, 128] by neural-tangents' structured derivatives, at once or in blocks, then
 the sum. Each measurement has a process of its own and stops at --memory GiB; seconds
 are without compilation. Leaves OUT/benchmarks/kernel.json, .md, .png and .pdf.
@@ -25,7 +25,7 @@ import numpy as np
 
 import fssd_jax
 from analysis import ntk, plots
-from analysis.kernel_regression import pull, push
+from analysis.jacobians import pull, push
 from benchmarks.watched import LATE, OVER, watched
 from experiments.harness import cli, files, provenance, sheets
 from fssd_jax.allocator import keep_memory

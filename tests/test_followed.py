@@ -192,7 +192,7 @@ ELSEWHERE = {
     "unit_range": "test_checks.py",
     "variable_axes": "test_capture.py",
     "part": "test_torch_weights.py",
-    "batch_size": "test_dynamics.py",
+    "batch_size": "test_gradients.py",
     "layers": "test_advice.py",
     "strides": "here, with max_pool",
     "y": "here, with x",

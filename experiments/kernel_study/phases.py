@@ -22,7 +22,8 @@ import numpy as np
 
 import fssd_jax
 from analysis.bottleneck import GradientFn
-from analysis.kernel_regression import make_gradient_fn, pull, push
+from analysis.jacobians import Pulled, pull, push
+from analysis.kernel_regression import make_gradient_fn
 from analysis.linearised import Linearised, linearise, linearised_at
 from analysis.parameters import with_parameters
 from experiments.kernel_study.setting import LOSSES, Data
@@ -32,7 +33,6 @@ from fssd_jax.outputs import FeatureFn, Variables, pool
 
 UNTRAINED, NETWORK, FROZEN = "untrained", "network", "frozen"
 POINTS = 100  # looked at at once
-Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 Features = OrderedDict[str, jax.Array]  # layer → [point, dim]
 
 

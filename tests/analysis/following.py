@@ -69,3 +69,16 @@ def run(model, recipe, recorder, **kwargs):
     settings = {"epochs": 2, "batch_size": 11, "seed": 0, "progress": False}
     settings |= {"initial": start(model), "num_classes": 3, "recipe": recipe}
     return train(model, X, Y, on_step=recorder, **settings | kwargs)
+
+
+def by_hand(feature_fn, initial, final, x=PROBE):
+    ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
+    return jax.tree.map(jnp.subtract, *ends)
+
+
+def relative_error(found, expected):
+    """The largest over the layers."""
+    return max(
+        float(np.linalg.norm(found[k] - expected[k]) / np.linalg.norm(expected[k]))
+        for k in expected
+    )

@@ -7,7 +7,7 @@ from analysis.displacement import Terms, decompose, displacement
 from analysis.ntk_networks import ConvNet
 from fssd_jax import InputError, estimate_singularity, fssd, make_feature_fn
 from fssd_jax.outputs import pool
-from tests.analysis.test_kernel_regression import by_hand, relative_error
+from tests.analysis.following import by_hand, relative_error
 from tests.conftest import Smooth
 
 

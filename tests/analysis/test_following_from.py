@@ -9,8 +9,7 @@ from analysis.displacement import displacement
 from analysis.dynamics import make_loss_fn
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from fssd_jax import InputError, make_feature_fn, recipes
-from tests.analysis.following import PROBE, X, run, start
-from tests.analysis.test_kernel_regression import relative_error
+from tests.analysis.following import PROBE, X, relative_error, run, start
 from tests.conftest import Smooth
 
 RATE, TAU = 0.3, 3

@@ -12,7 +12,7 @@ import scipy.linalg
 import fssd_jax
 from analysis import infinite_width, ntk_networks
 from analysis.ntk_networks import ConvNet, Perceptron
-from fssd_jax import checks, metrics
+from fssd_jax import checks
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("neural_tangents") is None, reason="the extra `ntk`"
@@ -256,52 +256,6 @@ def test_an_ensemble_of_wide_networks_moves_as_expected(network, size):
     assert (error < 0.25 * expected).all()
     bias = 10 / network.width * expected
     assert (np.abs(squares.mean(axis=0) - expected) < 4 * error + bias).all()
-
-
-@pytest.mark.parametrize("network", [Perceptron(num_classes=3), CONV(num_classes=3)])
-def test_it_separates_easy_blobs(network):
-    rng = np.random.default_rng(0)
-    centers = rng.uniform(0.2, 0.8, (3, 11, 11, 1))
-
-    def draw(y, middle):
-        x = middle[y] + rng.normal(0, 0.03, (len(y), 11, 11, 1))
-        return np.clip(x, 0, 1).astype(np.float32)
-
-    y = rng.integers(0, 3, 60).astype(np.int32)
-    # OoD: the same pixels in another order, so that brightness and contrast, with
-    # which kernels of relu networks grow, do not tell the two apart.
-    pixels = rng.permuted(centers.reshape(3, -1), axis=1).reshape(centers.shape)
-    state = infinite_width.fit(network, draw(y, centers), y, 100.0)
-    new = rng.integers(0, 3, 40)
-    ind = infinite_width.score(network, state, draw(new, centers))
-    ood = infinite_width.score(network, state, draw(new, pixels))
-    assert metrics.auroc(ind, ood) > 0.99
-    ind, ood = (
-        infinite_width.score(network, state, draw(new, c), relative=True)
-        for c in (centers, pixels)
-    )
-    assert metrics.auroc(ind, ood) > 0.99
-    assert (ind < 2).all()  # as of a network whose outputs are redrawn
-
-
-def test_a_score_does_not_depend_on_its_batch_mates():
-    x, _, points = problem()
-    y = np.arange(12, dtype=np.int32) % 3
-    network = Perceptron(num_classes=3)
-    state = infinite_width.fit(network, x, y, 10.0)
-    whole = infinite_width.score(network, state, points)
-    alone = [infinite_width.score(network, state, p[None])[0] for p in points]
-    np.testing.assert_allclose(whole, alone, rtol=1e-10)
-
-
-def test_relative_is_to_the_variance_at_initialisation():
-    x, _, points = problem()
-    network = Perceptron(num_classes=3)
-    state = infinite_width.fit(network, x, np.arange(12, dtype=np.int32) % 3, 10.0)
-    relative = infinite_width.score(network, state, points, relative=True)
-    variance = np.diag(infinite_width.kernels(network, points).nngp)
-    absolute = infinite_width.score(network, state, points)
-    np.testing.assert_allclose(relative, absolute / (3 * variance), rtol=1e-7)
 
 
 def test_labels_are_centred():

@@ -17,8 +17,18 @@ from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.checks import DivergedError
 from fssd_jax.losses import cross_entropy, squared
 from fssd_jax.train import train
-from tests.analysis.following import PROBE, Normed, X, Y, flat, momentum, run, start
-from tests.analysis.test_kernel_regression import by_hand, relative_error
+from tests.analysis.following import (
+    PROBE,
+    Normed,
+    X,
+    Y,
+    by_hand,
+    flat,
+    momentum,
+    relative_error,
+    run,
+    start,
+)
 from tests.conftest import Smooth
 
 FEW, LABELS = X[:8], Y[:8]

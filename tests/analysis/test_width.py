@@ -14,8 +14,7 @@ from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import make_feature_fn, recipes
 from fssd_jax.losses import squared
 from fssd_jax.train import train
-from tests.analysis.following import PROBE, X, Y
-from tests.analysis.test_kernel_regression import by_hand, relative_error
+from tests.analysis.following import PROBE, X, Y, by_hand, relative_error
 
 
 def enlarged(x):
