@@ -40,11 +40,10 @@ from experiments.comparison import (
     pictures,
     records,
     report,
+    score_tables,
     tables,
 )
-from experiments.comparison.answers import SEEN
 from experiments.harness import cli, files, results
-from experiments.harness.sheets import Sheet
 from fssd_jax import checkpoint, checks, torch_weights
 from fssd_jax.checks import InputError
 
@@ -245,7 +244,7 @@ def run(config: Config) -> dict[str, Any]:
         there,
         facts,
         records.of_score(facts, pair),
-        [to_sheet(facts, {k: d.source for k, d in b.sets.items()})],
+        [score_tables.to_sheet(facts, {k: d.source for k, d in b.sets.items()})],
         pictures.figures(found.answers, b.name),
         report.score_arrays(found.answers),
         csv=tables.every_metric(found.result),
@@ -259,62 +258,6 @@ def saved(fitted: fssd_jax.Fitted | None, variables):
     if fitted is None:
         return {}
     return {brought.DETECTOR: lambda path: fssd_jax.save(path, fitted, variables)}
-
-
-def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
-    counts, dumps = facts["counts"], facts["model"] == dumped.NAME
-    notes = [
-        f"In %, [{tables.INTERVAL} of the images]; in-distribution is positive. "
-        f"{counts['ind']:,} in-distribution and {counts['ood']:,} OoD images, "
-        f"{counts['noise']:,} samples of noise for F*. No OoD image served to fit or "
-        "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "
-        "standardised by in-distribution images, and turned round where noise lies "
-        "farther from F* than these do; default: left out there.",
-        *tables.of_photographs([facts]),
-        "No controls, which would need the network untrained, or pixels: nothing here "
-        "tells what the training is worth."
-        if dumps
-        else "A method that does not pass the controls shows nothing of the training. "
-        "The untrained network's BatchNorm has the statistics of in-distribution "
-        "images.",
-        *(f"warning: {text}" for text in facts["warnings"]),
-        *tables.left_out(facts),
-        *tables.failed_notes([facts]),
-    ]
-    if facts["threshold"] is None and brought.DETECTOR not in facts["failed"]:
-        notes.append(
-            "No fssd.npz: at every layer noise lies farther from F* than "
-            "in-distribution images do. Choose other layers, or another method."
-        )
-    if facts["accuracy"] is None and SEEN in facts["failed"]:
-        notes.append("Accuracy: not known, what the pictures show could not be had.")
-    elif dumps:
-        notes.append(_accuracy_of_dumps(facts["accuracy"]))
-    elif facts["accuracy"] is None:
-        notes.append(
-            "Accuracy: not known, the in-distribution images are of more or fewer "
-            "class folders than the network has classes."
-        )
-    else:
-        notes.append(
-            f"Accuracy {100 * facts['accuracy']:.1f} %, if class folders in sorted "
-            "order are the network's classes. At chance: another order, or mean and "
-            "std are not those of the training."
-        )
-    notes += [f"{name}: {source}" for name, source in came_from.items()]
-    title = f"{facts['model']}, seed {facts['seed']}: no OoD image used"
-    rows = tables.metric_rows([facts], ("methods", "controls"))
-    for row in rows:
-        if row[0].startswith("fssd") and facts["methods"][row[0]]["auroc"] < 0.5:
-            row[-1] = "; ".join(part for part in (row[-1], "inverted") if part)
-    rows += tables.failed_rows([facts], ("methods", "controls"))
-    return Sheet(title, tables.HEADINGS, rows, notes, tables.SCREEN)
-
-
-def _accuracy_of_dumps(accuracy: float | None) -> str:
-    if accuracy is None:
-        return "Accuracy: not known without logits, and labels y of all classes."
-    return f"Accuracy {100 * accuracy:.1f} %. At chance: y in another order than rows."
 
 
 def main(args: list[str] | None = None) -> int:
