@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from analysis.plots import dot_rows
 from analysis.style import (
     METHODS,
@@ -11,6 +9,7 @@ from analysis.style import (
     grid,
     interval,
     legend_below,
+    mean_and_ends,
     page,
     style_of,
     styled,
@@ -47,9 +46,8 @@ def leakage(
         at = [names.index(rung) for rung in of]
         left.plot(at, list(of.values()), **style.of_line(), label=method)
         numbers = sorted(counts[method])
-        draws = [counts[method][n] for n in numbers]
-        means, low, high = ([f(d) for d in draws] for f in (np.mean, min, max))
-        interval(right, [max(n, 1) for n in numbers], means, low, high, style)
+        draws = mean_and_ends(counts[method][n] for n in numbers)
+        interval(right, [max(n, 1) for n in numbers], *draws, style)
     left.set_xticks(range(len(names)), [n.replace(" ", "\n", 1) for n in names])
     left.set(xlabel="fitted on", ylabel="AUROC", title=title)
     right.set_xscale("log")
@@ -112,17 +110,13 @@ def train_size(
     """
     figure, axes = grid(len(curves), 5, 1.25, sharex=True, sharey=True)
     sizes = sorted({size for of in curves.values() for size in of})
-    means = {
-        name: ([*of], [np.mean(values) for values in of.values()])
-        for name, of in curves.items()
-    }
+    found = {name: mean_and_ends(of.values()) for name, of in curves.items()}
     for ax, (name, of) in zip(axes, curves.items(), strict=True):
-        for other in means.values():
-            ax.plot(*other, color=BEHIND, linewidth=0.6)
-        low, high = ([f(values) for values in of.values()] for f in (min, max))
+        for other, (means, _, _) in found.items():
+            ax.plot([*curves[other]], means, color=BEHIND, linewidth=0.6)
         style = METHODS["control: raw pixels" if name[:7] == "control" else "fssd"]
         style = style._replace(color="#000000")
-        interval(ax, *means[name], low, high, style)
+        interval(ax, [*of], *found[name], style)
         ax.set(xscale="log", ylim=(0, 1.08), yticks=(0, 0.5, 1))
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
         at = ": " if ": " in name else ", "

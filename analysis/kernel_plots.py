@@ -14,6 +14,7 @@ from analysis.style import (
     Style,
     interval,
     legend_below,
+    mean_and_ends,
     page,
     style_of,
     styled,
@@ -256,10 +257,12 @@ def infinite_width(
         marker = "osD^vP"[2 * place + twins.index(twin)]
         style = Style(MEASURES[place], line, marker, filled)
         # Places in a row, because the last time may be infinite.
-        interval(left, list(of_times), *_range(of_times.values()), style, label=name)
+        interval(
+            left, list(of_times), *mean_and_ends(of_times.values()), style, label=name
+        )
     left.axhline(0.5, color="black", linewidth=0.5)
     left.set(xlabel="ηt", ylabel="AUROC", ylim=(0, 1))
-    means, low, high = _range(controls.values())
+    means, low, high = mean_and_ends(controls.values())
     dot_rows(
         right,
         list(controls),
@@ -271,10 +274,3 @@ def infinite_width(
     right.set(xlabel="AUROC", xlim=(0, 1), title="controls, without time")
     legend_below(figure, left, 2)
     return figure
-
-
-def _range(of_seeds) -> tuple[list, list, list]:
-    """Mean, least and greatest of each."""
-    found = [list(values) for values in of_seeds]
-    means, low, high = ([f(v) for v in found] for f in (np.mean, min, max))
-    return means, low, high

@@ -4,7 +4,7 @@ Two widths, one column or two of a page, and no type below 7 pt at that size. Wh
 colour tells apart, a line style, a marker or both tell apart in grey.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -170,3 +170,10 @@ def interval(ax: Axes, x: Sequence, values, low, high, style: Style, **told) -> 
     below, above = np.subtract(values, low), np.subtract(high, values)
     bars = np.clip([below, above], 0, None)
     ax.errorbar(x, values, bars, elinewidth=0.7, **style.of_line(), **told)
+
+
+def mean_and_ends(of: Iterable[Iterable[float]]) -> tuple[list, list, list]:
+    """The mean of each, its least and its greatest, as `interval` takes them."""
+    each = [list(values) for values in of]
+    means, low, high = ([f(v) for v in each] for f in (np.mean, min, max))
+    return means, low, high
