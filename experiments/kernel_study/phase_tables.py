@@ -167,7 +167,10 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "AUROC untrained": f"{UNTRAINED}/AUROC/fssd",
         "AUROC infinite": f"{INFINITE}/AUROC/fssd",
         "AUROC own f_0": f"{OWN}/AUROC/fssd",
-        "AUROC drawn f_0": f"{DRAWN}/AUROC/fssd",
+        **{
+            f"AUROC f_0 · {scale:g}": f"{name}/AUROC/fssd"
+            for scale, name in DRAWN.items()
+        },
         "AUROC pixels": f"{PIXELS}/AUROC/nearest",
         "offset share, in": f"{NETWORK}/offset/ind",
         "offset share, OoD": f"{NETWORK}/offset/ood",
@@ -192,7 +195,8 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
             "displacement over both sets, or to FSSD; ranks: Spearman's correlation "
             "with FSSD within a set, of pixels that of minus the distance. Infinite: "
             "√E FSSD² of the infinitely wide network; own f_0: the one that begins as "
-            "this network; drawn f_0: the mean over those that begin anyhow."
+            "this network; f_0 · 1, 1/2, 1/4, 0: the mean over such with an f_0 that is "
+            "drawn, and scaled."
         ],
         ("network", *shown),
     )

@@ -2,7 +2,8 @@
 
 infinite               √E FSSD² over all f_0
 infinite, own f_0      regression with the limit's kernel, begun as this network
-infinite, drawn f_0    networks of infinite width: what AUROC they have, in the mean
+infinite, f_0 · SCALE  networks of infinite width whose f_0 is drawn, and scaled: what
+                       AUROC they have, in the mean
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,8 @@ from experiments.kernel_study.phase_facts import (
 from experiments.kernel_study.setting import TWINS, Data
 from fssd_jax.features import make_init_fn
 
-INFINITE, OWN, DRAWN = "infinite", "infinite, own f_0", "infinite, drawn f_0"
+INFINITE, OWN = "infinite", "infinite, own f_0"
+DRAWN = {scale: f"infinite, f_0 · {scale:g}" for scale in (1.0, 0.5, 0.25, 0.0)}
 DRAWS = 50
 Sizes = dict[str, np.ndarray]  # "fssd" and "displacement" → [seed, moment, point]
 
@@ -84,8 +86,7 @@ def compared(
         }
         found = {**judged(INFINITE, expected, points), **judged(OWN, own, points)}
         found |= {
-            f"{DRAWN}/AUROC/{k}": of_quantity[:, :, None]
-            for k, of_quantity in of_draws.items()
+            name: of_quantity[:, :, None] for name, of_quantity in of_draws.items()
         }
         # The logits alone move in the limit, and are the last layer.
         layers = numbers["network/AUROC/fssd"].shape[-1]
@@ -161,21 +162,22 @@ def from_own(
     return {k: np.stack([of[k] for of in found]) for k in found[0]}
 
 
-def of_drawn(twins: Sequence[Twin], plan: Plan, data: Sequence[Data]) -> Sizes:
-    """The mean AUROC of networks that are drawn [seed, moment], by quantity."""
-    found = []
+def of_drawn(twins: Sequence[Twin], plan: Plan, data: Sequence[Data]) -> Numbers:
+    """The mean AUROC of networks that are drawn: [seed, moment].
+
+    What f_0 does is told by scaling it, the kernel being what it is; f_0 · 1/2 and 1/4
+    have muP's networks of 4 and 16 times the base width at their start.
+    """
+    found: dict[str, list] = {}
     for seed, twin, of_seed in zip(plan.seeds, twins, data, strict=True):
         rng, points = np.random.default_rng(seed), len(of_seed.points)
-        draws = [
-            lengths(twin, *infinite_runs.draw(twin, rng), points) for _ in range(DRAWS)
-        ]
-        found.append(
-            {
-                k: aurocs(np.stack([of[k] for of in draws]).transpose(0, 2, 1)).mean(0)
-                for k in draws[0]
-            }
-        )
-    return {k: np.stack([of[k] for of in found]) for k in found[0]}
+        starts = [infinite_runs.draw(twin, rng) for _ in range(DRAWS)]
+        for scale, name in DRAWN.items():
+            of = [lengths(twin, scale * f, scale * g, points) for f, g in starts]
+            for k in of[0]:
+                sizes = np.stack([size[k] for size in of]).transpose(0, 2, 1)
+                found.setdefault(f"{name}/AUROC/{k}", []).append(aurocs(sizes).mean(0))
+    return {name: np.stack(of) for name, of in found.items()}
 
 
 def judged(form: str, predicted: Sizes, measured: Sizes) -> Numbers:

@@ -231,7 +231,7 @@ def test_tiny(tmp_path, capsys):
     infinite = of_cell[names.index("infinite/FSSD error/all")]
     assert np.isnan(infinite[..., :-1]).all()
     assert np.isfinite(infinite[..., -1]).all()
-    for name in ("infinite, own f_0/rank/ood", "infinite, drawn f_0/AUROC/fssd"):
+    for name in ("infinite, own f_0/rank/ood", "infinite, f_0 · 0.5/AUROC/fssd"):
         assert np.isfinite(of_cell[names.index(name), :, :, -1]).all()
 
     # Again, with a cell at another process, and one that is there.
