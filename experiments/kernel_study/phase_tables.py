@@ -195,8 +195,8 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
             "displacement over both sets, or to FSSD; ranks: Spearman's correlation "
             "with FSSD within a set, of pixels that of minus the distance. Infinite: "
             "√E FSSD² of the infinitely wide network; own f_0: the one that begins as "
-            "this network; f_0 · 1, 1/2, 1/4, 0: the mean over such with an f_0 that is "
-            "drawn, and scaled."
+            "this network; f_0 · 1, 1/2, …: the mean over those whose f_0 is drawn, "
+            "and scaled."
         ],
         ("network", *shown),
     )
