@@ -116,8 +116,8 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
     }
     widths = sorted(facts)
     layers = list(facts[widths[0]])
-    figure, axes = page(2, len(layers), 1.9, sharey="row")
-    for layer, (top, bottom) in zip(layers, axes.T, strict=True):
+    figure, axes = page(3, len(layers), 1.9, sharey="row")
+    for layer, (top, *bottoms) in zip(layers, axes.T, strict=True):
         for name, form in shown.items():
             found = [facts[w][layer]["forms"] for w in widths]
             # The infinitely wide network is known by its logits alone.
@@ -129,15 +129,18 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
                 interval(top, widths, values, low, high, METHODS[form], label=name)
         top.axhline(0.5, color="black", linewidth=0.5)
         top.set(title=layer, ylim=(0, 1))
-        for term in ("moved", "cross", "offset"):
-            values = [facts[w][layer]["shares"][term]["all"] for w in widths]
-            bottom.plot(widths, values, **METHODS[term].of_line(), label=term)
-        bottom.axhline(0, color="black", linewidth=0.5)
-        for ax in (top, bottom):
+        for ax, centre in zip(bottoms, ("shares", "shares_moving"), strict=True):
+            for term in ("moved", "cross", "offset"):
+                values = [facts[w][layer][centre][term]["all"] for w in widths]
+                ax.plot(widths, values, **METHODS[term].of_line(), label=term)
+            ax.axhline(0, color="black", linewidth=0.5)
+        for ax in (top, *bottoms):
             _widths(ax, widths)
-        top.set_xlabel("")
+        for ax in (top, *bottoms[:-1]):
+            ax.set_xlabel("")
     axes[0, 0].set_ylabel("AUROC")
     axes[1, 0].set_ylabel("share of FSSD²")
+    axes[2, 0].set_ylabel("the same, F* moving")
     axes[1, -1].legend(title="shares", loc="upper left", bbox_to_anchor=(1, 1))
     # Of the last layer, which has the most lines.
     axes[0, -1].legend(title="AUROC", loc="upper left", bbox_to_anchor=(1, 1))

@@ -8,7 +8,8 @@ predicts the network's features and its FSSD, by the relative error of the displ
 the rank correlation of FSSD within each set, and the AUROC:
   frozen         Eq. (4) with the kernel before training and the run's own gradients
   linearised τ   the network linearised at step τ, trained by itself
-  infinite       the infinitely wide network (NTK parametrisation, squared loss, logits)
+  infinite       networks of infinite width (NTK parametrisation, squared loss, logits):
+                 √E FSSD², the one that begins as this network did, and drawn ones
   untrained      FSSD before training
   pixels         the nearest training image, no network
 
@@ -30,10 +31,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from experiments.harness import cli, files, results
-from experiments.kernel_study import phase_facts, phase_tables
+from experiments.kernel_study import phase_facts, phase_tables, phase_twins
 from experiments.kernel_study.phase_facts import Cell, Numbers, Plan
 from experiments.kernel_study.phase_presets import PRESETS, RATES, Preset
-from experiments.kernel_study.setting import TWINS, Data, draw
+from experiments.kernel_study.phase_twins import has_twin
+from experiments.kernel_study.setting import Data, draw
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 
@@ -138,6 +140,15 @@ def own(config: Config, preset: Preset, benchmark: Benchmark) -> results.Identit
     )
 
 
+def folder_of_twins(config: Config, preset: Preset, benchmark: Benchmark) -> Path:
+    """Those of this machine, wherever the cells were measured."""
+    place = results.place(
+        *(config.out, "scores", f"kernel_twins-{benchmark.name}"),
+        *(options_of(config, preset), sets_of(benchmark), phase_twins),
+    )
+    return files.writable(place.path)
+
+
 def from_elsewhere(folder: Path, name: str, place: results.Identity) -> Path:
     """The one folder of that name; `InputError` if its options or data are others."""
     found = sorted(folder.glob(f"**/{name}-*"))
@@ -236,14 +247,6 @@ def take(
         pass
 
 
-def has_twin(cell: Cell) -> bool:
-    return (
-        cell.network in TWINS
-        and cell.loss == "squared"
-        and cell.parametrisation == "ntk"
-    )
-
-
 def gather(
     config: Config,
     preset: Preset,
@@ -253,29 +256,20 @@ def gather(
 ) -> dict[Cell, Numbers]:
     """The numbers of all cells, those of infinite width where they are known."""
     out = {cell: files.load_arrays(path_of(folder, cell)) for cell in cells}
-    for cell in filter(has_twin, cells if config.twin else ()):
-        # The same for all widths, and of this machine.
-        place = own(config, preset, benchmark).path
-        path = files.writable(place) / f"infinite-{cell.network}.npz"
+    with_twin = {c: out[c] for c in filter(has_twin, cells if config.twin else ())}
+    if with_twin:
+        some = next(iter(with_twin))
         data = draw_all(config, preset, benchmark)
-        chosen = phase_facts.some_points(data[0], preset.twin_points)
-        if not path.exists():
-            print(f"infinitely wide {cell.network}, {cell.benchmark}", flush=True)
-            few = [
-                d._replace(points=d.points[chosen], noise=d.noise[: preset.twin_noise])
-                for d in data
-            ]
-            plan, rate = plan_of(config, preset, cell.network), rate_of(cell, config)
-            files.save_arrays(
-                path, phase_facts.predicted_at_infinity(cell, plan, rate, few)
-            )
-        points = {
-            k: out[cell][f"points/{k}"][..., chosen] for k in ("fssd", "displacement")
-        }
-        layers = out[cell]["frozen/error/all"].shape[-1]
-        out[cell] |= phase_facts.compared_at_infinity(
-            files.load_arrays(path), points, layers
+        few = [d._replace(noise=d.noise[: preset.twin_noise]) for d in data]
+        twins = phase_twins.compared(
+            with_twin,
+            plan_of(config, preset, some.network),
+            rate_of(some, config),
+            few,
+            phase_twins.some_points(data[0], preset.twin_points),
+            folder_of_twins(config, preset, benchmark),
         )
+        out = {cell: {**out[cell], **twins.get(cell, {})} for cell in cells}
     return out
 
 
@@ -299,7 +293,7 @@ def leave(
             "twin": config.twin,
             "measured": measured,
         },
-        *(sets_of(benchmark), phase_facts),
+        *(sets_of(benchmark), phase_twins),
     )
     return results.leave(
         whole,

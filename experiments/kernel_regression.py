@@ -179,8 +179,13 @@ COLUMNS = {
     "offset share, OoD": ("shares", "offset", "ood"),
     "moved share, in": ("shares", "moved", "ind"),
     "moved share, OoD": ("shares", "moved", "ood"),
+    "offset share, F* moving, in": ("shares_moving", "offset", "ind"),
+    "offset share, F* moving, OoD": ("shares_moving", "offset", "ood"),
+    "moved share, F* moving, in": ("shares_moving", "moved", "ind"),
+    "moved share, F* moving, OoD": ("shares_moving", "moved", "ood"),
     "AUROC FSSD": ("forms", "fssd", "auroc"),
     "AUROC ‖Δ‖": ("forms", "displacement", "auroc"),
+    "AUROC ‖Δ − Δ*‖": ("forms", "relative", "auroc"),
     "AUROC frozen": ("forms", "frozen", "auroc"),
     "AUROC offset": ("forms", "offset", "auroc"),
     "AUROC untrained": ("forms", "untrained", "auroc"),
@@ -230,7 +235,9 @@ def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
             f"test points of each set; SGD of rate {some['rate']:g}. "
             f"Accuracy in training and test {reached}. Errors are relative to the "
             "displacement; r: Pearson's, with FSSD, within each set; shares are of the "
-            "mean of FSSD² within each set: offset + cross + moved = 1.",
+            "mean of FSSD² within each set: offset + cross + moved = 1, relative to "
+            "F* after training, or to F* as it moves: FSSD² = ‖(F_0 − F*_0) + "
+            "(Δ − Δ*)‖².",
             "AUROC of the nearest training image in pixels, no network: "
             f"{sheets.mean_cell(near, '.3g')}.",
         ],

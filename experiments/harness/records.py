@@ -54,6 +54,9 @@ QUANTITIES = {
     "share of offset": "1",  # of Σ FSSD²
     "share of cross": "1",
     "share of moved": "1",
+    "share of offset, F* moving": "1",
+    "share of cross, F* moving": "1",
+    "share of moved, F* moving": "1",
     "pearson with FSSD": "1",
     "spearman with FSSD": "1",
     "pearson with displacement": "1",

@@ -101,10 +101,14 @@ def measure(
         fssd_jax.estimate_singularity(found.feature_fn, variables, data.noise)
         for variables in (found.initial, found.final)
     ]
-    terms = decompose(
-        found.feature_fn, found.initial, found.final, stars[1], data.points
+    terms, moving = (
+        decompose(
+            *(found.feature_fn, found.initial, found.final, stars[1], data.points),
+            initial_singularity=start,
+        )
+        for start in (None, stars[0])
     )
-    sizes = sizes_of(found, stars, terms, data)
+    sizes = sizes_of(found, stars, terms, moving, data)
     if setup.network in TWINS and setup.loss == "squared":
         sizes["infinite"] = infinite(found.model, data, setup.rate * steps)
     benchmark = data.benchmark
@@ -119,15 +123,24 @@ def measure(
             benchmark.test.x,
             benchmark.test.y,
         ),
-        "layers": of_layers(setup.preset, data, found, stars, terms, sizes),
+        "layers": of_layers(setup.preset, data, found, stars, (terms, moving), sizes),
     }
     return facts, sizes
 
 
 def sizes_of(
-    found: Followed, stars: list[Singularity], terms: Terms, data: Data
+    found: Followed,
+    stars: list[Singularity],
+    terms: Terms,
+    moving: Terms,
+    data: Data,
 ) -> Sizes:
-    """How far each point is or was moved, by FSSD, by each form and term."""
+    """How far each point is or was moved, by FSSD, by each form and term.
+
+    Args:
+      terms: of FSSD², relative to F*_T.
+      moving: likewise, relative to F*, which moves.
+    """
     feature_fn, initial = found.feature_fn, found.initial
     untrained = decompose(feature_fn, initial, initial, stars[0], data.points)
     return {
@@ -135,6 +148,7 @@ def sizes_of(
             fssd_jax.fssd.fssd, feature_fn, found.final, stars[1], data.points
         ),
         "displacement": np.sqrt(terms.moved),
+        "relative": np.sqrt(moving.moved),
         **{name: _lengths(form) for name, form in found.forms.items()},
         "cross": terms.cross,
         "offset": np.sqrt(terms.offset),
@@ -147,10 +161,15 @@ def of_layers(
     data: Data,
     found: Followed,
     stars: list[Singularity],
-    terms: Terms,
+    terms: tuple[Terms, Terms],
     sizes: Sizes,
 ) -> dict[str, dict[str, Any]]:
-    """layer → its forms, the terms' shares, its kernel, and how far F* moved."""
+    """layer → its forms, the terms' shares, its kernel, and how far F* moved.
+
+    Args:
+      terms: relative to F*_T, and to F*, which moves.
+    """
+    resting, moving = map(shares, terms)
     moved = displacement(found.feature_fn, found.initial, found.final, data.points)
     kernels = kernel_drifts(preset, found, data)
     layers = {}
@@ -172,21 +191,26 @@ def of_layers(
         centers = [np.asarray(star.center[layer]) for star in stars]
         layers[layer] = {
             "forms": forms,
-            "shares": shares(terms, k),
+            "shares": _of_layer(resting, k),
+            "shares_moving": _of_layer(moving, k),
             **kernels[layer],
             "singularity_moved": float(np.linalg.norm(centers[1] - centers[0])),
         }
     return layers
 
 
-def shares(terms: Terms, k: int) -> dict[str, dict[str, float]]:
-    """term → part → its share of the sum of FSSD² over these points, in layer k."""
+def shares(terms: Terms) -> dict[str, Terms]:
+    """part → each term's share of the sum of FSSD² over these points, [layers]."""
     return {
-        name: {
-            part: float(term[chosen, k].sum() / np.sum(terms, axis=0)[chosen, k].sum())
-            for part, chosen in parts(len(term)).items()
-        }
-        for name, term in terms._asdict().items()
+        part: terms.shares(chosen) for part, chosen in parts(len(terms.moved)).items()
+    }
+
+
+def _of_layer(shares: dict[str, Terms], k: int) -> dict[str, dict[str, float]]:
+    """term → part → share."""
+    return {
+        term: {part: float(getattr(of, term)[k]) for part, of in shares.items()}
+        for term in Terms._fields
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 import fssd_jax
-from analysis import infinite_width, pixels
+from analysis import pixels
 from analysis.ntk_networks import stable_rate
 from experiments.kernel_study import phases
 from experiments.kernel_study.forms import parts
@@ -18,7 +18,7 @@ from experiments.kernel_study.setting import NTK_NETWORKS, Data
 from fssd_jax import metrics
 from fssd_jax.data.benchmarks import Benchmark
 
-PIXELS, INFINITE = "pixels", "infinite"
+PIXELS = "pixels"
 DETECTORS = ("fssd", "displacement", "relative")
 # FORM/QUANTITY/SET → [seed, moment, layer]
 Numbers = dict[str, np.ndarray]
@@ -157,9 +157,9 @@ def compared(sizes: Mapping[str, np.ndarray], near: np.ndarray) -> Numbers:
         for part, chosen in parts(truth.shape[1]).items():
             if form != NETWORK:
                 gap = sizes[f"gap/{form}"][:, chosen]
-                out[f"{form}/error/{part}"] = _ratio(gap, moved[:, chosen])
+                out[f"{form}/error/{part}"] = ratio(gap, moved[:, chosen])
                 off = (fssd - truth)[:, chosen]
-                out[f"{form}/FSSD error/{part}"] = _ratio(off, truth[:, chosen])
+                out[f"{form}/FSSD error/{part}"] = ratio(off, truth[:, chosen])
                 out[f"{form}/rank/{part}"] = ranks_agree(
                     fssd[:, chosen], truth[:, chosen]
                 )
@@ -169,7 +169,7 @@ def compared(sizes: Mapping[str, np.ndarray], near: np.ndarray) -> Numbers:
     whole = {"offset": f"fssd/{UNTRAINED}", "moved": f"relative/{NETWORK}"}
     for part, chosen in parts(truth.shape[1]).items():
         for name, of in whole.items():
-            share = _ratio(sizes[of][:, chosen], truth[:, chosen]) ** 2
+            share = ratio(sizes[of][:, chosen], truth[:, chosen]) ** 2
             out[f"{NETWORK}/{name}/{part}"] = share
         wide = np.broadcast_to(near[:, :, None], truth.shape)[:, chosen]
         out[f"{PIXELS}/rank/{part}"] = ranks_agree(wide, truth[:, chosen])
@@ -179,7 +179,7 @@ def compared(sizes: Mapping[str, np.ndarray], near: np.ndarray) -> Numbers:
     return out
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """√(Σ part² / Σ whole²) over the points."""
     part, whole = (np.square(a, dtype=np.float64).sum(1) for a in (part, whole))
     with np.errstate(all="ignore"):
@@ -211,59 +211,3 @@ def aurocs(sizes: np.ndarray) -> np.ndarray:
             for of_seed in sizes
         ]
     )
-
-
-def predicted_at_infinity(
-    cell: Cell, plan: Plan, rate: float, data: Sequence[Data]
-) -> dict[str, np.ndarray]:
-    """√E FSSD² and √E‖Δ‖² of the infinitely wide logits: [seed, moment, point]."""
-    model = network_of(cell, data[0].benchmark)
-    found: dict[str, list] = {"fssd": [], "displacement": []}
-    for of_seed in data:
-        squares = infinite_width.expected_squares(
-            model,
-            of_seed.x,
-            np.eye(model.num_classes)[of_seed.y] - 1 / model.num_classes,  # as the loss
-            [rate * moment for moment in plan.moments],
-            of_seed.points,
-            of_seed.noise,
-        )
-        for name in found:
-            found[name].append(np.sqrt([getattr(at, name) for at in squares]))
-    return {name: np.stack(of) for name, of in found.items()}
-
-
-def compared_at_infinity(
-    predicted: Mapping[str, np.ndarray], sizes: Mapping[str, np.ndarray], layers: int
-) -> Numbers:
-    """As `compared`, of the logits, which alone move in the limit; others are NaN.
-
-    Args:
-      predicted: [seed, moment, point], see `predicted_at_infinity`.
-      sizes: "fssd" and "displacement" of the network's logits, of the same shape.
-      layers: of the network; the logits are the last.
-    """
-    of_moments = []
-    for moment in range(predicted["fssd"].shape[1]):
-        there, here = (
-            {k: np.asarray(v)[:, moment, :, None] for k, v in of.items()}
-            for of in (predicted, sizes)
-        )
-        out: Numbers = {}
-        for part, chosen in parts(here["fssd"].shape[1]).items():
-            fssd, truth = there["fssd"][:, chosen], here["fssd"][:, chosen]
-            out[f"{INFINITE}/FSSD error/{part}"] = _ratio(fssd - truth, truth)
-            out[f"{INFINITE}/rank/{part}"] = ranks_agree(fssd, truth)
-        for quantity in ("fssd", "displacement"):
-            out[f"{INFINITE}/AUROC/{quantity}"] = aurocs(there[quantity])
-        of_moments.append(out)
-    stacked = {k: np.stack([of[k] for of in of_moments], axis=1) for k in of_moments[0]}
-    unknown = [(0, 0), (0, 0), (layers - 1, 0)]
-    return {k: np.pad(v, unknown, constant_values=np.nan) for k, v in stacked.items()}
-
-
-def some_points(data: Data, count: int) -> np.ndarray:
-    """Numbers of the first `count` points of each set."""
-    half = len(data.points) // 2
-    first = np.arange(min(count, half))
-    return np.concatenate([first, half + first])

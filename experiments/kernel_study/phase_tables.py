@@ -10,12 +10,12 @@ from analysis import phase_plots
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study.phase_facts import (
-    INFINITE,
     PIXELS,
     Cell,
     Numbers,
     Plan,
 )
+from experiments.kernel_study.phase_twins import DRAWN, INFINITE, OWN
 from experiments.kernel_study.phases import FROZEN, NETWORK, UNTRAINED, named
 from experiments.kernel_study.setting import NTK_NETWORKS
 
@@ -156,6 +156,9 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "rank untrained, OoD": f"{UNTRAINED}/rank/ood",
         "rank pixels, OoD": f"{PIXELS}/rank/ood",
         "rank infinite, OoD": f"{INFINITE}/rank/ood",
+        "FSSD error, own f_0": f"{OWN}/FSSD error/all",
+        "rank own f_0, in": f"{OWN}/rank/ind",
+        "rank own f_0, OoD": f"{OWN}/rank/ood",
         "AUROC FSSD": f"{NETWORK}/AUROC/fssd",
         "AUROC ‖Δ‖": f"{NETWORK}/AUROC/displacement",
         "AUROC ‖Δ − Δ*‖": f"{NETWORK}/AUROC/relative",
@@ -163,6 +166,11 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "AUROC linear 0": f"{start}/AUROC/fssd",
         "AUROC untrained": f"{UNTRAINED}/AUROC/fssd",
         "AUROC infinite": f"{INFINITE}/AUROC/fssd",
+        "AUROC own f_0": f"{OWN}/AUROC/fssd",
+        **{
+            f"AUROC f_0 · {scale:g}": f"{name}/AUROC/fssd"
+            for scale, name in DRAWN.items()
+        },
         "AUROC pixels": f"{PIXELS}/AUROC/nearest",
         "offset share, in": f"{NETWORK}/offset/ind",
         "offset share, OoD": f"{NETWORK}/offset/ood",
@@ -185,7 +193,10 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
             f"Mean and half of its 95 % interval over {len(plan.seeds)} seeds; rate "
             f"{rates[some]:g} at the base width. Errors are relative to the "
             "displacement over both sets, or to FSSD; ranks: Spearman's correlation "
-            "with FSSD within a set, of pixels that of minus the distance."
+            "with FSSD within a set, of pixels that of minus the distance. Infinite: "
+            "√E FSSD² of the infinitely wide network; own f_0: the one that begins as "
+            "this network; f_0 · 1, 1/2, …: the mean over those whose f_0 is drawn, "
+            "and scaled."
         ],
         ("network", *shown),
     )

@@ -46,10 +46,11 @@ def of_layer(told: Mapping[str, Any], **keys) -> list[Record]:
                 for part, r in of[name][kind].items():
                     of_part = {f"{kind} with {other}": r}
                     numbers += records(of_part, set=SETS[part], **at)
-    for term, shares in told["shares"].items():
-        for part, share in shares.items():
-            of_part = {"set": SETS[part], **keys}
-            numbers.append(record(f"share of {term}", share, **of_part))
+    for key, center in (("shares", ""), ("shares_moving", ", F* moving")):
+        for term, shares in told[key].items():
+            for part, share in shares.items():
+                of_part = {"set": SETS[part], **keys}
+                numbers.append(record(f"share of {term}{center}", share, **of_part))
     before = {**keys, "step": 0}
     return [
         *numbers,

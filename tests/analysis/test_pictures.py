@@ -56,7 +56,10 @@ def widths():
                     name: form()
                     for name in (*names, *(["infinite"] if layer == "logits" else []))
                 },
-                "shares": {term: {"all": RNG.uniform()} for term in terms},
+                **{
+                    key: {term: {"all": RNG.uniform()} for term in terms}
+                    for key in ("shares", "shares_moving")
+                },
                 "kernel_drift": RNG.uniform(),
             }
             for layer in LAYERS

@@ -17,7 +17,7 @@ from analysis.kernel_regression import FrozenForm, make_gradient_fn
 from analysis.linearised import LinearisedRun
 from analysis.ntk_networks import Perceptron
 from experiments import kernel_phases
-from experiments.kernel_study import phase_facts, phases
+from experiments.kernel_study import phase_facts, phase_twins, phases
 from experiments.kernel_study.setting import draw
 from fssd_jax import losses, map_batches
 from fssd_jax.checks import InputError
@@ -127,6 +127,23 @@ def test_the_compiled_grid_is_what_the_followers_say(data):
         np.testing.assert_allclose(sizes["displacement/network"][i], lengths, rtol=1e-4)
 
 
+def test_a_network_of_infinite_width_begins_as_this_one(data):
+    """At time 0 its FSSD is that of the untrained network; it has not moved."""
+    pytest.importorskip("analysis.neural_tangents_compat")
+    cell = phase_facts.Cell("digits", "perceptron", "squared", "ntk", 8)
+    plan = phase_facts.Plan((3, 4), (1,), (0,), 10)
+    twins = [phase_twins.twin_of(cell, plan, 0.0, d) for d in data]
+    found = phase_twins.from_own(cell, plan, twins, data)
+    np.testing.assert_array_equal(found["displacement"], 0)
+    for i, d in enumerate(data):
+        model = phase_facts.network_of(cell, d.benchmark)
+        variables = make_init_fn(model)(jax.random.key(plan.seeds[i]), d.x[:1])
+        feature_fn = fssd_jax.make_feature_fn(model)
+        star = fssd_jax.estimate_singularity(feature_fn, variables, d.noise)
+        own = map_batches(fssd, feature_fn, variables, star, d.points)[:, -1]
+        np.testing.assert_allclose(found["fssd"][i, 0], own, rtol=1e-5)
+
+
 def test_what_starts_at_no_moment_is_an_error(data):
     model = Perceptron(8, 5, (0.3,), (0.4,))
     run, state = phases.begin(model, "squared", RATE, (2,), (3,), data[:1])
@@ -193,7 +210,7 @@ def test_tiny(tmp_path, capsys):
     assert main(tmp_path, *args) == 0
     assert_it_fits(capsys.readouterr().out)
     (path,) = (tmp_path / "kernel_phases").iterdir()
-    (cells,) = (tmp_path / "scores").iterdir()
+    (cells,) = (tmp_path / "scores").glob("kernel_phases-*")
     told = recorded(path)
     with np.load(path / "scores.npz") as file:
         arrays = dict(file)
@@ -214,6 +231,8 @@ def test_tiny(tmp_path, capsys):
     infinite = of_cell[names.index("infinite/FSSD error/all")]
     assert np.isnan(infinite[..., :-1]).all()
     assert np.isfinite(infinite[..., -1]).all()
+    for name in ("infinite, own f_0/rank/ood", "infinite, f_0 · 0.5/AUROC/fssd"):
+        assert np.isfinite(of_cell[names.index(name), :, :, -1]).all()
 
     # Again, with a cell at another process, and one that is there.
     kept = sorted(cells.glob("*-ntk-*.npz"))

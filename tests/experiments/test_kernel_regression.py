@@ -54,7 +54,7 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
                 if name.startswith(f"{width}/")
             }
             check_forms(of["forms"], sizes)
-            check_shares(of["shares"], sizes)
+            check_shares(of, sizes)
             errors = {
                 name: form["relative_error"]
                 for name, form in of["forms"].items()
@@ -92,11 +92,12 @@ def check_records(path, facts):
         assert found == [(of_width["test_accuracy"], None, None)]
         for layer, of in of_width["layers"].items():
             at["layer"] = layer
-            for term, shares in of["shares"].items():
-                for part, share in shares.items():
-                    name = f"share of {term}"
-                    ((value, *_),) = told(quantity=name, set=sets[part], **at)
-                    assert value == share
+            for key, end in (("shares", ""), ("shares_moving", ", F* moving")):
+                for term, shares in of[key].items():
+                    for part, share in shares.items():
+                        name = f"share of {term}{end}"
+                        ((value, *_),) = told(quantity=name, set=sets[part], **at)
+                        assert value == share
             for form, of_form in of["forms"].items():
                 found = told(quantity="AUROC", method=form, **at)
                 assert found == [(of_form["auroc"], *of_form["auroc_ci95"])]
@@ -134,8 +135,9 @@ def check_forms(told, sizes):
     assert "with_displacement" in told["frozen"]
 
 
-def check_shares(told, sizes):
+def check_shares(of, sizes):
     """FSSD by its own function, not by the sum of its terms."""
+    told, moving = of["shares"], of["shares_moving"]
     half = len(sizes["fssd"]) // 2
     moved, offset = sizes["displacement"] ** 2, sizes["offset"] ** 2
     square = sizes["fssd"] ** 2
@@ -147,6 +149,13 @@ def check_shares(told, sizes):
             "ood": term[half:].sum() / square[half:].sum(),
         }
         assert told[name] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    # With F* that moves, the offset is FSSD before training.
+    for part, chosen in {"ind": slice(half), "ood": slice(half, None)}.items():
+        total = square[chosen].sum()
+        for name, term in (("offset", "untrained"), ("moved", "relative")):
+            share = (sizes[term][chosen] ** 2).sum() / total
+            assert moving[name][part] == pytest.approx(share, rel=1e-3)
+        assert sum(share[part] for share in moving.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
