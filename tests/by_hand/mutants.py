@@ -87,7 +87,7 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
         return []
     command = f"{config.python} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
     # What the change leaves as it was need not be compiled again.
-    environment = os.environ | {"FSSD_JAX_TESTS_COMPILED": str(copy / "compiled")}
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(copy / "compiled")}
     run = partial(subprocess.run, cwd=copy, capture_output=True, env=environment)
     unchanged = run(command.split())
     if unchanged.returncode:  # then every mutant would count as killed
