@@ -109,6 +109,12 @@ def test_entries_that_are_no_arrays(tmp_path):
         load_arrays(path)
 
 
+def test_an_npz_of_many_arrays_is_read(tmp_path):
+    np.savez(tmp_path / "a.npz", **{f"a{i}": np.float32(i) for i in range(300)})
+    found = bounded.read_arrays(tmp_path / "a.npz", "mend it")
+    assert found == {f"a{i}": i for i in range(300)}
+
+
 def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(bounded, "FREE", 10**5)
     zeros = np.zeros((10**5, 12, 10, 1), np.uint8)

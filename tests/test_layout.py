@@ -116,15 +116,30 @@ def test_importing_the_library_is_light():
     assert found.stdout.split() == []
 
 
-def test_the_allocator_is_set_only_when_asked():
-    code = "from fssd_jax.allocator import keep_memory; print(keep_memory())"
+HELD = """
+from fssd_jax.allocator import keep_memory
+print(keep_memory())
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])  # pages
+before = held()
+large = b"1" * (4 * 10**8)  # more than what the heap grows by at once
+there = held() - before
+del large
+print((held() - before) / there)
+"""
+
+
+def test_freed_memory_is_kept_only_when_asked():
     glibc = subprocess.run(["ldd", "--version"], capture_output=True, text=True)
     for value, expected in (("1", "GLIBC" in glibc.stdout), ("0", False)):
         found = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", HELD],
             capture_output=True,
             text=True,
             check=True,
             env={"FSSD_JAX_KEEP_MEMORY": value},
         )
-        assert found.stdout.strip() == str(expected)
+        told, kept = found.stdout.split()
+        assert told == str(expected)
+        assert (float(kept) > 0.9) is expected

@@ -5,9 +5,11 @@
 
 Cosmic Ray changes one operator or constant at a time in a copy of the checkout; the
 test files of the module must fail: those of its name, or that import it, or that import
-what imports it. Prints a table for docs/reliability.md and every survivor.
+what imports it, or that name what it defines. Prints a table for docs/reliability.md
+and every survivor.
 """
 
+import ast
 import dataclasses
 import json
 import os
@@ -73,6 +75,13 @@ def tests_of(module: Path) -> list[str]:
         ours = [p.relative_to(ROOT) for q in MUTATED for p in (ROOT / q).rglob("*.py")]
         users = [m for m in importers(module, ours) if m != module]
         found = [p for m in sorted(users) for p in importers(m, files)]
+    if not found:  # a package offers what the module defines
+        nodes = ast.parse((ROOT / module).read_text()).body
+        offered = [
+            n.name for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)
+        ]
+        words = re.compile(rf"\b({'|'.join(offered)})\b")
+        found = [p for p in files if words.search(p.read_text())]
     own = [p for p in found if p.stem.startswith(f"test_{module.stem}")]
     name = re.compile(rf"\b{module.stem}\b")
     count = {p: len(name.findall(p.read_text())) for p in found}
@@ -87,7 +96,7 @@ def outcomes(config: Config, copy: Path, module: Path) -> list[tuple[str, str]]:
         return []
     command = f"{config.python} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
     # What the change leaves as it was need not be compiled again.
-    environment = os.environ | {"FSSD_JAX_TESTS_COMPILED": str(copy / "compiled")}
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(copy / "compiled")}
     run = partial(subprocess.run, cwd=copy, capture_output=True, env=environment)
     unchanged = run(command.split())
     if unchanged.returncode:  # then every mutant would count as killed

@@ -214,6 +214,23 @@ def test_dropout_beside_batch_norm_leaves_its_statistics_alone(fixed):
     np.testing.assert_allclose(found[kept], 2 * normed[kept], rtol=1e-5)
 
 
+def test_other_methods_of_a_batch_norm_are_called_as_they_are_written():
+    class Powered(nn.BatchNorm):
+        def power(self, x, exponent):
+            return x**exponent
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            norm = Powered(name="norm")
+            return norm.power(norm(x, not train), 3)
+
+    model, x = Net(), jnp.array([[0.5, 2.0]])
+    variables = model.init(jax.random.key(0), x)  # mean 0, variance 1
+    found = make_stochastic_logit_fn(model, train=True)(variables, x, jax.random.key(1))
+    np.testing.assert_allclose(found, x**3, rtol=1e-4)
+
+
 def test_batch_statistics_are_used_and_not_changed():
     class Normed(nn.Module):
         @nn.compact

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fssd_jax import make_feature_fn
+from fssd_jax import InputError, make_feature_fn
 from fssd_jax.models import MLP, LeNet
+from fssd_jax.models.inputs import normalised
 from fssd_jax.models.lenet import (
     ConvRelu,
     DenseRelu,
@@ -28,6 +29,15 @@ def test_normalisation_is_part_of_the_model():
     variables = model.init(jax.random.key(0), x)
     plain = LeNet(mean=(0.0,), std=(1.0,)).apply(variables, (x - 0.25) / 0.5)
     np.testing.assert_allclose(model.apply(variables, x), plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channels", "means", "stds"), [(1, 3, 3), (3, 1, 1), (3, 3, 1), (3, 1, 3)]
+)
+def test_images_of_other_channels_are_not_broadcast(channels, means, stds):
+    mean, std = (0.5,) * means, (0.25,) * stds
+    with pytest.raises(InputError, match=rf"expected .*, {means}\], got shape"):
+        normalised(np.ones((2, 4, 4, channels), np.float32), mean, std)
 
 
 def test_pooling_agrees_with_flax():
