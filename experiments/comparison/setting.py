@@ -183,7 +183,7 @@ def make_setting(
         benchmark.ood[pair], count, of_seed(seed, Use.SPLIT_OOD)
     )
     if tiny:
-        test_ind = test_ind.select(slice(128))
+        test_ind = test_ind.select(slice(64))
     if tiny or protocol.truncate:
         test_ood = test_ood.select(slice(len(test_ind.x)))
     noise = protocols.draw_noise(

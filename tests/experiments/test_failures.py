@@ -54,7 +54,7 @@ BROKEN = {
     "trace": (asks(while_traced), "RuntimeError: "),
     "compile": (asks(while_compiled), "of_no_library"),
     "run": (asks(while_run), "callback: ValueError: the device is gone"),
-    "nan": (asks(not_a_number), "max_logit 0: scores of 128 of 128 images are NaN"),
+    "nan": (asks(not_a_number), "max_logit 0: scores of 64 of 64 images are NaN"),
     "own pass": (Method(run=partial(raising, MemoryError())), "MemoryError"),
     "rows of its own": (
         Method(run=lambda s: {"a": Scored(np.full(3, np.inf), np.zeros(2))}),

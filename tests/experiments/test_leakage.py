@@ -116,6 +116,7 @@ def test_the_curve_takes_every_size_and_seed():
     assert train_size.to_curves(found) == {"pair": {"msp": {10: [0.5, 0.7], 20: [0.8]}}}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_train_size_runs_table2_for_each_size(tmp_path, capsys):
     args = ["--tiny", "--protocol", "clean", "--methods", "msp"]
     args += ["--out", str(tmp_path), "--sizes"]

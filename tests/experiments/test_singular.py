@@ -9,7 +9,7 @@ from experiments.comparison import singular
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Setting
 from fssd_jax.data.inputs import as_input
-from fssd_jax.data.sources import load, photo_patches
+from fssd_jax.data.sources import load
 from fssd_jax.metrics import auroc
 from tests.experiments.test_variants import asked
 
@@ -56,7 +56,7 @@ def by_hand(s, x, sign):
 def test_photographs_and_the_default_stand_beside_clean(channels):
     s = setting_of(LAYERS, channels)
     found = asked(singular.ask_without_labels("fssd clean", s), s)
-    photographs = photo_patches((28, 28, channels))
+    photographs = singular.photo_patches((28, 28, channels))
     for name, sign in (("clean", -1), ("default", 0)):
         row, of_photos = found[f"fssd {name}"], found[f"fssd {name}, photographs"]
         sign = {"differences": sign, "pixels": 1}
