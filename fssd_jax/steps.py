@@ -81,6 +81,7 @@ def sweep_each(
     return at_steps(scores, arrays, x, signs(scores, arrays, x), epsilons)
 
 
+@compiled(static=1)
 def signs(scores: Scores, arrays: tuple, x: Inputs) -> list[Any]:
     """sign(∇ₓ score(x)) of each score."""
     return [sign(slope) for slope in gradients(scores, arrays, x)]

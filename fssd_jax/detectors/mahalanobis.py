@@ -300,8 +300,9 @@ def estimate_gaussians(
             )
         lower = moments.lower_factor(name, of_layer, ridge)
         white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
-        factor[name] = jnp.asarray(lower, jnp.float32)
-        center[name] = jnp.asarray(white, jnp.float32)
+        # As rows, or the transposition would be compiled for each size.
+        factor[name] = jnp.asarray(np.asarray(lower, np.float32, order="C"))
+        center[name] = jnp.asarray(np.asarray(white, np.float32, order="C"))
     return Gaussians(factor, center)
 
 
