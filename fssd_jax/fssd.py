@@ -73,7 +73,9 @@ def samples(draw: Callable, key: PRNGKeyArray, n: int, start: int = 0) -> Array:
 
 
 @compiled(static=2)
-def _samples(draw: Callable, n: int, key: PRNGKeyArray, start: int) -> Array:
+def _samples(
+    draw: Callable, n: int, key: PRNGKeyArray, start: int | Int[Array, ""]
+) -> Array:
     keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(n))
     return jax.vmap(draw)(keys)
 

@@ -125,7 +125,12 @@ def at_steps(
     at = partial(at_step, scores, arrays, x, steps)
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((x, epsilons))):
         return jax.lax.map(at, epsilons)
-    return jnp.stack([at(epsilon) for epsilon in epsilons])
+    return _stacked([at(epsilon) for epsilon in epsilons])
+
+
+@compiled(static=0)
+def _stacked(parts: Sequence[Array]) -> Array:
+    return jnp.stack(parts)
 
 
 def _traced_once(scores: Scores, arrays: tuple) -> Callable:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -190,7 +191,7 @@ def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble
     spread = np.array([float(s) for s in singularity.spread.values()])
     mean = np.full(len(layers), 1 / len(layers))
     arrays = (np.zeros(len(layers)), spread, mean, 0)
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
+    return jax.device_put(Ensemble(*map(np.float32, arrays)))
 
 
 def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:

@@ -300,9 +300,8 @@ def estimate_gaussians(
             )
         lower = moments.lower_factor(name, of_layer, ridge)
         white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
-        # As rows, or the transposition would be compiled for each size.
-        factor[name] = jnp.asarray(np.asarray(lower, np.float32, order="C"))
-        center[name] = jnp.asarray(np.asarray(white, np.float32, order="C"))
+        factor[name] = jax.device_put(np.float32(lower))
+        center[name] = jax.device_put(np.float32(white))
     return Gaussians(factor, center)
 
 
