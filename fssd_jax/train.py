@@ -124,7 +124,7 @@ def train(
     if initial is None:
         initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_input(x[:1]))
     # Of all, because some optimisers keep the first parameters, which are the caller's.
-    state = _copied(TrainState(initial, optimiser.init(initial["params"])))
+    state = _copied(TrainState(initial, _begin(optimiser.init, initial["params"])))
 
     def arguments(chosen, others, number):
         """Of the step, after the state and the totals."""
@@ -222,6 +222,11 @@ def _diverged(what: str, step: int, epoch: int) -> checks.DivergedError:
         f"the {what} not finite by step {step} of epoch {epoch}; lower the learning "
         "rate, or check that the images and the initial weights are sane"
     )
+
+
+@compiled(static=1)
+def _begin(init: Callable, params) -> Any:
+    return init(params)
 
 
 @compiled(static=0)
