@@ -83,7 +83,7 @@ def fit_ensemble(
         the same score, up to rounding.
     """
     d, y = _labelled(ind, ood, layers)
-    return jax.device_put(Ensemble(*map(np.float32, regression(d, y))))
+    return Ensemble(*(jax.device_put(np.float32(a)) for a in regression(d, y)))
 
 
 def standardise(d, layers: list[str], alpha=None) -> Ensemble:
@@ -109,7 +109,7 @@ def standardise(d, layers: list[str], alpha=None) -> Ensemble:
     check_varied(d[:, alpha != 0], counted, "in-distribution")
     center, scale = d.mean(0), d.std(0)
     scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1)  # if left out, say
-    return jax.device_put(Ensemble(*map(np.float32, (center, scale, alpha, 0))))
+    return Ensemble(*(jax.device_put(np.float32(a)) for a in (center, scale, alpha, 0)))
 
 
 def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:

@@ -191,7 +191,7 @@ def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble
     spread = np.array([float(s) for s in singularity.spread.values()])
     mean = np.full(len(layers), 1 / len(layers))
     arrays = (np.zeros(len(layers)), spread, mean, 0)
-    return jax.device_put(Ensemble(*map(np.float32, arrays)))
+    return Ensemble(*(jax.device_put(np.float32(a)) for a in arrays))
 
 
 def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:
