@@ -202,7 +202,7 @@ def trained(folder: Path) -> tuple[Any, Any]:
             state, _ = checkpointer.restore(path.absolute())
             path = folder / INITIAL
             initial = checkpointer.restore(path.absolute())
-        return jax.tree.map(jnp.asarray, (state["variables"], initial))
+        return jax.device_put((state["variables"], initial))
     except Exception as error:  # as of `restore`
         if last_epoch(folder) > last:  # a training that goes on removed it
             return trained(folder)

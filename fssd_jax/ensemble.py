@@ -9,6 +9,7 @@ final fit on the whole validation set, the regression chooses its own strength (
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -82,7 +83,7 @@ def fit_ensemble(
         the same score, up to rounding.
     """
     d, y = _labelled(ind, ood, layers)
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in regression(d, y)))
+    return Ensemble(*(jax.device_put(np.float32(a)) for a in regression(d, y)))
 
 
 def standardise(d, layers: list[str], alpha=None) -> Ensemble:
@@ -108,7 +109,7 @@ def standardise(d, layers: list[str], alpha=None) -> Ensemble:
     check_varied(d[:, alpha != 0], counted, "in-distribution")
     center, scale = d.mean(0), d.std(0)
     scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1)  # if left out, say
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in (center, scale, alpha, 0)))
+    return Ensemble(*(jax.device_put(np.float32(a)) for a in (center, scale, alpha, 0)))
 
 
 def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:

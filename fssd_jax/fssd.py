@@ -69,8 +69,14 @@ def samples(draw: Callable, key: PRNGKeyArray, n: int, start: int = 0) -> Array:
 
     Each sample has a key of its own, so that noise drawn piece by piece is the same.
     """
-    of_sample = partial(jax.random.fold_in, random_key(key))
-    keys = jax.vmap(of_sample)(start + jnp.arange(n))
+    return _samples(draw, n, random_key(key), start)
+
+
+@compiled(static=2)
+def _samples(
+    draw: Callable, n: int, key: PRNGKeyArray, start: int | Int[Array, ""]
+) -> Array:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(n))
     return jax.vmap(draw)(keys)
 
 
@@ -132,11 +138,16 @@ def _check_mates(feature_fn, variables, x, mask, part: Singularity) -> None:
     among_others = _moments(feature_fn, variables, x, first)
     moved = mates.first_as_last(x)
     in_last_place = _moments(feature_fn, variables, moved, first[::-1])
+    # By NumPy: on arrays of JAX each operation would be compiled for each new layer.
+    a, b, spread = jax.tree.map(
+        np.asarray, (among_others.center, in_last_place.center, part.spread)
+    )
+    length = np.linalg.norm
     bad = [
         name
-        for name, center in among_others.center.items()
-        if norm((center - in_last_place.center[name])[None])[0]
-        > mates.MOST * part.spread[name] + 1e-3 * norm(center[None])[0]
+        for name in a
+        if length(a[name] - b[name])
+        > mates.MOST * spread[name] + 1e-3 * length(a[name])
     ]
     if bad:
         raise InputError(
@@ -158,7 +169,7 @@ def _moments(feature_fn, variables, x, mask) -> Singularity:
     return Singularity(center, spread, count)
 
 
-@jax.jit
+@compiled(static=0)
 def _merge(a: Singularity, b: Singularity) -> Singularity:
     """Moments of two sets from the moments of each (Chan, Golub and LeVeque 1979)."""
     count = a.count + b.count

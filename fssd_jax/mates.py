@@ -56,9 +56,10 @@ def first_as_last(x: Any) -> Any:
     """
 
     def moved(a):
-        other = 1 if len(a) > 2 * len(a.sharding.device_set) else 0
-        rows = np.repeat(np.asarray(a[other : other + 1]), len(a), axis=0)
-        rows[-1] = np.asarray(a[0])
+        own = np.asarray(a)  # an index into `a` would be compiled
+        other = 1 if len(own) > 2 * len(a.sharding.device_set) else 0
+        rows = np.repeat(own[other : other + 1], len(own), axis=0)
+        rows[-1] = own[0]
         return jax.device_put(rows, a.sharding)
 
     return jax.tree.map(moved, x)

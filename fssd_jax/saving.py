@@ -190,11 +190,11 @@ def _decode(node: dict[str, Any], arrays: Iterator[np.ndarray], name: str):
         array = array.view(dtype)  # .npy does not know bfloat16
         _check_precision(array.dtype, name)
         if node["key"]:
-            return jax.random.wrap_key_data(jnp.asarray(array), impl=node["key"])
+            return jax.random.wrap_key_data(jax.device_put(array), impl=node["key"])
         if node["weak"]:  # only Python numbers make a weak type, and `set` keeps it
             zeros = jnp.broadcast_to(array.dtype.type(0).item(), array.shape)
             return zeros.at[...].set(array)
-        return jnp.asarray(array)
+        return jax.device_put(array)  # `jnp.asarray` is compiled for each shape
     items = {key: _decode(child, arrays, name) for key, child in node["items"]}
     if kind in ("dict", "OrderedDict"):
         return OrderedDict(items) if kind == "OrderedDict" else items

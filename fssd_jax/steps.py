@@ -81,6 +81,7 @@ def sweep_each(
     return at_steps(scores, arrays, x, signs(scores, arrays, x), epsilons)
 
 
+@compiled(static=1)
 def signs(scores: Scores, arrays: tuple, x: Inputs) -> list[Any]:
     """sign(∇ₓ score(x)) of each score."""
     return [sign(slope) for slope in gradients(scores, arrays, x)]
@@ -124,7 +125,12 @@ def at_steps(
     at = partial(at_step, scores, arrays, x, steps)
     if any(isinstance(a, Tracer) for a in jax.tree.leaves((x, epsilons))):
         return jax.lax.map(at, epsilons)
-    return jnp.stack([at(epsilon) for epsilon in epsilons])
+    return _stacked([at(epsilon) for epsilon in epsilons])
+
+
+@compiled(static=0)
+def _stacked(parts: Sequence[Array]) -> Array:
+    return jnp.stack(parts)
 
 
 def _traced_once(scores: Scores, arrays: tuple) -> Callable:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -101,7 +101,7 @@ def load(
         array = found.state[entry.name]
         if not np.isfinite(array).all():
             raise InputError(f"{path}: {entry.name} holds NaN or infinite values")
-        leaves[key] = jnp.asarray(entry.convert(array))
+        leaves[key] = jax.device_put(entry.convert(array), may_alias=False)
     return network, unflatten_dict(leaves)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks, losses, recipes
-from fssd_jax.compiled import executable
+from fssd_jax.compiled import compiled, executable
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.features import make_init_fn
@@ -124,7 +124,7 @@ def train(
     if initial is None:
         initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_input(x[:1]))
     # Of all, because some optimisers keep the first parameters, which are the caller's.
-    state = _copied(TrainState(initial, optimiser.init(initial["params"])))
+    state = _copied(TrainState(initial, _begin(optimiser.init, initial["params"])))
 
     def arguments(chosen, others, number):
         """Of the step, after the state and the totals."""
@@ -224,7 +224,12 @@ def _diverged(what: str, step: int, epoch: int) -> checks.DivergedError:
     )
 
 
-@jax.jit
+@compiled(static=1)
+def _begin(init: Callable, params) -> Any:
+    return init(params)
+
+
+@compiled(static=0)
 def _finite(tree) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
@@ -301,7 +306,10 @@ def _resume(folder: Path, initial, state, history):
 
 def _order(key: PRNGKeyArray, count: int, shape: tuple[int, int]) -> np.ndarray:
     """Indices below `count` in random order; a smaller set is gone through again."""
-    return np.resize(np.asarray(jax.random.permutation(key, count)), shape)
+    return np.resize(np.asarray(_permutation(count, key)), shape)
+
+
+_permutation = compiled(static=1)(lambda count, key: jax.random.permutation(key, count))
 
 
 def _orders(key: PRNGKeyArray, epoch: int, count: int, outliers, shape):
@@ -314,7 +322,7 @@ def _orders(key: PRNGKeyArray, epoch: int, count: int, outliers, shape):
 
 def _copied(tree):
     """What outlives the next step, which donates its input."""
-    return jax.tree.map(jnp.copy, tree)
+    return jax.device_put(tree, may_alias=False)
 
 
 def _fold(key, purpose: int, number: int):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fssd_jax.checks import InputError
+from fssd_jax.compiled import compiled
 from fssd_jax.outputs import (
     Inputs,
     LogitFn,
@@ -52,6 +53,11 @@ def stack(members: Sequence[Variables]) -> Variables:
             "the members of a deep ensemble must be of one architecture: their "
             "variables differ in names or shapes, or are dicts of several kinds"
         )
+    return _stacked(members)
+
+
+@compiled(static=0)
+def _stacked(members: list[Variables]) -> Variables:
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *members)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -169,7 +170,7 @@ def check_alive(singularity: fssd.Singularity) -> None:
     dead = [
         name
         for name, center in singularity.center.items()
-        if singularity.spread[name] <= 1e-5 * jnp.linalg.norm(center)
+        if singularity.spread[name] <= 1e-5 * np.linalg.norm(np.asarray(center))
     ]
     if dead:
         raise InputError(
@@ -190,7 +191,7 @@ def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble
     spread = np.array([float(s) for s in singularity.spread.values()])
     mean = np.full(len(layers), 1 / len(layers))
     arrays = (np.zeros(len(layers)), spread, mean, 0)
-    return Ensemble(*(jnp.asarray(a, jnp.float32) for a in arrays))
+    return Ensemble(*(jax.device_put(np.float32(a)) for a in arrays))
 
 
 def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:

@@ -71,9 +71,9 @@ def fit(
     padded = np.zeros((chunks * rows, z.shape[1]), z.dtype)
     mean = z.mean(0, dtype=np.float64).astype(z.dtype)
     padded[: len(z)] = z - mean
-    bank = OrderedDict([(layer, jnp.asarray(padded.reshape(chunks, rows, -1)))])
+    bank = OrderedDict([(layer, jax.device_put(padded.reshape(chunks, rows, -1)))])
     ranks = jnp.arange(1, k + 1)
-    return State(bank, jnp.asarray(mean), jnp.int32(len(z)), ranks)
+    return State(bank, jax.device_put(mean), jnp.int32(len(z)), ranks)
 
 
 def score(

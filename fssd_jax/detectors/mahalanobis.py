@@ -300,8 +300,8 @@ def estimate_gaussians(
             )
         lower = moments.lower_factor(name, of_layer, ridge)
         white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
-        factor[name] = jnp.asarray(lower, jnp.float32)
-        center[name] = jnp.asarray(white, jnp.float32)
+        factor[name] = jax.device_put(np.float32(lower))
+        center[name] = jax.device_put(np.float32(white))
     return Gaussians(factor, center)
 
 

@@ -7,8 +7,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from fssd_jax import compiled, make_logit_fn, map_batches
+from fssd_jax import (
+    compiled,
+    make_feature_fn,
+    make_logit_fn,
+    map_batches,
+    uniform_noise,
+)
+from fssd_jax.detectors import deep_ensemble, fssd, knn, mahalanobis
+from fssd_jax.fssd import sweep
+from fssd_jax.train import train
 
 
 class Scaled(nn.Module):
@@ -132,6 +142,55 @@ def test_the_oldest_programs_are_let_go(monkeypatch):
         apply(jnp.cos, np.zeros(size, np.float32))
     gc.collect()
     assert [ref() is None for ref in alive] == [True] * 6
+
+
+class Wide(nn.Module):
+    width: int
+    feature_layers = ("first",)
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Dense(self.width, name="first")(x.reshape(len(x), -1)))
+        return nn.Dense(2)(x)
+
+
+def all_fitted(count: int, side: int, width: int) -> None:
+    x = np.random.default_rng(0).uniform(size=(count, side, side, 1))
+    x, y = x.astype(np.float32), np.arange(count) % 2
+    model, of_model = Wide(width), {"num_classes": 2, "seed": 0, "epochs": 1}
+    recipe = lambda epochs, steps: optax.sgd(0.1, momentum=0.9)  # noqa: E731
+    trained = train(model, x, y, recipe=recipe, progress=False, **of_model)
+    of = make_feature_fn(model), trained.variables
+    noise = uniform_noise(jax.random.key(0), count, x.shape[1:])
+    state, steps = fssd.fit(*of, noise), jnp.float32([0.0, 0.1])
+    map_batches(sweep, *of, state.singularity, x, epsilons=steps, batch_axis=1)
+    mahalanobis.estimate_gaussians(*of, x, y, 2)
+    knn.fit(*of, x, "first", k=2)
+    deep_ensemble.stack([trained.variables, trained.initial])
+
+
+def test_at_new_shapes_nothing_is_compiled_but_our_programs(monkeypatch):
+    """What JAX compiles beside, one operation at a time, is kept: some 2 MiB each."""
+    ours, found = [], []
+    ours_too = compiled._compile
+    monkeypatch.setattr(
+        compiled, "_compile", lambda *of: ours.append(of[0]) or ours_too(*of)
+    )
+
+    def listen(event: str, seconds: float, **of):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(of.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        all_fitted(count=24, side=2, width=3)  # of any shape: keys, seeds, …
+        ours.clear()
+        found.clear()
+        all_fitted(count=27, side=3, width=5)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert ours
+    assert len(found) == len(ours), found
 
 
 def test_donated_arguments_are_counted_with_the_static_ones():
