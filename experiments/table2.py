@@ -31,7 +31,14 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from experiments.comparison import answers, pictures, records, report, tables
+from experiments.comparison import (
+    answers,
+    pictures,
+    protocols,
+    records,
+    report,
+    tables,
+)
 from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
@@ -54,10 +61,12 @@ C = TypeVar("C", bound="Config")
 
 @dataclasses.dataclass(frozen=True)
 class Config(Options):
-    benchmark: Literal["digits", "fmnist", "fmnist6"] = "digits"
+    benchmark: Literal["digits", "fmnist", "fmnist6", "genomes"] = "digits"
     """Which data. digits: digits 0-4 against 5-9 (near) and against photographs
     (far), embedded in scikit-learn. fmnist: FashionMNIST against MNIST (paper's A).
-    fmnist6: six classes of FashionMNIST against its other four (near)."""
+    fmnist6: six classes of FashionMNIST against its other four (near). genomes: reads
+    of five species of bacteria against three others (after paper's G; get them by fssd
+    fetch genomes); token ids, so without input step."""
     methods: tuple[str, ...] = ("fssd", "msp")
     """Names from the list above, or all. The controls are always run beside them."""
     protocol: Literal["paper", "released", "clean"] = "paper"
@@ -79,7 +88,10 @@ def run(config: Config) -> list[Result]:
     config = checked(config)
     folder = files.writable(config.out / "table2")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
-    auxiliary = auxiliary_set(config)  # before hours of training, not after
+    if benchmark.symbols:
+        protocols.of_ids(PROTOCOLS[config.protocol])  # before hours of training
+    # Before hours of training too; no images stand beside token ids.
+    auxiliary = None if benchmark.symbols else auxiliary_set(config)
     places = {
         (pair, seed): place(config, benchmark, pair, seed, auxiliary)
         for seed in config.seeds
@@ -144,6 +156,7 @@ def run_pair(
         *(s, config.methods, kept, title), again=config.rerun, clock=clock
     )
     facts = {**of_network(config, prepared), "benchmark": pair, "counts": counts(s)}
+    facts |= {"symbols": s.symbols} if s.symbols else {}
     facts |= {"protocol": config.protocol, "switches": s.protocol._asdict()}
     result = {**facts, **result}
     results.leave(

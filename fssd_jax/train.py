@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks, losses, recipes
@@ -75,7 +75,7 @@ def train(
 
     Args:
       model: takes `(x, train=...)`, returns logits; may use the "dropout" rng.
-      x: images [n, ...], integers 0–255 or floats in [0, 1].
+      x: images [n, ...], integers 0–255 or floats in [0, 1]; token ids [n, length].
       y: class indices [n].
       num_classes: labels run from 0 to num_classes − 1.
       seed: of the initial weights, the order and the dropout.
@@ -239,7 +239,7 @@ def train_step(
     update: Callable,
     state: TrainState,
     totals: Float[Array, "2"],
-    x: Float[Array, "batch ..."],
+    x: Num[Array, "batch ..."],
     y: Int[Array, " batch"],
     key: PRNGKeyArray,
     outliers: Float[Array, "outliers ..."] | None = None,

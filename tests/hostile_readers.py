@@ -1,6 +1,7 @@
 """Every reader of the package, a small good file for each, and what it may answer."""
 
 import json
+import lzma
 import pickle
 import tempfile
 from collections import OrderedDict
@@ -19,6 +20,7 @@ import fssd_jax
 from experiments.comparison import report, rows
 from experiments.harness.files import load_arrays, load_json, save_arrays, write_json
 from fssd_jax import checkpoint, torch_files, torch_formats, torch_weights
+from fssd_jax.data import sequence_files
 from fssd_jax.detectors import fssd
 from fssd_jax.ensemble import Ensemble
 from fssd_jax.fssd import Singularity
@@ -200,6 +202,29 @@ def read_json(folder: Path):
     return load_json(path / "metrics.json", "delete it")
 
 
+# ---- sequences ----------------------------------------------------------------------
+
+
+def write_sequences(folder: Path, text: str, pack: Callable[[bytes], bytes]) -> None:
+    (folder / "strain").write_bytes(pack(text.encode()))
+
+
+def read_sequences(folder: Path):
+    return sequence_files.read(folder / "strain")
+
+
+def is_genome(answer, good) -> bool:
+    """FASTA has no checksum: what is read is bases, in records that hold some."""
+    ends = answer.starts
+    known = answer.codes.dtype == np.uint8 and answer.codes.max() <= 4
+    whole = ends[0] == 0 and ends[-1] == len(answer.codes) and (np.diff(ends) > 0).all()
+    return bool(known and whole) and len(answer.names) == len(ends) - 1
+
+
+FASTA = ">one\nACGTNACGT\n>two\nGATTACA\n"
+GENBANK = "LOCUS  A  13 bp  DNA\nORIGIN\n  1 gattacagat\n 11 tac\n//\n"
+
+
 READERS: dict[str, Reader] = {
     **IMAGES,
     "detector": Reader(write_detector, read_detector, equal),
@@ -218,6 +243,12 @@ READERS: dict[str, Reader] = {
     ),
     "result": Reader(write_result, read_result, is_result),
     "JSON": Reader(write_result, read_json, lambda answer, good: True),
+    "FASTA, .xz": Reader(
+        partial(write_sequences, text=FASTA, pack=lzma.compress), read_sequences, equal
+    ),
+    "GenBank": Reader(
+        partial(write_sequences, text=GENBANK, pack=bytes), read_sequences, is_genome
+    ),
 }
 if find_spec("torch"):
     READERS["state dict, .pth"] = Reader(

@@ -11,6 +11,7 @@ from experiments.comparison.rows import Ask, Method, Rows, Scored
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import ask_fssd, ask_layers, run_fssd
 from fssd_jax import logistic
+from fssd_jax.data.inputs import as_input
 
 
 def untrained(s: Setting) -> Rows:
@@ -36,6 +37,16 @@ def pixel_statistics(s: Setting) -> Rows:
     return {"control: pixel stats": row}
 
 
+def composition(s: Setting) -> Rows:
+    """Logistic regression on how frequent each symbol is; of DNA, its GC content."""
+    assert s.symbols is not None  # `needs`
+    # The last one follows from the others.
+    symbols = range(s.symbols - 1)
+    view = lambda flat: np.stack([(flat == k).mean(1) for k in symbols], 1)  # noqa: E731
+    fit = lambda x, y: partial(logistic.decide, logistic.fit(x, y))  # noqa: E731
+    return {"control: composition": _without_network(s, fit, view)}
+
+
 def raw_pixels(s: Setting) -> Rows:
     """A support vector machine on the pixels themselves."""
     fit = lambda x, y: SVC().fit(x, y).decision_function  # noqa: E731
@@ -52,7 +63,7 @@ def _without_network(s: Setting, fit: Callable, view: Callable) -> Scored:
     assert s.val_ood is not None  # `needs`
 
     def seen(x):
-        return view(pixels.flat(x).astype(np.float64))
+        return view(as_input(x).reshape(len(x), -1).astype(np.float64))
 
     y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
     classify = fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
@@ -88,6 +99,7 @@ CONTROLS: dict[str, Method] = {
     ),
     "untrained_layers": Method(untrained_layers, needs=("initial",), network="initial"),
     "pixel_stats": Method(run=pixel_statistics, needs=("val_ood", "pixels")),
+    "composition": Method(run=composition, needs=("val_ood", "symbols")),
     "raw_pixels": Method(run=raw_pixels, needs=("val_ood", "pixels")),
     "nearest_in_pixels": Method(run=nearest_in_pixels, needs=("pixels",)),
     "brightness": Method(run=brightness, needs=("pixels",)),

@@ -63,7 +63,7 @@ def ask_odin(s: Setting) -> list[Ask]:
 
 
 def run_odin(s: Setting) -> Rows:
-    epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
+    epsilons = _epsilons(s)
     state = odin.fit(s.logit_fn, s.variables, s.val_ind, s.val_ood, epsilons=epsilons)
     score = partial(map_batches, odin.score, s.logit_fn, s.variables, state)
     facts = {
@@ -73,6 +73,12 @@ def run_odin(s: Setting) -> Rows:
         **s.labels_that_choose,
     }
     return {"odin": Scored(score(s.test_ind), score(s.test_ood), **facts)}
+
+
+def _epsilons(s: Setting) -> tuple[float, ...]:
+    """Those of the paper; of token ids, which have no gradient, 0 alone."""
+    own = s.tiny or s.symbols
+    return s.protocol.epsilons if own else protocols.PROTOCOLS["paper"].epsilons
 
 
 def ask_mahalanobis(name: str, s: Setting) -> list[Ask]:
@@ -87,7 +93,7 @@ def ask_mahalanobis(name: str, s: Setting) -> list[Ask]:
 
 def run_mahalanobis(s: Setting) -> Rows:
     gaussians = _gaussians(s)
-    epsilons = s.protocol.epsilons if s.tiny else protocols.PROTOCOLS["paper"].epsilons
+    epsilons = _epsilons(s)
     state = mahalanobis.fit(
         *(s.averaged_fn, s.variables, gaussians, s.val_ind, s.val_ood),
         epsilons=epsilons,

@@ -12,10 +12,11 @@ from experiments.harness.keys import Use, fixed
 from fssd_jax import recipes
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.models import MLP, LeNet
+from fssd_jax.models import MLP, BiLSTM, LeNet
 from fssd_jax.train import Trained
 
 FINETUNE_EPOCHS = 1
+HIDDEN = 64  # units of the BiLSTM in each direction; the paper's has 1,000
 
 
 class Training(NamedTuple):
@@ -48,14 +49,35 @@ def perceptron(benchmark: Benchmark) -> MLP:
     return MLP(benchmark.num_classes, benchmark.mean, benchmark.std)
 
 
-def dropout_lenet(benchmark: Benchmark, rate: float) -> LeNet:
-    """Dropout after the convolutions only, as for the paper's MC dropout."""
+def bilstm(benchmark: Benchmark, **kwargs) -> BiLSTM:
+    """The paper's network for genomes, with fewer units and its positions."""
+    assert benchmark.symbols is not None
+    length = benchmark.train.x.shape[1]
+    return BiLSTM(
+        benchmark.num_classes,
+        benchmark.symbols,
+        hidden=HIDDEN,
+        positions=tuple(round(length * share) for share in (0.4, 0.6, 0.8)),
+        **kwargs,
+    )
+
+
+def shared(benchmark: Benchmark) -> LeNet | BiLSTM:
+    """The network that most methods share."""
+    return bilstm(benchmark) if benchmark.symbols else lenet(benchmark)
+
+
+def with_rate(benchmark: Benchmark, rate: float) -> LeNet | BiLSTM:
+    """For MC dropout: of LeNet after the convolutions only, as the paper has it."""
+    if benchmark.symbols:
+        return bilstm(benchmark, dropout=rate)
     return lenet(benchmark, conv_dropout=(rate, rate), dense_dropout=0.0)
 
 
 def fit(training: Training, model, seed: int, **kwargs) -> Trained:
     """Train a network on the benchmark, or take it from the cache."""
     benchmark = training.benchmark
+    recipe = kwargs.pop("recipe", recipes.lstm if benchmark.symbols else recipes.lenet)
     return weights.trained(
         model,
         training.images,
@@ -63,20 +85,21 @@ def fit(training: Training, model, seed: int, **kwargs) -> Trained:
         seed=seed,
         num_classes=benchmark.num_classes,
         save_every=benchmark.save_every,
+        recipe=recipe,
         **kwargs,
     )
 
 
 def plain(training: Training, seed: int) -> Trained:
-    """The LeNet that most methods share, with snapshots at quarters of its training."""
+    """The network of most methods, with snapshots at quarters of its training."""
     epochs = training.epochs_of(seed)
     quarters = sorted({math.ceil(epochs * k / 4) for k in range(1, 5)})
-    model = lenet(training.benchmark)
+    model = shared(training.benchmark)
     return fit(training, model, seed, epochs=epochs, snapshots=quarters)
 
 
 def with_dropout(training: Training, seed: int, rate: float) -> Trained:
-    model = dropout_lenet(training.benchmark, rate)
+    model = with_rate(training.benchmark, rate)
     return fit(training, model, seed, epochs=training.short_epochs)
 
 

@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 
 import fssd_jax
 from fssd_jax import logistic, metrics
+from fssd_jax.checks import InputError
 from fssd_jax.compiled import by_parts
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import fssd
@@ -37,6 +38,7 @@ from fssd_jax.fssd import (
     uniform_noise,
 )
 from fssd_jax.logistic import Weights, one_thread
+from fssd_jax.noise import random_tokens
 from fssd_jax.outputs import FeatureFn, Variables
 from fssd_jax.questions import Question, look
 from fssd_jax.steps import Scores, at_steps, gradients
@@ -83,14 +85,34 @@ PROTOCOLS = {
 }
 
 
+def of_ids(protocol: Protocol) -> Protocol:
+    """The same for token ids, which have no gradient: without input step.
+
+    Raises:
+      InputError: of `released`, whose noise is of images.
+    """
+    if protocol.noise == "released":
+        raise InputError(
+            "protocol released: its noise is of images, and these are token ids; "
+            "choose paper or clean"
+        )
+    return protocol._replace(perturbation="none", epsilons=(0.0,))
+
+
 def draw_noise(
     protocol: Protocol,
     key: PRNGKeyArray,
     shape: tuple[int, ...],
     mean: tuple[float, ...],
     std: tuple[float, ...],
-) -> Float[Array, "samples ..."]:
-    """Noise in raw pixel units; `mean` and `std` are those of the normalisation."""
+    symbols: int | None = None,
+) -> Num[Array, "samples ..."]:
+    """Noise in raw pixel units; `mean` and `std` are those of the normalisation.
+
+    Or token ids, each equally likely, if inputs are such of so many `symbols`.
+    """
+    if symbols is not None:
+        return random_tokens(key, protocol.samples, shape, symbols)
     if protocol.noise == "uniform":
         return uniform_noise(key, protocol.samples, shape)
     whole = jax.random.randint(key, (protocol.samples, *shape), 0, 255)

@@ -58,7 +58,7 @@ def run_mc_dropout(s: Setting) -> Rows:
     few = state._replace(keys=state.keys[:CHOOSING_PASSES])
     rate, better = (CLEAN_RATE, 0) if s.clean else best_rate(s, few, rates)
     trained = networks.with_dropout(training, s.seed, rate)
-    logit_fn = stochastic_lenet(training.benchmark, rate)
+    logit_fn = stochastic(training.benchmark, rate)
     both = partial(map_batches, mc_dropout.scores, logit_fn, trained.variables, state)
     ind, ood = both(s.test_ind), both(s.test_ood)
     test = training.benchmark.test  # without dropout the network is an ordinary one
@@ -87,7 +87,7 @@ def best_rate(
     quality = {}
     for rate in rates:
         variables = networks.with_dropout(s.training, 0, rate).variables
-        logit_fn = stochastic_lenet(s.training.benchmark, rate)
+        logit_fn = stochastic(s.training.benchmark, rate)
         of = partial(map_batches, mc_dropout.scores, logit_fn, variables, state)
         ind, ood = of(s.val_ind), of(s.val_ood)
         for c in range(len(COLUMNS)):
@@ -95,16 +95,16 @@ def best_rate(
     return max(quality, key=quality.__getitem__)
 
 
-def stochastic_lenet(benchmark: Benchmark, rate: float) -> StochasticLogitFn:
-    """LeNet with its dropout on: one object a rate, compiled once for all seeds."""
-    key = (benchmark.num_classes, benchmark.mean, benchmark.std, rate)
+def stochastic(benchmark: Benchmark, rate: float) -> StochasticLogitFn:
+    """The network with its dropout on: one object, compiled once for all seeds."""
+    model = networks.with_rate(benchmark, rate)
+    key = repr(model)
     if key not in _STOCHASTIC:
-        model = networks.dropout_lenet(benchmark, rate)
         _STOCHASTIC[key] = make_stochastic_logit_fn(model, train=True)
     return _STOCHASTIC[key]
 
 
-_STOCHASTIC: dict[tuple, StochasticLogitFn] = {}
+_STOCHASTIC: dict[str, StochasticLogitFn] = {}
 
 
 def run_outlier_exposure(s: Setting) -> Rows:

@@ -14,9 +14,9 @@ from experiments.comparison.protocols import Protocol
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import Benchmark, split_validation
+from fssd_jax.data.benchmarks import Benchmark, validation_and_test
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.models import LeNet
+from fssd_jax.models import BiLSTM, LeNet
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.train import Trained, accuracy
 
@@ -76,6 +76,7 @@ class Setting(NamedTuple):
     tiny: bool = False
     timed: bool = True  # whether each method's own cost is measured, which compiles it
     pixels: bool | None = True  # whether inputs are images, and no features of such
+    symbols: int | None = None  # how many, if inputs are token ids
     channels_last: FeatureFn | None = None  # if `feature_fn` has them elsewhere
 
     @property
@@ -120,7 +121,7 @@ class Prepared(NamedTuple):
     """A seed's network and what all its pairs share."""
 
     seed: int
-    model: LeNet
+    model: LeNet | BiLSTM
     feature_fn: FeatureFn
     logit_fn: LogitFn
     network: Trained
@@ -146,7 +147,7 @@ def prepare(benchmark: Benchmark, seed: int, options: Options) -> Prepared:
     """Train the seed's network, or take it from the weights folder."""
     clock = Stopwatch()
     training = make_training(benchmark, options)
-    model = networks.lenet(benchmark)
+    model = networks.shared(benchmark)
     with clock("training"):
         network = networks.plain(training, seed)
     logit_fn, test = fssd_jax.make_logit_fn(model), benchmark.test
@@ -176,11 +177,13 @@ def make_setting(
     if tiny:
         few = protocol.epsilons[::10][:2]
         protocol = protocol._replace(samples=min(64, protocol.samples), epsilons=few)
-    val_ind, test_ind = split_validation(
-        benchmark.test, count, of_seed(seed, Use.SPLIT_IND)
+    if benchmark.symbols:
+        protocol = protocols.of_ids(protocol)
+    val_ind, test_ind = validation_and_test(
+        benchmark, None, count, of_seed(seed, Use.SPLIT_IND)
     )
-    val_ood, test_ood = split_validation(
-        benchmark.ood[pair], count, of_seed(seed, Use.SPLIT_OOD)
+    val_ood, test_ood = validation_and_test(
+        benchmark, pair, count, of_seed(seed, Use.SPLIT_OOD)
     )
     if tiny:
         test_ind = test_ind.select(slice(64))
@@ -192,6 +195,7 @@ def make_setting(
         benchmark.train.x.shape[1:],
         benchmark.mean,
         benchmark.std,
+        benchmark.symbols,
     )
     return Setting(
         feature_fn=prepared.feature_fn,
@@ -212,4 +216,6 @@ def make_setting(
         outliers=outliers,
         tiny=tiny,
         timed=not tiny,
+        pixels=None if benchmark.symbols else True,
+        symbols=benchmark.symbols,
     )

@@ -89,6 +89,12 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         "networks that a method adds, the epochs are told where it is noted what was "
         "chosen.",
     ]
+    if first.get("symbols"):
+        notes.append(
+            "Inputs are token ids, which have no gradient: no method takes an input "
+            "step (ε = 0). F* is that of uniformly random tokens unless a row says "
+            "otherwise."
+        )
     notes += [*left_out(first), *failed_notes(results)]
     if "methods" in kinds:
         notes += of_photographs(results)

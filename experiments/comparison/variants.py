@@ -72,12 +72,15 @@ CENTERS: dict[str, Center] = {
     "scaled noise": scaled_noise,
     "OoD validation": ood_validation,
 }
+OF_PIXELS = ("shuffled pixels", "scaled noise")  # not of token ids
 
 
 def singularities(s: Setting) -> list[Ask]:
     """Other centres than that of uniform noise; each layer alone, and all."""
     asks = []
     for name, center in CENTERS.items():
+        if s.symbols and name in OF_PIXELS:
+            continue
         images, of_center = center(s)
         network = s.feature_fn, s.variables
         state = protocols.fit_clean(*network, images, s.val_ind)
@@ -247,5 +250,5 @@ VARIANTS: dict[str, Method] = {
     "singularities": Method(singularities, needs=("train", "val_ood")),
     "combinations": Method(combinations),
     "displacement_layers": Method(displacement_layers, needs=("training",)),
-    "ensembles": Method(run=ensembles, needs=("training", "val_ood")),
+    "ensembles": Method(run=ensembles, needs=("training", "val_ood", "pixels")),
 }

@@ -1,7 +1,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds
-    from fssd_jax.data import augment, benchmarks, corruptions, folders, pipeline
+    from fssd_jax.data import (
+        augment,
+        benchmarks,
+        corruptions,
+        folders,
+        pipeline,
+        sequences,
+    )
     from fssd_jax.data.sources import ArrayDataset, load
 else:
     from fssd_jax.lazy import attach
@@ -18,4 +25,5 @@ __all__ = [
     "folders",
     "load",
     "pipeline",
+    "sequences",
 ]

@@ -1,6 +1,7 @@
 """Benchmarks: an in-distribution set, its OoD sets, and how its network is trained."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from fssd_jax.checks import InputError
+from fssd_jax.data import sequence_files, sequences
+from fssd_jax.data.folders import located
 from fssd_jax.data.inputs import as_input
-from fssd_jax.data.sources import ArrayDataset, digest, load
+from fssd_jax.data.sources import ArrayDataset, digest, fetched_dir, load
 from fssd_jax.extras import FETCH
 
 
@@ -27,6 +30,10 @@ class Benchmark(NamedTuple):
     validation: int  # images drawn from each of `test` and `ood`, for α and ε
     # Published results: where → method → metric → fraction.
     paper: Mapping[str, Mapping[str, Mapping[str, float]]] | None
+    # How many token ids there are, 0, 1, …, if inputs are such, without mean and std.
+    symbols: int | None = None
+    # Validation sets that are not parts of `test` and `ood`: "test" or pair → set.
+    held: Mapping[str, ArrayDataset] | None = None
 
 
 def digits(data_dir: str | Path | None = None) -> Benchmark:
@@ -122,6 +129,69 @@ def fmnist6(data_dir: str | Path | None = None) -> Benchmark:
     )
 
 
+# By species. Named by their folders, those of `fssd fetch genomes`.
+TRAINED = (
+    *("Escherichia_coli", "Klebsiella_pneumoniae", "Staphylococcus_aureus"),
+    *("Vibrio_cholerae", "Helicobacter_pylori"),
+)
+HELD_OUT = ("Streptococcus_suis", "Chlamydia_trachomatis", "Leptospira_kirschneri")
+
+
+def genomes(
+    data_dir: str | Path | None = None,
+    *,
+    train: int = 20_000,
+    test: int = 2_000,
+    ood: int = 2_000,
+    validation: int = 1_000,
+    length: int = sequences.LENGTH,
+    seed: int = 0,
+) -> Benchmark:
+    """Reads of five species of bacteria against reads of three others.
+
+    After benchmark G of the paper, whose genomes are others and far more (Ren et al.
+    2019). In-distribution, training, validation and test reads are of different
+    strains, which may be near relatives: S. aureus USA300 (test) and COL (training)
+    have 94 % of USA300's 16-mers in common. OoD validation and test reads are of
+    different stretches of each genome.
+
+    Args:
+      data_dir: holds the folder `genomes`; by default what `fssd fetch` fills.
+      train, test, ood, validation: how many reads; `validation` of each side.
+      length: bases of a read.
+      seed: of the reads that are drawn.
+    """
+    root = located(data_dir or fetched_dir()) / "genomes"
+    if not root.is_dir():
+        raise InputError(
+            f"genomes: there is no folder {root}; `fssd fetch genomes` gets it into "
+            f"{fetched_dir()}, where there is apt-get"
+        )
+    draw = partial(sequences.load_reads, root, length=length, seed=seed)
+    inside = partial(draw, species=TRAINED)
+    # Nothing is trained on them: a third for validation, two for the test.
+    outside = partial(draw, species=HELD_OUT, shares=(0.0, 1 / 3, 2 / 3))
+    unknown, held_unknown = (
+        outside(split, count)._replace(name="genomes_held_out")
+        for split, count in (("test", ood), ("validation", validation))
+    )
+    return Benchmark(
+        name="genomes",
+        train=inside("train", train),
+        test=inside("test", test),
+        ood={"genomes": unknown},
+        num_classes=len(TRAINED),
+        mean=(),
+        std=(),
+        epochs=5,
+        save_every=1,
+        validation=validation,
+        paper=None,
+        symbols=len(sequence_files.SYMBOLS),
+        held={"test": inside("validation", validation), "genomes": held_unknown},
+    )
+
+
 def _renumbered(data: ArrayDataset, classes: tuple[int, ...]) -> ArrayDataset:
     """The images of these classes, which become 0, 1, 2, …"""
     part = data.select(np.isin(data.y, classes))
@@ -155,7 +225,13 @@ PAPER_FMNIST = {
     ),
 }
 
-BENCHMARKS = {"digits": digits, "fmnist": fmnist, "fmnist6": fmnist6, "mnist": mnist}
+BENCHMARKS = {
+    "digits": digits,
+    "fmnist": fmnist,
+    "fmnist6": fmnist6,
+    "mnist": mnist,
+    "genomes": genomes,
+}
 
 
 def load_benchmark(name: str, data_dir: str | Path | None = None) -> Benchmark:
@@ -216,6 +292,20 @@ def split_validation(
         )
     order = np.asarray(jax.random.permutation(key, len(data.x)))
     return data.select(order[:count]), data.select(np.sort(order[count:]))
+
+
+def validation_and_test(
+    benchmark: Benchmark, pair: str | None, count: int, key: PRNGKeyArray
+) -> tuple[ArrayDataset, ArrayDataset]:
+    """(validation, test) images of the in-distribution set, or of a pair's OoD set.
+
+    Of a benchmark that has validation sets of its own, `count` of these, and all of the
+    test set; else both are drawn from the latter, see `split_validation`.
+    """
+    whole = benchmark.test if pair is None else benchmark.ood[pair]
+    if benchmark.held is None:
+        return split_validation(whole, count, key)
+    return benchmark.held[pair or "test"].select(slice(count)), whole
 
 
 def draw(x: np.ndarray, count: int, key: PRNGKeyArray) -> np.ndarray:

@@ -24,7 +24,8 @@ SIDE = 28
 
 
 class ArrayDataset(NamedTuple):
-    x: np.ndarray  # [n, height, width, channel], uint8 or float32 in [0, 1]
+    # [n, height, width, channel], uint8 or float32 in [0, 1]; ids [n, length], int8
+    x: np.ndarray
     y: np.ndarray  # [n] int32; zeros where a set has no classes
     name: str
     split: str

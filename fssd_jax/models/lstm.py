@@ -27,8 +27,9 @@ class Position(nn.Module):
 class BiLSTM(nn.Module):
     """Embedding, bidirectional LSTM of two layers, logits of its last state.
 
-    Takes sequences of one-hot symbols, as floats, so that they have a gradient (of
-    DNA: Ren et al. 2019, 250 bases of ten bacteria). The LSTM is PyTorch's
+    Takes sequences of one-hot symbols, as floats, so that they have a gradient, or of
+    ids, 0 to `symbols` − 1, as integers, which have none (of DNA: Ren et al. 2019, 250
+    bases of ten bacteria). The LSTM is PyTorch's
     `nn.LSTM(embedding, hidden, num_layers, dropout=dropout, bidirectional=True)` from
     state zero, with its initial weights; its two biases of a gate are one here, their
     sum.
@@ -56,9 +57,11 @@ class BiLSTM(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Num[Array | np.ndarray, "batch *length_symbols"],
+        x: Num[Array | np.ndarray, "batch length *symbols"],
         train: bool = False,
     ) -> Float[Array, "batch {self.num_classes}"]:
+        if x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer):
+            x = jax.nn.one_hot(x, self.symbols)
         self._check(x.shape)
         dropout = partial(nn.Dropout, self.dropout, deterministic=not train)
         # N(0, 1) is how PyTorch's Embedding begins; of a one-hot x the product is one.
@@ -97,9 +100,9 @@ class BiLSTM(nn.Module):
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 3 or shape[-1] != self.symbols:
             raise InputError(
-                f"BiLSTM expects one-hot sequences [batch, length, {self.symbols}], "
-                f"got shape {shape}; make them of integer tokens [batch, length] with "
-                f"jax.nn.one_hot(tokens, {self.symbols})"
+                f"BiLSTM expects one-hot sequences [batch, length, {self.symbols}], or "
+                f"integer tokens [batch, length], got shape {shape}; make them of such "
+                f"tokens with jax.nn.one_hot(tokens, {self.symbols})"
             )
         if not all(0 <= i < shape[1] for i in self.positions) or shape[1] == 0:
             raise InputError(

@@ -81,7 +81,7 @@ def test_gradients_with_respect_to_the_sequence_are_those_of_pytorch(rival):
 @pytest.mark.parametrize(
     ("positions", "x", "message"),
     [
-        ((2,), np.zeros((2, 9), np.int32), "jax.nn.one_hot"),
+        ((2,), np.zeros((2, 9), np.float32), "jax.nn.one_hot"),
         ((2,), np.zeros((2, 9, 5), np.float32), "one-hot sequences"),
         ((2,), np.zeros((2, 9, 4, 1), np.float32), "one-hot sequences"),
         ((0, 2, 5), np.zeros((2, 5, 4), np.float32), "of length 5"),
@@ -97,6 +97,14 @@ def test_what_is_not_a_long_enough_one_hot_sequence_is_refused(
         model.init(jax.random.key(0), x)
     with pytest.raises(InputError, match=message):
         make_feature_fn(model)(variables, x)
+
+
+def test_ids_are_their_one_hot_sequences(variables):
+    x = one_hot(5)
+    feature_fn = make_feature_fn(SMALL, [*LAYERS, "logits"])
+    found, expected = (feature_fn(variables, a) for a in (x.argmax(-1), x))
+    for layer, features in expected.items():
+        np.testing.assert_array_equal(found[layer], features)
 
 
 def test_training_drops_units_out_between_the_layers_and_before_the_logits(variables):
