@@ -64,10 +64,11 @@ def threshold(scores, acceptance: float = 0.95) -> Threshold:
       InputError: scores that are not a vector of finite numbers, `acceptance` out of
         range, or too few images: k = 0 would accept everything.
     """
-    if np.ndim(scores) != 1:
+    scores = checks.to_numpy(scores, "scores")
+    if scores.ndim != 1:
         raise InputError(
             f"scores: expected a vector, one score an image, got shape "
-            f"{np.shape(scores)}; give the scores of in-distribution images"
+            f"{scores.shape}; give the scores of in-distribution images"
         )
     if not 0 < acceptance < 1:
         raise InputError(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
-from fssd_jax import logistic
+from fssd_jax import checks, logistic
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import count_rows
 from fssd_jax.data.pipeline import bar_options
@@ -156,7 +156,8 @@ def check_validation(ind, ood, epsilons: Sequence[float]) -> None:
                 f"{name} validation set: {count} images; nested cross-validation "
                 f"needs at least {FEWEST}"
             )
-    if np.ndim(epsilons) != 1 or not len(epsilons) or np.any(np.diff(epsilons) <= 0):
+    steps = checks.to_numpy(epsilons, "epsilons")
+    if steps.ndim != 1 or not len(steps) or np.any(np.diff(steps) <= 0):
         raise InputError(f"epsilons must ascend without repeats, got {epsilons}")
 
 

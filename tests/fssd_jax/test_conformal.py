@@ -181,6 +181,7 @@ def test_the_default_accepts_95_percent():
         ([*range(30), np.nan], 0.95, "1 of 31 scores are NaN or infinite"),
         ([*range(30), np.inf], 0.95, "1 of 31 scores are NaN or infinite"),
         (np.arange(30), 0.0, "share between 0 and 1, got 0.0"),
+        ([[1.0, 2.0], [3.0]], 0.9, "scores: expected an array"),
         (np.arange(30), 1.0, "share between 0 and 1, got 1.0"),
         (np.arange(30), 95.0, "share between 0 and 1, got 95.0"),
         (np.arange(30), float("nan"), "share between 0 and 1, got nan"),

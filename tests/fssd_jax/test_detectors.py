@@ -177,9 +177,13 @@ def test_bad_options_are_found_first(blobs, options, message):
     model, variables, _, (ind, ood) = blobs
     with pytest.raises(InputError, match=message):
         fssd.fit(make_feature_fn(model), variables, noise(), ind, ood, **options)
-    with pytest.raises(InputError, match="epsilons must ascend"):
-        # The tests' check of types would be before ours.
-        inspect.unwrap(check_validation)(ind, ood, 0.1)
+    # The tests' check of types would be before ours.
+    for epsilons, told in (
+        (0.1, "must ascend"),
+        ([[0.0], [0.1, 0.2]], ": expected an"),
+    ):
+        with pytest.raises(InputError, match=f"epsilons{told}|epsilons {told}"):
+            inspect.unwrap(check_validation)(ind, ood, epsilons)
 
 
 def test_too_few_validation_images_or_noise_in_other_units(blobs):
