@@ -5,6 +5,7 @@ from collections import OrderedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.special
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -94,6 +95,9 @@ def test_singularity_is_mean_and_spread(x):
         np.testing.assert_allclose(found.spread[name], spread, atol=1e-5)
 
 
+# Images that are all 0 are told, and are among these.
+@pytest.mark.filterwarnings("ignore:noise lies in")
+@pytest.mark.filterwarnings("ignore:layers .* are left out")
 @examples(8)
 @given(pixels, pixels, st.sampled_from([None, "same"]))
 def test_fssd_from_noise_and_images(noise, x, ind):
