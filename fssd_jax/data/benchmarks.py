@@ -183,7 +183,7 @@ def genomes(
         num_classes=len(TRAINED),
         mean=(),
         std=(),
-        epochs=5,
+        epochs=8,
         save_every=1,
         validation=validation,
         paper=None,

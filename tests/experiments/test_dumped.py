@@ -13,6 +13,7 @@ import fssd_jax
 from experiments import score
 from fssd_jax import adapters
 from fssd_jax.detectors import fssd
+from tests.npz import read_npz
 
 CLASSES = 3
 SETS = ("in", "ood", "noise", "train")
@@ -89,7 +90,7 @@ def test_rows_are_those_of_numpy_and_scikit_learn(dumps, tmp_path, capsys, chann
     ]
     assert facts["controls"] == facts["failed"] == {}
     assert facts["counts"]["ind"] == 160
-    scores = np.load(path / "scores.npz")
+    scores = read_npz(path / "scores.npz")
     ood = dumps["ood"]
     expected = {
         f"fssd {layer}": np.linalg.norm(
@@ -146,7 +147,7 @@ def test_the_file_that_is_left_scores_features(dumps, tmp_path):
     found = fssd_jax.map_batches(
         fssd.score, adapters.given(LAYERS), {}, fitted.state, features
     )
-    scores = np.load(path / "scores.npz")
+    scores = read_npz(path / "scores.npz")
     np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
 
 

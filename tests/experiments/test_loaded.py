@@ -18,6 +18,7 @@ from fssd_jax.data.inputs import as_input
 from fssd_jax.features import make_init_fn
 from fssd_jax.models import LeNet
 from fssd_jax.train import TrainState, train
+from tests.npz import read_npz
 
 NORMAL = ["--mean", "0.286", "--std", "0.353"]
 
@@ -51,7 +52,7 @@ def test_scores_are_of_the_last_and_of_the_first_weights(training, tmp_path):
     assert main(folder, tmp_path) == 0
     (path,) = (tmp_path / "score").iterdir()
     assert json.loads((path / "metrics.json").read_text())["failed"] == {}
-    scores = np.load(path / "scores.npz")
+    scores = read_npz(path / "scores.npz")
     model = LeNet(mean=(0.286,), std=(0.353,))
     feature_fn = fssd_jax.make_feature_fn(model)
     photos = as_input(load("photo_patches", "test").x[:20])

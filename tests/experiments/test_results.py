@@ -13,6 +13,7 @@ from experiments.harness import files, provenance, records, results, sheets
 from experiments.harness.sheets import Sheet
 from fssd_jax import InputError
 from fssd_jax.data.sources import ArrayDataset, digest
+from tests.npz import read_npz
 
 
 def dataset(seed=0, source="somewhere", name="set"):
@@ -105,7 +106,7 @@ def test_all_files_of_the_contract(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"results: {path / 'report.html'}" in printed
     assert "In the files also: more." in printed
-    np.testing.assert_array_equal(np.load(path / "scores.npz")["x"], np.arange(3))
+    np.testing.assert_array_equal(read_npz(path / "scores.npz")["x"], np.arange(3))
 
 
 def test_the_unfinished_folder_of_a_living_run_stays(tmp_path):

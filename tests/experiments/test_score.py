@@ -19,6 +19,7 @@ from fssd_jax.models.resnet import CIFAR10
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 from tests.fssd_jax.references import save_weights
+from tests.npz import read_npz
 
 NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
 
@@ -65,7 +66,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     ]
     rows = facts["methods"] | facts["controls"]
     assert not any(row["target_ood"] for row in rows.values())
-    scores = np.load(path / "scores.npz")
+    scores = read_npz(path / "scores.npz")
     for name, row in rows.items():
         ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
         assert (len(ind), len(ood)) == (192, 60)
@@ -84,7 +85,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     model, variables = torch_weights.load(
         files / "lenet.safetensors", "lenet", mean=(0.2860,), std=(0.3530,)
     )
-    photos = np.load(files / "photos.npz")["x"]
+    photos = read_npz(files / "photos.npz")["x"]
     found = fssd_jax.map_batches(
         msp.score, fssd_jax.make_logit_fn(model), variables, msp.fit(), photos
     )
@@ -117,7 +118,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
     for name in ("photos", "other"):
         assert main(files, tmp_path / name, "--ood", str(files / f"{name}.npz")) == 0
     first, second = (
-        np.load(next((tmp_path / name / "score").iterdir()) / "scores.npz")
+        read_npz(next((tmp_path / name / "score").iterdir()) / "scores.npz")
         for name in ("photos", "other")
     )
     for name in first.files:

@@ -14,6 +14,7 @@ from fssd_jax.checks import DivergedError
 from tests.experiments.conftest import near_only
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
+from tests.npz import read_npz
 
 PICTURES = ("layers", "features", "roc", "epsilon")
 FILES = {
@@ -142,7 +143,7 @@ def test_scores_on_disk_give_the_metrics(out):
     from sklearn.metrics import roc_auc_score
 
     path = folders(out)[0]
-    m, scores = read(path), np.load(path / "scores.npz")
+    m, scores = read(path), read_npz(path / "scores.npz")
     assert len(scores["fssd/ind"]) == m["counts"]["test_ind"]
     for kind in ("methods", "controls"):
         for name, row in m[kind].items():

@@ -57,3 +57,14 @@ def test_the_lstms_clips():
 
     np.testing.assert_allclose(after([30.0, -40.0]), after([0.6, -0.8]), rtol=1e-5)
     assert not np.allclose(after([0.3, -0.4]), after([0.6, -0.8]), rtol=1e-2)
+
+
+def test_the_lstms_rate_falls_along_a_cosine():
+    """Of a gradient that stays, each step of Adam is its rate long."""
+    optimiser, gradient = recipes.lstm(3, 5), jnp.asarray([0.5])
+    state, found = optimiser.init(gradient), []
+    for _ in range(15):
+        updates, state = optimiser.update(gradient, state, gradient)
+        found.append(-float(updates[0]))
+    expected = 2e-3 * (1 + np.cos(np.pi * np.arange(15) / 15))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
