@@ -9,8 +9,10 @@ five gradients. Leaves OUT/benchmarks/networks.json and .md.
 """
 
 import dataclasses
+import math
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from fssd_jax import losses, models, recipes, train
 from fssd_jax.allocator import keep_memory
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.features import make_init_fn
-from fssd_jax.fssd import fssd
+from fssd_jax.fssd import Singularity, fssd
 
 EPSILON = 0.01
 WORKER = """
@@ -121,6 +123,21 @@ def arguments(case: Case, model, batch: int) -> tuple:
     feature_fn = fssd_jax.make_feature_fn(model)
     center = fssd_jax.estimate_singularity(feature_fn, variables, x[:1])
     return variables, center, x, y, 0
+
+
+def shapes(model, shape: tuple[int, ...], batch: int) -> tuple[Any, ...]:
+    """All arguments of the steps, without arrays: to lower and to compile."""
+    kind = jax.ShapeDtypeStruct
+    x, y = kind((batch, *shape), np.float32), kind((batch,), np.int32)
+    seed = kind((), np.int32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    features = jax.eval_shape(fssd_jax.make_feature_fn(model), variables, x)
+    center: Any = OrderedDict(
+        (k, kind((math.prod(f.shape[1:]),), np.float32)) for k, f in features.items()
+    )
+    spread: Any = OrderedDict((k, kind((), np.float32)) for k in features)
+    count: Any = seed
+    return variables, Singularity(center, spread, count), x, y, seed
 
 
 def work(name: str, which: str, tiny: bool) -> dict[str, float]:

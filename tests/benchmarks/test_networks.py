@@ -1,18 +1,13 @@
 """The paper's networks, narrow: each step runs, and lowers for accelerators."""
 
 import json
-import math
-from collections import OrderedDict
 
 import jax
-import numpy as np
 import pytest
 from jax import export
 
-import fssd_jax
 from benchmarks import networks
 from benchmarks.networks import CASES, STEPS
-from fssd_jax.fssd import Singularity
 
 
 @pytest.fixture
@@ -24,25 +19,13 @@ def accelerator(monkeypatch):
     jax.clear_caches()
 
 
-def of_shape(*shape, dtype=np.float32):
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-
 @pytest.mark.parametrize("name", list(CASES))
 @pytest.mark.usefixtures("accelerator")
 def test_every_step_lowers_for_accelerators(name):
     """At full size, for which no array is needed."""
     case = CASES[name]
     model = case.build()
-    x, y = of_shape(case.batch, *case.shape), of_shape(case.batch, dtype=np.int32)
-    seed = of_shape(dtype=np.int32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    features = jax.eval_shape(fssd_jax.make_feature_fn(model), variables, x)
-    center = Singularity(
-        OrderedDict((k, of_shape(math.prod(f.shape[1:]))) for k, f in features.items()),
-        OrderedDict((k, of_shape()) for k in features),
-        seed,
-    )
+    variables, center, x, y, seed = networks.shapes(model, case.shape, case.batch)
     for which, step in networks.steps(case, model).items():
         lowered = export.export(jax.jit(step), platforms=["cuda", "tpu"])(
             variables, center, x, y, seed
