@@ -121,7 +121,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
         read_npz(next((tmp_path / name / "score").iterdir()) / "scores.npz")
         for name in ("photos", "other")
     )
-    for name in first.files:
+    for name in first:
         if name.endswith("/ind"):
             np.testing.assert_array_equal(first[name], second[name], name)
 
