@@ -4,13 +4,11 @@
   python -m benchmarks.scale --tiny        narrow networks; its numbers mean nothing
 
 The training step, plain scoring and scoring with an input step of each network, at its
-real shape, are compiled here, and XLA's `cost_analysis` and `memory_analysis` say what
-they do. Both are affine in the batch, so batches of 4 and 8 tell of any; of the LSTM,
-whose loop XLA counts once, in the length as well, and sequences of 4 and 8, unrolled,
-tell of 250. No array is made. Leaves OUT/benchmarks/scale.json and .md.
+real shape, are compiled here, and XLA says what they do (counted.py). Leaves
+OUT/benchmarks/scale.json and .md.
 
-The times are the bounds of a named device, whichever is longest: operations at a share
-of its peak, the exchange of gradients over its links, and decoding on the host.
+A step takes as long as what bounds it on a named device: its operations, what it moves
+to and from memory, starting its kernels, or the exchange of gradients over the links.
 """
 
 import dataclasses
@@ -18,25 +16,20 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.networks import CASES, STEPS, Case, shapes, steps
+from benchmarks.counted import Cost, cost
+from benchmarks.networks import CASES, STEPS, Case
 from experiments.harness import cli, files, provenance, sheets
 from fssd_jax import losses, models, recipes
 from fssd_jax.data.augment import crop_and_flip
-from fssd_jax.models import BiLSTM
 
-BATCHES = 4, 8
-LENGTHS = 4, 8  # of the sequences, in place of 250
 DEVICES = 1, 8, 64
 LAYERS = 5
 EPSILONS = 21
@@ -48,13 +41,14 @@ class Device(NamedTuple):
 
     name: str
     operations: float  # a second, bfloat16 with float32 sums, without sparsity
-    memory: float  # bytes
-    links: float  # bytes a second, each way, to its 7 neighbours in a machine
-    network: float  # to other machines
+    traffic: float  # bytes a second, to and from its memory
+    links: float  # bytes a second, each way, to its neighbours in a machine
+    network: float  # to other machines, by all of a machine's adapters
     in_a_machine: int
 
 
-H100 = Device("H100 SXM", 989.4e12, 80e9, 450e9, 50e9, 8)
+H100 = Device("H100 SXM", 989.4e12, 3.35e12, 450e9, 8 * 50e9, 8)
+KERNEL = 4e-6  # seconds to start one; a supposition
 
 
 class Task(NamedTuple):
@@ -93,68 +87,11 @@ TASKS = {
 @dataclasses.dataclass(frozen=True)
 class Config:
     share: float = 0.3
-    """Of the device's peak operations that a step attains; a supposition."""
+    """Of the device's peak operations and traffic that are attained; a supposition."""
     out: Path = Path("results")
     """Where the result goes."""
     tiny: bool = False
     """A smoke test: narrow networks."""
-
-
-class Cost(NamedTuple):
-    """Of one compiled step: value + batch · each."""
-
-    operations: float
-    each_operation: float
-    bytes: float
-    each_byte: float
-
-
-class Unrolled(BiLSTM):
-    """The same network without a loop."""
-
-    def _direction(self, name: str) -> nn.RNN:
-        return nn.RNN(super()._direction(name).cell, unroll=max(LENGTHS))
-
-
-def count(case: Case, model, which: str, batch: int, shape) -> np.ndarray:
-    """[operations, bytes held] of one step, arguments and result included."""
-    step = jax.jit(steps(case, model)[which])
-    program = step.lower(*shapes(model, shape, batch)).compile()
-    costs: Any = program.cost_analysis()
-    held: Any = program.memory_analysis()
-    total = held.argument_size_in_bytes + held.temp_size_in_bytes
-    return np.array([costs["flops"], total + held.output_size_in_bytes])
-
-
-def cost(case: Case, which: str, tiny: bool) -> tuple[Cost, Any]:
-    """And the shapes of the parameters."""
-    model = case.build(**(case.narrow if tiny else {}))
-    found = _affine(lambda b: count(case, model, which, b, case.shape))
-    if isinstance(model, BiLSTM):  # the memory is that of the loop
-        fields: Any = {
-            f.name: getattr(model, f.name)
-            for f in dataclasses.fields(model)
-            if f.name not in ("parent", "name")
-        }
-        flat = Unrolled(**(fields | {"positions": (1, 2, 3)}))
-        short, long = (
-            _affine(lambda b, n=n: count(case, flat, which, b, (n, case.shape[1])))
-            for n in LENGTHS
-        )
-        steps_ = (case.shape[0] - LENGTHS[0]) / (LENGTHS[1] - LENGTHS[0])
-        for of, a, b in zip(found, short, long, strict=True):
-            of[0] = a[0] + (b[0] - a[0]) * steps_
-    (operations, total), (each, each_byte) = found
-    x = jax.ShapeDtypeStruct((1, *case.shape), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    return Cost(operations, each, total, each_byte), variables["params"]
-
-
-def _affine(of: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """a and b of a + b · batch."""
-    first, second = map(of, BATCHES)
-    slope = (second - first) / (BATCHES[1] - BATCHES[0])
-    return first - BATCHES[0] * slope, slope
 
 
 def decoding(seconds: float = 1.0) -> float:
@@ -170,14 +107,20 @@ def decoding(seconds: float = 1.0) -> float:
     return done / (time.process_time() - start)
 
 
-def times(task: Task, of: Cost, weights: float, device: Device, share: float, n: int):
-    """Seconds of a step on n devices: {bound: seconds}; `weights` in bytes."""
-    each = task.batch / n
-    operations = of.operations + each * of.each_operation
+def times(
+    task: Task, of: Cost, weights: float, device: Device, share: float, n: int
+) -> dict[str, float]:
+    """Seconds of a step on n devices by what may bound it; `weights` in bytes."""
+    batch = task.batch / n
     # A ring sends each device's gradient around, once to sum and once to spread.
     width = device.links if n <= device.in_a_machine else device.network
-    sent = 2 * weights * (n - 1) / n / width
-    return {"operations": operations / device.operations / share, "links": sent}
+    return {
+        "operations": of.of("operations", batch) / device.operations / share,
+        # Counted of float32, of which bfloat16 is half.
+        "memory": of.of("traffic", batch) / 2 / device.traffic / share,
+        "kernels": of.kernels * KERNEL,
+        "links": 2 * weights * (n - 1) / n / width,
+    }
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -193,8 +136,7 @@ def run(config: Config) -> dict[str, Any]:
     for name, task in TASKS.items():
         costs, parameters = {}, 0
         for which in STEPS:
-            costs[which], params = cost(task.case, which, config.tiny)
-            parameters = sum(math.prod(a.shape) for a in jax.tree.leaves(params))
+            costs[which], parameters = cost(task.case, which, config.tiny)
             print(f"{name}, {which}: {costs[which]}", flush=True)
         found["tasks"][name] = _facts(task, costs, parameters, config.share)
     files.write_json(folder / "scale.json", found)
@@ -216,9 +158,9 @@ def _facts(task: Task, costs: dict[str, Cost], parameters: int, share: float):
             "bound": slowest,
             "hours": steps_ * bounds[slowest] / 3600,
             "images_per_second": task.batch / bounds[slowest],
-            "bytes_a_device": of.bytes + task.batch / n * of.each_byte,
+            "bytes_a_device": of.of("held", task.batch / n),
         }
-    plain, step = (costs[k].each_operation for k in ("scoring", "step"))
+    plain, step = (costs[k].each["operations"] for k in ("scoring", "step"))
     # All layers' gradients once, and a forward pass of each layer at every ε; those
     # of the lower layers stop early, so this is an upper bound.
     fit = VALIDATION * (step + (EPSILONS - 1) * LAYERS * plain)
@@ -235,7 +177,6 @@ def _facts(task: Task, costs: dict[str, Cost], parameters: int, share: float):
             "step": step,
             "fit": fit,
             "test": task.test * step,
-            "hours": (fit + task.test * step) / H100.operations / share / 3600,
         },
     }
 
@@ -250,7 +191,7 @@ def to_sheets(found: dict[str, Any]) -> list[sheets.Sheet]:
         ]
         fed = training[DEVICES[1]]["images_per_second"]
         cores = math.ceil(fed / found["decoded_per_second_and_core"])
-        each = of["costs"]["training"]["each_operation"]
+        each = of["costs"]["training"]["each"]["operations"]
         rows.append(
             [
                 name,
@@ -267,7 +208,6 @@ def to_sheets(found: dict[str, Any]) -> list[sheets.Sheet]:
                 name,
                 *(f"{s[k] / 1e9:,.3g}" for k in ("plain", "step")),
                 *(f"{s[k] / 1e15:,.3g}" for k in ("fit", "test")),
-                f"{s['hours']:,.2g} h",
             ]
         )
     name, share = found["device"]["name"], found["share"]
@@ -280,8 +220,10 @@ def to_sheets(found: dict[str, Any]) -> list[sheets.Sheet]:
         ],
         rows,
         [
-            f"At {share:.0%} of the peak of bfloat16, a supposition; memory of float32 "
-            "as XLA plans it for a CPU. Cores: that decode and cut JPEGs of 640×427 at "
+            f"At {share:.0%} of peak operations and traffic in bfloat16, and "
+            f"{1e6 * KERNEL:g} µs a kernel, which are suppositions; exchange and "
+            "computing at once. Memory: float32, as XLA plans it for a CPU. Cores: that "
+            "decode and cut JPEGs of 640×427 at "
             f"{found['decoded_per_second_and_core']:,.0f} a second each, measured here."
         ],
     )
@@ -289,7 +231,6 @@ def to_sheets(found: dict[str, Any]) -> list[sheets.Sheet]:
         "FSSD: scoring, fitting and the whole test",
         [
             *("benchmark", "plain, GFLOP", "with a step", "fit, PFLOP", "test, PFLOP"),
-            f"both on one {name}",
         ],
         scored,
         [
