@@ -222,8 +222,8 @@ def to_sheets(found: dict[str, Any]) -> list[sheets.Sheet]:
         [
             f"At {share:.0%} of peak operations and traffic in bfloat16, and "
             f"{1e6 * KERNEL:g} µs a kernel, which are suppositions; exchange and "
-            "computing at once. Memory: float32, as XLA plans it for a CPU. Cores: that "
-            "decode and cut JPEGs of 640×427 at "
+            "computing at once. Memory: float32, as XLA plans it for a CPU. "
+            "Cores: that decode and cut JPEGs of 640×427 at "
             f"{found['decoded_per_second_and_core']:,.0f} a second each, measured here."
         ],
     )

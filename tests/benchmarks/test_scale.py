@@ -90,8 +90,8 @@ def test_a_step_is_bound_by_what_takes_longest():
 def test_main(tmp_path, monkeypatch, capsys):
     name = "A FMNIST, LeNet"
     monkeypatch.setattr(scale, "TASKS", {name: scale.TASKS[name]})
-    counted = {"operations": 7e9, "traffic": 0, "held": 5e5}
-    of = counted.Cost({"operations": 3e6, "traffic": 0, "held": 2e6}, counted, 0)
+    each = {"operations": 7e9, "traffic": 0, "held": 5e5}
+    of = counted.Cost({"operations": 3e6, "traffic": 0, "held": 2e6}, each, 0)
     monkeypatch.setattr(scale, "cost", lambda *_: (of, 2_000_000))
     assert scale.main(["--tiny", "--out", str(tmp_path), "--share", "0.5"]) == 0
     found = json.loads((tmp_path / "benchmarks" / "scale.json").read_text())
