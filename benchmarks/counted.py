@@ -31,7 +31,7 @@ class Cost(NamedTuple):
         return self.fixed[what] + batch * self.each[what]
 
 
-COUNTED = "operations", "traffic", "held"  # the latter two in bytes
+COUNTED: tuple[str, ...] = "operations", "traffic", "held"  # the latter two in bytes
 
 
 class Unrolled(BiLSTM):
