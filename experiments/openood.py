@@ -56,6 +56,9 @@ class Config:
     """A folder with s0/best.ckpt, s1/best.ckpt, …, or a file of one network."""
     limit: int | None = None
     """At most as many images of each list, drawn by the seed: for a trial."""
+    train_limit: int | None = None
+    """At most as many training images, for MDS and KNN. OpenOOD takes all, of which KNN
+    holds the features: of imagenet 10 GB."""
     epsilons: tuple[float, ...] = EPSILONS
     """Input steps of FSSD that are tried on the OoD validation set."""
     noise: int = 1000
@@ -130,11 +133,12 @@ def _open(
     """The sets that are there, and why others are not."""
     found, missing = {}, {}
     for name, listed in benchmark.sets().items():
+        limits = (config.limit, config.train_limit if name == "train" else None)
         try:
             found[name] = open_list(
                 *(config.root, benchmark, listed),
                 batch_size=config.batch_size,
-                limit=config.limit,
+                limit=min((n for n in limits if n is not None), default=None),
                 seed=config.seed,
             )
         except InputError as error:
