@@ -107,7 +107,7 @@ def measure(
     fitted = _fit(g)
     questions = {
         **fitted.questions,
-        "predicted": Question(_predicted, make_logit_fn(model), ()),
+        "predicted": Question(_predicted, _logits(model), ()),
     }
     scores = {}
     for name in ("test", *(name for name in outside if name in sets)):
@@ -146,7 +146,7 @@ def _given(sets, model, variables, num_classes, *, noise: int, **options) -> _Gi
     shape = next(iter(sets["test"]))[0].shape
     drawn = uniform_noise(of_seed(options["seed"], Use.OPENOOD_NOISE), noise, shape)
     singularity = estimate_singularity(
-        make_feature_fn(model), variables, drawn, options["batch_size"]
+        _features(model), variables, drawn, options["batch_size"]
     )
     return _Given(sets, model, variables, num_classes, singularity, **options)
 
@@ -184,18 +184,18 @@ Fit = tuple[Question, dict[str, float]]  # and what was chosen on validation set
 
 
 def _label_free(g: _Given) -> Fit:
-    return Question(fssd.score, make_feature_fn(g.model), _fssd(g, "val")), {}
+    return Question(fssd.score, _features(g.model), _fssd(g, "val")), {}
 
 
 def _labelled(g: _Given) -> Fit:
     state = _fssd(g, "val", "val_ood")
     epsilon = 0.0 if state.epsilon is None else float(state.epsilon)
-    return Question(fssd.score, make_feature_fn(g.model), state), {"ε": epsilon}
+    return Question(fssd.score, _features(g.model), state), {"ε": epsilon}
 
 
 def _fssd(g: _Given, *validation: str) -> fssd.State:
     return fssd.fit(
-        *(make_feature_fn(g.model), g.variables, g.singularity),
+        *(_features(g.model), g.variables, g.singularity),
         *(g.sets[name] for name in validation),
         epsilons=g.epsilons,
         seed=g.seed,
@@ -205,11 +205,11 @@ def _fssd(g: _Given, *validation: str) -> fssd.State:
 
 
 def _msp(g: _Given) -> Fit:
-    return Question(msp.score, make_logit_fn(g.model), msp.fit()), {}
+    return Question(msp.score, _logits(g.model), msp.fit()), {}
 
 
 def _energy(g: _Given) -> Fit:
-    return Question(energy.score, make_logit_fn(g.model), energy.fit()), {}
+    return Question(energy.score, _logits(g.model), energy.fit()), {}
 
 
 def _gaussians(g: _Given) -> Fit:
@@ -250,12 +250,14 @@ FITS: dict[str, tuple[Callable[[_Given], Fit], tuple[str, ...]]] = {
 METHODS = tuple(FITS)
 
 
+# Kept, because what is compiled for one training run is found again by these functions.
+_features = lru_cache(maxsize=8)(make_feature_fn)
+_logits = lru_cache(maxsize=8)(make_logit_fn)
+
+
 @lru_cache(maxsize=8)
 def _last_features(model: Any) -> FeatureFn:
-    """The last feature layer, pooled over the image: [batch, channels].
-
-    Kept, because what is compiled is found again by the function.
-    """
+    """The last feature layer, pooled over the image: [batch, channels]."""
     name = model.feature_layers[-1]
     whole = make_feature_fn(model, [name])
 
