@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fssd_jax.data import frost_pictures
-from fssd_jax.data.common_corruptions import disk, moved, plasma
+from fssd_jax.data.common_corruptions import disk, elastic_transform, moved, plasma
 from fssd_jax.data.corruption_amounts import AMOUNTS
 from fssd_jax.data.imagenet_c import LEVELS, noisy
 from tests.fssd_jax.corrupted import COLOUR, GREY, image, made
@@ -188,25 +188,34 @@ def test_snow_whitens_and_falls():
     assert down < across  # streaks are steeper than 45°
 
 
-def test_frost_lays_a_photograph_on(photographs):
+def test_frost_lays_a_piece_of_a_photograph_on(photographs):
     x = np.full((1, 40, 50, 3), 0.4)
     kept, laid, _ = AMOUNTS["frost"]["imagenet"][1]
-    piece = (made(x, "frost", 2, published="imagenet") - kept * 0.4) / laid * 255
-    piece = np.round(piece[0]).astype(np.uint8)
-    found = 0
-    for name in frost_pictures.NAMES:
-        picture = np.asarray(Image.open(photographs / name))
-        begins = np.argwhere((picture[:260, :300] == piece[0, 0]).all(-1))
-        pieces = [picture[top : top + 40, left : left + 50] for top, left in begins]
-        found += sum(np.array_equal(piece, each) for each in pieces)
-    assert found == 1
+    found = []
+    for seed in range(3):
+        frosted = made(x, "frost", 2, seed, published="imagenet")
+        piece = np.round((frosted[0] - kept * 0.4) / laid * 255).astype(np.uint8)
+        for name in frost_pictures.NAMES:
+            picture = np.asarray(Image.open(photographs / name))
+            begins = np.argwhere((picture[:260, :300] == piece[0, 0]).all(-1))
+            for top, left in begins:
+                if np.array_equal(piece, picture[top : top + 40, left : left + 50]):
+                    found.append((top, left))
+    assert len(found) == 3
+    assert len(set(found)) == 3  # from anywhere in it
 
 
-def test_elastic_moves_points_no_farther_than_it_says():
-    ramp = np.broadcast_to(np.arange(224) / 224, (224, 224))[None, ..., None]
-    found = made(ramp, "elastic_transform", 1)
+def test_elastic_moves_points_and_then_all_by_a_smooth_field():
+    ramp = np.broadcast_to(np.arange(224) / 224, (224, 224))[..., None]
+    found = made(ramp[None], "elastic_transform", 1)
+    middle = (found[0] - ramp)[60:164, 60:164]
     # Three points move by a tenth of the side at most, the field by little at σ = 0.7.
-    middle = found[0, 60:164, 60:164, 0] - ramp[0, 60:164, 60:164, 0]
     assert 0 < np.abs(middle).max() < 0.35
+    rng = np.random.default_rng(0)
+    still = elastic_transform(ramp, (0, 0.01, 0), rng)
+    np.testing.assert_allclose(still, ramp, atol=1e-9)
+    bent = (elastic_transform(ramp, (0.2, 0.03, 0), rng) - ramp)[60:164, 60:164]
+    assert bent.std() > 0.001
+    assert np.abs(np.diff(bent, axis=0)).mean() < 0.3 * bent.std()
     flat = np.full((1, 224, 224, 3), 0.7)
     np.testing.assert_allclose(made(flat, "elastic_transform", 5), flat)

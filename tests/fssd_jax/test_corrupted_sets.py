@@ -27,6 +27,8 @@ def test_imagenet_c_is_read_by_kind_and_level(tmp_path, group):
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(stream.y, [0, 1])
     assert "2 images" in stream.source
+    weaker, _ = stream_imagenet_c(tmp_path, "shot_noise", 2, batch_size=1)
+    assert np.abs(weaker.astype(int) - 40).max() <= 2
 
 
 def test_imagenet_c_tells_what_there_is(tmp_path):

@@ -78,7 +78,7 @@ def test_another_seed_or_image_is_another_draw(kind):
 
 
 def test_workers_change_nothing():
-    images = RNG.integers(0, 256, (150, 8, 8, 1), np.uint8)
+    images = RNG.integers(0, 256, (350, 4, 4, 1), np.uint8)  # six parts
     alone = made(images, "shot_noise")
     found = corrupt(images, "shot_noise", 3, workers=2, progress=False)
     np.testing.assert_array_equal(found, alone)

@@ -114,6 +114,7 @@ def test_a_damaged_description_is_told(tmp_path, capsys):
 def test_class_folders_are_counted(tmp_path, name):
     dogs = NEEDS["C"].needs[0]
     write_classes(tmp_path / "imagenet_dogs" / name, classes=3, each=2)
+    (tmp_path / "imagenet_dogs" / name / "empty").mkdir()
     found, _ = find(dogs, "test", tmp_path)
     assert (found.count, found.classes) == (6, 3)
     assert find(dogs, "train", tmp_path)[0] is None
