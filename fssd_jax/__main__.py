@@ -61,12 +61,14 @@ class Entry(NamedTuple):
 def menu() -> dict[str, Entry]:
     """By name; no module of them is imported."""
     scripts = sorted((ROOT / "experiments").glob("[!_]*.py"))
-    entries = [(f"experiments.{path.stem}", "main") for path in scripts]
+    entries = [(path.stem, f"experiments.{path.stem}", "main") for path in scripts]
+    entries.append(("data", "fssd_jax.data.inventory", "command"))
+    entries.append(("fetch", "fssd_jax.data.fetch", "command"))
     found = {}
-    for module, function in [*entries, ("fssd_jax.data.fetch", "command")]:
+    for name, module, function in entries:
         path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
         told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = Entry(module, function, told.partition("\n")[0])
+        found[name] = Entry(module, function, told.partition("\n")[0])
     return found
 
 

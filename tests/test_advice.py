@@ -36,7 +36,7 @@ from fssd_jax import (
     train,
 )
 from fssd_jax.checks import InputError
-from fssd_jax.data import folders, pipeline
+from fssd_jax.data import folders, imagenet_c, pipeline
 from fssd_jax.detectors import displacement, knn, mahalanobis, odin
 from fssd_jax.detectors import fssd as fssd_detector
 
@@ -88,6 +88,7 @@ ADVICE = {
     "allow_pickle": [np.load],  # told within an error of ours
     "x": [np.savez],
     "y": [np.savez],
+    "workers": [imagenet_c.corrupt, imagenet_c.noisy],
 }
 ARGUMENT = re.compile(r"(?<![\w.\-\"'{`])([a-z_]+)=(?!=)|`([a-z_]+)`")
 

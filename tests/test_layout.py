@@ -22,9 +22,12 @@ ALLOWED = {
     "experiments/kernel_study": {
         *("fssd_jax", "analysis", "experiments/harness", "experiments/kernel_study"),
     },
+    "experiments/leaderboard": {
+        *("fssd_jax", "analysis", "experiments/harness", "experiments/leaderboard"),
+    },
     "experiments": {
         *("fssd_jax", "analysis", "experiments/harness", "experiments/comparison"),
-        "experiments/kernel_study",
+        *("experiments/kernel_study", "experiments/leaderboard"),
     },
     "benchmarks": {"fssd_jax", "analysis", "experiments/harness", "benchmarks"},
     "examples": {"fssd_jax", "analysis"},

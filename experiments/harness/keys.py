@@ -45,6 +45,8 @@ class Use(IntEnum):
     # score: a network that somebody brought.
     BROUGHT_NOISE = 500
     BROUGHT_SPLIT = 501
+    # openood: the networks of OpenOOD.
+    OPENOOD_NOISE = 600
 
 
 def of_seed(seed: int, use: Use) -> PRNGKeyArray:

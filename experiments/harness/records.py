@@ -28,6 +28,11 @@ QUANTITIES = {
     "AUPRC": "1",
     "FPR80": "1",
     "FPR95": "1",
+    # By OpenOOD: of in-distribution images, where 95 % of OoD ones are found; areas by
+    # trapezoids, in-distribution or OoD positive.
+    "FPR@95": "1",
+    "AUPR in": "1",
+    "AUPR out": "1",
     "difference of AUROC": "1",  # of `method` less `against`
     "p": "1",  # of that difference
     "accuracy": "1",

@@ -4,8 +4,11 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from fssd_jax.data import (
         augment,
         benchmarks,
+        corrupted_sets,
         corruptions,
         folders,
+        imagenet_c,
+        openood,
         pipeline,
         sequences,
     )
@@ -21,9 +24,12 @@ __all__ = [
     "ArrayDataset",
     "augment",
     "benchmarks",
+    "corrupted_sets",
     "corruptions",
     "folders",
+    "imagenet_c",
     "load",
+    "openood",
     "pipeline",
     "sequences",
 ]

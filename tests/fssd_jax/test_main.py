@@ -27,7 +27,7 @@ def test_help_lists_every_entry_script_by_its_own_words(capsys):
                 line.split() == [path.stem, *first.split()]
                 for line in told.splitlines()
             )
-    assert set(menu()) == {*(path.stem for path in SCRIPTS), "fetch"}
+    assert set(menu()) == {*(path.stem for path in SCRIPTS), "data", "fetch"}
 
 
 def test_help_and_version_wait_for_nothing_heavy():

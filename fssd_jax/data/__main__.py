@@ -1,0 +1,6 @@
+import sys
+
+from fssd_jax.data.inventory import command
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,101 @@
+"""ImageNet-C and CIFAR-10-C as they were published: read, and nothing computed."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fssd_jax.checks import InputError
+from fssd_jax.data.folders import ImageStream, stream_images
+from fssd_jax.data.image_files import located
+from fssd_jax.data.sources import ArrayDataset, digest
+
+LEVELS = (1, 2, 3, 4, 5)
+# The archives of ImageNet-C unpack to the kinds, which some keep in folders of their
+# names.
+GROUPS = ("", "noise", "blur", "weather", "digital", "extra")
+
+
+def stream_imagenet_c(
+    root: str | Path,
+    kind: str,
+    level: int,
+    *,
+    size: int = 224,
+    batch_size: int = 64,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ImageStream:
+    """The images of `<root>/<kind>/<level>/<synset>/*.JPEG`, in batches.
+
+    The classes are numbered in the order of the synsets' names, as is usual for
+    ImageNet, if all 1,000 are there; `source` tells how many images are. The other
+    arguments are those of `folders.stream_images`.
+
+    Raises:
+      InputError: no such kind or level below `root` (it lists those that are).
+    """
+    root = located(root)
+    _check_level(level)
+    for group in GROUPS:
+        folder = root / group / kind / str(level)
+        if folder.is_dir():
+            return stream_images(
+                folder,
+                size=size,
+                channels=3,
+                batch_size=batch_size,
+                limit=limit,
+                seed=seed,
+            )
+    found = sorted(
+        {at.parent.name for group in GROUPS for at in (root / group).glob("*/[1-5]")}
+    )
+    raise InputError(
+        f"{root}: no folder {kind}/{level}; there are {', '.join(found) or 'no kinds'}"
+        ". Expected the layout <root>/<kind>/<level>/<synset>/*.JPEG of ImageNet-C"
+    )
+
+
+def load_cifar_c(root: str | Path, kind: str, level: int) -> ArrayDataset:
+    """One level of `<root>/<kind>.npy`, [5·n, 32, 32, 3] uint8, and of `labels.npy`.
+
+    The levels follow each other, n images of each: of CIFAR-10-C and CIFAR-100-C
+    10,000. Only the level that is asked for is read.
+
+    Raises:
+      InputError: no such kind (it lists those that are), or files of another form.
+    """
+    root = located(root)
+    _check_level(level)
+    path = root / f"{kind}.npy"
+    if not path.is_file():
+        found = sorted(p.stem for p in root.glob("*.npy") if p.stem != "labels")
+        raise InputError(
+            f"{root}: no file {path.name}; there are {', '.join(found) or 'no kinds'}"
+        )
+    x, y = _mapped(path), _mapped(root / "labels.npy")
+    if x.ndim != 4 or x.dtype != np.uint8 or len(x) % 5 or y.shape != (len(x),):
+        raise InputError(
+            f"{path}: images {x.dtype}{list(x.shape)} and labels {list(y.shape)}, "
+            "expected uint8 [5·n, height, width, channels] and [5·n]; get them again"
+        )
+    count = len(x) // 5
+    chosen = slice((level - 1) * count, level * count)
+    x, y = np.array(x[chosen]), np.array(y[chosen], np.int32)
+    return ArrayDataset(
+        x, y, f"{root.name}/{kind}", str(level), str(path), digest(x, y)
+    )
+
+
+def _check_level(level: int) -> None:
+    if level not in LEVELS:
+        raise InputError(f"level: expected one of 1, 2, 3, 4, 5, got {level!r}")
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); get it again"
+        ) from error

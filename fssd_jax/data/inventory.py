@@ -1,0 +1,283 @@
+"""Which data sets are here, of those that the benchmarks need.
+
+`--list` shows all benchmarks, `--check NAME` one: each set, where it was looked for,
+and its counts beside those of the paper's Table 1. Nothing is downloaded.
+"""
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fssd_jax.checks import InputError
+from fssd_jax.data import benchmarks, idx, sources
+from fssd_jax.data.corrupted_sets import GROUPS, LEVELS
+from fssd_jax.data.image_files import ENDINGS, located
+from fssd_jax.data.imagenet_c import KINDS
+from fssd_jax.data.needs import NEEDS, Benchmark, Need, agrees
+from fssd_jax.data.split_names import split_of
+
+READS = (*ENDINGS, ".fna.gz")
+
+
+class Found(NamedTuple):
+    where: str
+    count: int | None  # None: it is there, but holds other parts than were asked for
+    classes: int | None = None  # None: not known
+    told: str = ""  # what else is to be said
+    wrong: tuple[str, ...] = ()
+
+
+def command(args: Sequence[str] | None = None) -> int:
+    """Print; the exit status is 1 if what was checked is not all there, else 0."""
+    parser = argparse.ArgumentParser("fssd data", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--list", action="store_true", help="all benchmarks")
+    what.add_argument("--check", metavar="NAME", help=f"one of {', '.join(NEEDS)}")
+    told = "a folder that holds the sets, each in a subfolder of its name"
+    parser.add_argument("--data-dir", type=Path, help=told)
+    asked = parser.parse_args(args)
+    try:
+        names = list(NEEDS) if asked.list else [_name(asked.check)]
+        whole = [_report(name, asked.data_dir) for name in names]
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return int(not asked.list and not all(whole))
+
+
+def _name(given: str) -> str:
+    """The key of `NEEDS`, for it or for the name of `table2 --benchmark`."""
+    for name, benchmark in NEEDS.items():
+        if given.casefold() in (name.casefold(), benchmark.runs):
+            return name
+    raise InputError(f"unknown benchmark {given!r}; choose from {', '.join(NEEDS)}")
+
+
+def _report(name: str, data_dir: Path | None) -> bool:
+    """Print what is there of a benchmark; whether all of it is, and as it should be."""
+    benchmark, whole = NEEDS[name], True
+    print(f"{name}: {benchmark.title}{_how_run(benchmark)}")
+    for need in benchmark.needs:
+        absent = []
+        for split in need.counts:
+            found, looked = find(need, split, data_dir)
+            title = f"{need.name}/{split}" if split else need.name
+            if found is None:
+                absent.append(title)
+                continue
+            lines = list(_lines(need, split, found))
+            whole &= len(lines) == 1
+            print(f"  {need.role}: {title}: {lines[0]}")
+            print(
+                "".join(f"    warning: {title}: {line}\n" for line in lines[1:]), end=""
+            )
+        if absent:
+            whole = False
+            print(f"  {need.role}: {', '.join(absent)}: not there. Looked for")
+            print("".join(f"    {line}\n" for line in looked), end="")
+            print(f"    To get it: {need.get}")
+            if need.layout:
+                print(f"    Its folder: {need.name}/{need.layout}")
+    return whole
+
+
+def _how_run(benchmark: Benchmark) -> str:
+    runs = benchmark.runs in benchmarks.BENCHMARKS
+    return f" (table2 --benchmark {benchmark.runs})" if runs else " (no loader yet)"
+
+
+def _lines(need: Need, split: str, found: Found) -> Iterator[str]:
+    """What was found, and a warning for each count that is another."""
+    wanted, classes = need.counts[split], need.classes.get(split)
+    if found.count is None:
+        yield f"{found.told}, in {found.where}"
+    else:
+        of = f" of {wanted}" if wanted else ""
+        among = f", {found.classes:,} classes" if found.classes is not None else ""
+        yield f"{found.count:,}{of}{among}{found.told}, in {found.where}"
+        if wanted and not agrees(wanted, found.count):
+            yield f"{found.count:,} samples, expected {wanted}"
+        if classes and found.classes is not None and found.classes != classes:
+            yield f"{found.classes:,} classes, expected {classes:,}"
+    yield from found.wrong
+
+
+# ---- where sets are -----------------------------------------------------------------
+
+
+def find(
+    need: Need, split: str, data_dir: str | Path | None = None
+) -> tuple[Found | None, list[str]]:
+    """A split of a set, and where it was looked for, up to where it was found.
+
+    The order is that of `sources.load`: `data_dir` alone, if it is given and the set
+    has a loader, else also TensorFlow Datasets, a Debian package, and the folder of
+    `fssd fetch`.
+    """
+    if need.name in sources.EMBEDDED:
+        data = sources.load(need.name, split)
+        return Found(data.source, len(data.x)), []
+    known = sources.TFDS.get(need.name)
+    looked = ["--data-dir: not given"] if data_dir is None else []
+    for kind, place in _places(need, known, data_dir):
+        looked.append(f"{kind}: {place}")
+        seen = _prepared if kind == "TFDS" else _in_folder
+        found = seen(need, split, place)
+        if found is not None:
+            return found, looked
+    return None, looked
+
+
+def _places(need: Need, known, data_dir) -> Iterator[tuple[str, Path]]:
+    if data_dir is not None:
+        root = located(data_dir)
+        yield "--data-dir", root / need.name
+        if known is not None and known.unnamed:
+            yield "--data-dir", root
+        if known is not None:
+            return
+    if need.tfds is not None:
+        yield "TFDS", tfds_dir() / need.tfds
+    if known is not None and known.debian is not None:
+        yield "a Debian package", Path(known.debian[0])
+    if need.layout:
+        yield "where `fssd fetch` puts sets", sources.fetched_dir() / need.name
+
+
+def tfds_dir() -> Path:
+    """Where TensorFlow Datasets prepares sets: $TFDS_DATA_DIR, or its default."""
+    return Path(
+        os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+    ).expanduser()
+
+
+# ---- what is there ------------------------------------------------------------------
+
+
+def _prepared(need: Need, split: str, place: Path) -> Found | None:
+    """By dataset_info.json, which TFDS writes beside the data of each version."""
+    if need.name == "imagenet_c":
+        return _corruptions(need, split, place, "{}_{}", _prepared)
+    files = sorted(place.glob("*/dataset_info.json"))
+    if not files:
+        return None
+    try:
+        splits = {
+            part["name"]: sum(map(int, part.get("shardLengths", [])))
+            for part in json.loads(files[-1].read_text())["splits"]
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _damaged(files[-1], error)
+    if not need.same_splits:
+        parts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
+        return Found(str(files[-1].parent), None, told=f"prepared as {parts}")
+    if split not in splits:
+        return None
+    return Found(str(files[-1].parent), splits[split])
+
+
+def _in_folder(need: Need, split: str, place: Path) -> Found | None:
+    if need.name == "imagenet_c":
+        return _corruptions(need, split, place, "{}/{}", _in_classes)
+    if split in ("train", "test") and (files := idx.find(place, split)) is not None:
+        return _of_idx(*files)
+    if (place / f"{split}.npz").is_file():
+        return _of_npz(place / f"{split}.npz")
+    return _in_classes(need, split, place)
+
+
+def _damaged(path: Path, error: Exception) -> Found:
+    told = f"damaged ({type(error).__name__}: {error}); get it again"
+    return Found(str(path), 0, wrong=(told,))
+
+
+def _of_idx(images: Path, labels: Path) -> Found:
+    try:
+        x, y = idx.read(images, labels)
+    except InputError as error:
+        return _damaged(images.parent, error)
+    return Found(str(images.parent), len(x), len(np.unique(y)))
+
+
+def _of_npz(path: Path) -> Found:
+    """By the header of x, or of images, and the labels."""
+    try:
+        with (
+            np.load(path, allow_pickle=False) as arrays,
+            zipfile.ZipFile(path) as zipped,
+        ):
+            name = "x" if "x" in arrays else "images"
+            with zipped.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                header = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    header = np.lib.format.read_array_header_2_0
+                (count, *_), _, _ = header(member)
+            labels = "y" if "y" in arrays else "labels"
+            classes = len(np.unique(arrays[labels])) if labels in arrays else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        return _damaged(path, error)
+    return Found(str(path), count, classes)
+
+
+def _in_classes(need: Need, split: str, place: Path) -> Found | None:
+    """Images, or genomes, in class folders: of the split's folder, or of the place."""
+    names = [split, *(p.name for p in _folders(place) if split_of(p.name))]
+    same = [
+        name for name in names if name == split or split_of(name) == split_of(split)
+    ]
+    # A set of one split may have no folder for it.
+    whole = len(need.counts) == 1 and not any(split_of(p.name) for p in _folders(place))
+    for folder in (*(place / name for name in same if name), *([place] * whole)):
+        counts = [_count(folder), *(_count(inner) for inner in _folders(folder))]
+        if any(counts):
+            classes = sum(count > 0 for count in counts[1:])
+            return Found(str(folder), sum(counts), classes)
+    return None
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        with os.scandir(place) as entries:
+            return sorted(place / e.name for e in entries if e.is_dir())
+    except OSError:
+        return []
+
+
+def _count(folder: Path) -> int:
+    """Files in it that are images, or genomes, by their names."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(e.name.lower().endswith(READS) for e in entries)
+    except OSError:
+        return 0
+
+
+def _corruptions(need: Need, split: str, place: Path, path: str, count) -> Found | None:
+    """Of ImageNet-C: all kinds and levels, and what is wrong of them."""
+    one, wanted, each = need._replace(name=""), need.counts[split], {}
+    for name in (path.format(kind, level) for kind in KINDS for level in LEVELS):
+        for group in GROUPS:
+            found = count(one, split, place / group / name)
+            if found is not None and found.count:
+                each[name] = found.count
+                break
+    if not each:
+        return None
+    total, most = len(KINDS) * len(LEVELS), max(each.values())
+    wrong = [
+        f"{name}: {n:,} samples, expected {wanted}"
+        for name, n in each.items()
+        if n != most and wanted and not agrees(wanted, n)
+    ]
+    if len(each) < total:
+        wrong.append(f"{len(each)} kinds and levels, expected {total}")
+    told = f" in {len(each)} of {total} kinds and levels"
+    return Found(str(place), most, told=told, wrong=tuple(wrong))

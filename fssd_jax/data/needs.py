@@ -1,0 +1,204 @@
+"""What each benchmark needs: the paper's Table 1, A to G, and our own."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+IND, OOD = "in-distribution", "OoD"
+
+
+class Need(NamedTuple):
+    role: str  # IND or OOD
+    name: str  # of the folder below `data_dir`; of a set with a loader, its name
+    counts: Mapping[str, str | None]  # split → samples, as printed; None: not known
+    classes: Mapping[str, int]  # split → classes, where that is known
+    layout: str  # of that folder, in words; empty if none is looked for
+    get: str  # what gets it, in words
+    tfds: str | None = None  # its name there, with a config: name/config
+    # Whether TFDS's splits are those of `counts`: else it holds more, or other parts.
+    same_splits: bool = True
+
+
+class Benchmark(NamedTuple):
+    title: str
+    needs: tuple[Need, ...]
+    runs: str | None = None  # its name in `benchmarks.BENCHMARKS`, if it is there
+
+
+def _sets(role, name, counts, classes, **others) -> Need:
+    """Of a set of TFDS with features `image` and `label`."""
+    told = {
+        "layout": "SPLIT/CLASS/*.png, SPLIT.npz, or IDX files",
+        "get": f"`tfds build {name}` (TensorFlow Datasets)",
+        "tfds": name,
+    }
+    return Need(role, name, counts, classes, **{**told, **others})
+
+
+def _folder(role, name, counts, classes, get, layout="SPLIT/CLASS/*.jpg", **others):
+    return Need(role, name, counts, classes, layout, get, **others)
+
+
+FETCH = "`fssd fetch`, or `apt-get install dataset-fashion-mnist`"
+FMNIST = _sets(
+    IND,
+    "fashion_mnist",
+    {"train": "60k", "test": "10k"},
+    {"train": 10, "test": 10},
+    get=FETCH,
+)
+CIFAR10 = _sets(
+    IND,
+    "cifar10",
+    {"train": "50k", "test": "10k"},
+    {"train": 10, "test": 10},
+)
+SVHN = _sets(OOD, "svhn_cropped", {"test": "26k"}, {})
+IMAGENET = (
+    "register at image-net.org, put both archives into TFDS's downloads/manual, and "
+    "`tfds build imagenet2012`; or class folders, train and validation"
+)
+
+# By the paper's letters, and our names. Counts of A to G are as Table 1 prints them.
+NEEDS = {
+    "A": Benchmark(
+        "FMNIST vs. MNIST",
+        (FMNIST, _sets(OOD, "mnist", {"test": "10k"}, {}, get="`fssd fetch`")),
+        "fmnist",
+    ),
+    "B": Benchmark("CIFAR10 vs. SVHN", (CIFAR10, SVHN), "cifar10"),
+    "C": Benchmark(
+        "ImageNet (dogs) vs. ImageNet (non-dogs)",
+        (
+            _folder(
+                IND,
+                "imagenet_dogs",
+                {"train": "50k", "test": "10k"},
+                {"train": 50, "test": 50},
+                "50 synsets of dogs out of ImageNet; which ones the paper does not say",
+            ),
+            _folder(
+                OOD,
+                "imagenet_non_dogs",
+                {"test": "10k"},
+                {},
+                "images of ImageNet of no dog; which ones the paper does not say",
+            ),
+        ),
+    ),
+    "D": Benchmark(
+        "ImageNet vs. ImageNet-C",
+        (
+            _folder(
+                IND,
+                "imagenet2012",
+                {"train": "1281.2k", "validation": "50k"},
+                {"train": 1000, "validation": 1000},
+                IMAGENET,
+                tfds="imagenet2012",
+            ),
+            _folder(
+                OOD,
+                "imagenet_c",
+                {"validation": "50k"},
+                {},
+                "zenodo.org/record/2235448, unpacked; images of one's own: "
+                "fssd_jax.data.imagenet_c.corrupt",
+                "KIND/LEVEL/SYNSET/*.JPEG, 16 kinds at 5 levels",
+                tfds="imagenet2012_corrupted",
+            ),
+        ),
+    ),
+    "E": Benchmark(
+        "CelebA (not blurry) vs. CelebA (blurry)",
+        (
+            _folder(
+                IND,
+                "celeb_a/not_blurry",
+                {"train": "153.8k", "test": "38.5k"},
+                {"train": 10122, "test": 10122},
+                "mmlab.ie.cuhk.edu.hk/projects/CelebA.html, sorted by the attribute "
+                "Blurry and the identity",
+                "SPLIT/IDENTITY/*.jpg",
+                tfds="celeb_a",
+                same_splits=False,
+            ),
+            _folder(
+                OOD,
+                "celeb_a/blurry",
+                {"test": "10.3k"},
+                {},
+                "as the not blurry ones",
+                tfds="celeb_a",
+                same_splits=False,
+            ),
+        ),
+    ),
+    "F": Benchmark(
+        "MS-1M vs. IJB-C",
+        (
+            _folder(
+                IND,
+                "ms1m",
+                {"train": "2923.6k", "test": "50k"},
+                {"train": 64736, "test": 16184},
+                "MS-Celeb-1M is no longer published by its authors",
+                "SPLIT/IDENTITY/*.jpg",
+            ),
+            _folder(OOD, "ijb_c", {"test": "50k"}, {}, "on request from NIST"),
+        ),
+    ),
+    "G": Benchmark(
+        "Genome (before 2011) vs. Genome (after 2016)",
+        (
+            _sets(
+                IND,
+                "genomics_ood",
+                {"train": "1000k", "test": "1000k"},
+                {"train": 10, "test": 10},
+                layout="",
+            ),
+            _sets(
+                OOD,
+                "genomics_ood",
+                {"test_ood": "6000k"},
+                {},
+                layout="",
+            ),
+        ),
+    ),
+    "digits": Benchmark(
+        "digits 0–4 vs. digits 5–9, and vs. patches of photographs",
+        (
+            _folder(IND, "digits", {"train": None, "test": None}, {}, "", ""),
+            _folder(OOD, "photo_patches", {"test": None}, {}, "", ""),
+        ),
+        "digits",
+    ),
+    "fmnist6": Benchmark("six classes of FMNIST vs. the others", (FMNIST,), "fmnist6"),
+    "cifar6": Benchmark(
+        "six classes of CIFAR10 vs. the others, and vs. SVHN", (CIFAR10, SVHN), "cifar6"
+    ),
+    "genomes": Benchmark(
+        "five species of bacteria vs. three others",
+        (
+            _folder(
+                f"{IND} and {OOD}",
+                "genomes",
+                {"": "29"},
+                {"": 8},
+                "`fssd fetch genomes`",
+                "SPECIES/STRAIN.fna.gz",
+            ),
+        ),
+        "genomes",
+    ),
+}
+
+
+def agrees(printed: str, count: int) -> bool:
+    """Whether a count is what was printed, such as "26k" or "153.8k"."""
+    if not printed.endswith("k"):
+        return count == int(printed)
+    number = printed[:-1]
+    digits = len(number.partition(".")[2])
+    return f"{count / 1000:.{digits}f}" == number

@@ -1,0 +1,194 @@
+"""What is said to be there is there, with its counts; and nothing is downloaded."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fssd_jax.data import inventory, sources
+from fssd_jax.data.imagenet_c import KINDS, LEVELS
+from fssd_jax.data.inventory import command, find
+from fssd_jax.data.needs import NEEDS, agrees
+
+
+@pytest.fixture(autouse=True)
+def nothing_here(tmp_path, monkeypatch):
+    """No set is here, and no network."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setenv("FSSD_JAX_DATA", str(tmp_path / "fetched"))
+    without = {name: of._replace(debian=None) for name, of in sources.TFDS.items()}
+    monkeypatch.setattr(sources, "TFDS", without)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def prepare(folder, **splits: int) -> None:
+    """What TFDS leaves of a set that it has prepared."""
+    folder.mkdir(parents=True)
+    parts = [
+        {"name": name, "shardLengths": [str(n // 2), str(n - n // 2)]}
+        for name, n in splits.items()
+    ]
+    (folder / "dataset_info.json").write_text(json.dumps({"splits": parts}))
+
+
+def write_classes(folder, classes: int, each: int) -> None:
+    for i in range(classes):
+        at = folder / f"class{i}"
+        at.mkdir(parents=True)
+        for j in range(each):
+            Image.new("L", (2, 2)).save(at / f"{j}.png")
+        (at / "notes.txt").write_text("no image")
+
+
+def test_a_count_agrees_with_what_is_printed():
+    assert agrees("26k", 26_032)
+    assert not agrees("26k", 26_501)
+    assert not agrees("26k", 25_499)
+    assert agrees("1281.2k", 1_281_167)
+    assert not agrees("1281.2k", 1_281_300)
+    assert agrees("29", 29)
+    assert not agrees("29", 28)
+
+
+def test_every_benchmark_of_the_paper_and_ours_is_listed(capsys):
+    assert list("ABCDEFG") == [name for name in NEEDS if len(name) == 1]
+    assert command(["--list"]) == 0
+    told = capsys.readouterr().out
+    for name, benchmark in NEEDS.items():
+        assert f"{name}: {benchmark.title}" in told
+        for need in benchmark.needs:
+            assert need.name in told
+            assert need.get in told or need.name in sources.EMBEDDED
+
+
+def test_what_is_missing_says_where_it_was_looked_for_and_how_to_get_it(
+    tmp_path, capsys
+):
+    assert command(["--check", "G"]) == 1
+    told = capsys.readouterr().out
+    assert str(tmp_path / "tfds" / "genomics_ood") in told
+    assert "tfds build genomics_ood" in told
+    assert command(["--check", "c", "--data-dir", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert str(tmp_path / "imagenet_dogs") in told
+    assert "imagenet_dogs/SPLIT/CLASS" in told
+
+
+def test_what_is_embedded_is_always_there(capsys):
+    assert command(["--check", "digits"]) == 0
+    assert "digits/train: 1,078, in scikit-learn" in capsys.readouterr().out
+
+
+def test_prepared_sets_of_tfds_are_counted(tmp_path, capsys):
+    tfds = tmp_path / "tfds"
+    prepare(tfds / "genomics_ood" / "0.0.1", train=1_000_000, test=100_000, test_ood=9)
+    assert command(["--check", "G"]) == 1
+    told = capsys.readouterr().out
+    assert "genomics_ood/train: 1,000,000 of 1000k, in" in told
+    assert "warning: genomics_ood/test: 100,000 samples, expected 1000k" in told
+    assert "warning: genomics_ood/test_ood: 9 samples, expected 6000k" in told
+    assert "genomics_ood/train: 1,000,000 samples" not in told
+
+
+def test_of_another_cut_of_a_set_the_counts_are_only_told(tmp_path, capsys):
+    prepare(tmp_path / "tfds" / "celeb_a" / "2.1.0", train=162_770, test=19_962)
+    assert command(["--check", "E"]) == 0
+    assert "prepared as train 162,770, test 19,962" in capsys.readouterr().out
+
+
+def test_a_damaged_description_is_told(tmp_path, capsys):
+    prepare(tmp_path / "tfds" / "genomics_ood" / "0.0.1")
+    (tmp_path / "tfds" / "genomics_ood" / "0.0.1" / "dataset_info.json").write_text("{")
+    assert command(["--check", "G"]) == 1
+    assert "warning: genomics_ood/train: damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["test", "Testing"])
+def test_class_folders_are_counted(tmp_path, name):
+    dogs = NEEDS["C"].needs[0]
+    write_classes(tmp_path / "imagenet_dogs" / name, classes=3, each=2)
+    (tmp_path / "imagenet_dogs" / name / "empty").mkdir()
+    found, _ = find(dogs, "test", tmp_path)
+    assert (found.count, found.classes) == (6, 3)
+    assert find(dogs, "train", tmp_path)[0] is None
+
+
+def test_a_set_of_one_split_needs_no_folder_for_it(tmp_path):
+    others = NEEDS["C"].needs[1]
+    write_classes(tmp_path / "imagenet_non_dogs", classes=2, each=5)
+    found, _ = find(others, "test", tmp_path)
+    assert found.count == 10
+
+
+def test_arrays_are_counted_by_their_header(tmp_path, capsys):
+    cifar = NEEDS["B"].needs[0]
+    (tmp_path / "cifar10").mkdir()
+    x = np.zeros((7, 2, 2, 3), np.uint8)
+    np.savez(tmp_path / "cifar10" / "test.npz", x=x, y=np.arange(7) % 3)
+    found, _ = find(cifar, "test", tmp_path)
+    assert (found.count, found.classes) == (7, 3)
+    (tmp_path / "cifar10" / "train.npz").write_bytes(b"PK no archive")
+    assert command(["--check", "cifar10", "--data-dir", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "warning: cifar10/train: damaged" in told
+    assert "warning: cifar10/test: 7 samples, expected 10k" in told
+    assert "warning: cifar10/test: 3 classes, expected 10" in told
+
+
+def test_idx_files_are_counted(tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    head = (0x803).to_bytes(4, "big") + (4).to_bytes(4, "big")
+    sides = (2).to_bytes(4, "big") * 2
+    (folder / "t10k-images-idx3-ubyte").write_bytes(head + sides + bytes(16))
+    head = (0x801).to_bytes(4, "big") + (4).to_bytes(4, "big")
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(head + bytes([0, 1, 1, 5]))
+    mnist = NEEDS["A"].needs[1]
+    for data_dir in (tmp_path, folder):  # beside others, or by itself
+        found, _ = find(mnist, "test", data_dir)
+        assert (found.count, found.classes) == (4, 3)
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(head)
+    assert "truncated" in find(mnist, "test", tmp_path)[0].wrong[0]
+
+
+@pytest.mark.parametrize("place", ["folders", "tfds"])
+def test_imagenet_c_is_eighty_sets(tmp_path, capsys, monkeypatch, place):
+    need = NEEDS["D"].needs[1]._replace(counts={"validation": "2"})
+    monkeypatch.setattr(inventory, "KINDS", KINDS[:2])
+    for kind in KINDS[:2]:
+        for level in LEVELS:
+            if place == "tfds":
+                folder = tmp_path / "tfds" / "imagenet2012_corrupted"
+                prepare(folder / f"{kind}_{level}" / "3.1.0", validation=2)
+            else:
+                folder = tmp_path / "imagenet_c" / "noise" / kind / str(level)
+                write_classes(folder, classes=2, each=1)
+    data_dir = tmp_path if place == "folders" else None
+    found, _ = find(need, "validation", data_dir)
+    assert (found.count, found.wrong) == (2, ())
+    assert "in 10 of 10 kinds and levels" in found.told
+    monkeypatch.setattr(inventory, "KINDS", KINDS[:3])
+    found, _ = find(need, "validation", data_dir)
+    assert found.wrong == ("10 kinds and levels, expected 15",)
+
+
+def test_genomes_are_strains_of_species(tmp_path, capsys):
+    for species in range(8):
+        folder = tmp_path / "fetched" / "genomes" / f"species_{species}"
+        folder.mkdir(parents=True)
+        for strain in range(4 - (species < 3)):
+            (folder / f"strain_{strain}.fna.gz").touch()
+    assert command(["--check", "genomes"]) == 0
+    assert "genomes: 29 of 29, 8 classes" in capsys.readouterr().out
+
+
+def test_an_unknown_name_lists_the_known_ones(capsys):
+    assert command(["--check", "H"]) == 2
+    assert "choose from A, B" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""OpenOOD's lists and layout: what is listed is read, in order, as by torchvision."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fssd_jax.checks import InputError
+from fssd_jax.data.openood import BENCHMARKS, open_list, read_list
+from tests.open_ood import write_images
+
+CIFAR = BENCHMARKS["cifar10"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_images(tmp_path / "data", "cifar10")
+    return tmp_path
+
+
+def test_there_are_four_benchmarks_of_near_and_far_sets():
+    told = {name: (list(of.near), list(of.far)) for name, of in BENCHMARKS.items()}
+    small = ["mnist", "svhn", "texture", "places365"]
+    large = (["ssb_hard", "ninco"], ["inaturalist", "textures", "openimage_o"])
+    assert told == {
+        "cifar10": (["cifar100", "tin"], small),
+        "cifar100": (["cifar10", "tin"], small),
+        "imagenet200": large,
+        "imagenet": large,
+    }
+    for name, of in BENCHMARKS.items():
+        assert len(of.sets()) == 4 + len(of.near) + len(of.far)
+        assert of.sets()["test"].path == f"{name}/test_{name}.txt"
+    # The textures of ImageNet's lists lie among the small images.
+    assert BENCHMARKS["imagenet"].far["textures"].folder == "images_classic"
+    assert BENCHMARKS["imagenet"].far["inaturalist"].folder == "images_largescale"
+    assert BENCHMARKS["cifar100"].val_ood.path == "cifar100/val_tin.txt"
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_list_is_read_in_its_order(root, below):
+    stream = open_list(root / below, CIFAR, CIFAR.ind["test"], batch_size=8)
+    x = np.concatenate(list(stream))
+    assert x.shape == (20, 32, 32, 3)
+    np.testing.assert_array_equal(stream.y, np.arange(20) % 10)
+    for i in (0, 13):
+        path = root / "data" / "images_classic" / f"test/class{i % 10}/{i}.png"
+        np.testing.assert_array_equal(x[i], np.asarray(Image.open(path)))
+
+
+def test_a_limit_draws_some_in_order(root):
+    whole = open_list(root, CIFAR, CIFAR.ind["test"])
+    some = open_list(root, CIFAR, CIFAR.ind["test"], limit=5, seed=1)
+    at = [whole.files.index(file) for file in some.files]
+    assert at == sorted(at)
+    assert len(set(at)) == 5
+    np.testing.assert_array_equal(some.y, whole.y[at])
+    assert "5 of 20 images" in some.source
+
+
+def test_the_shorter_side_is_resized_and_the_middle_cut_out(root):
+    listed = CIFAR.near["tin"]
+    folder = root / "data" / "images_classic" / "tin" / "class-1"
+    # Eight grey bars, twice as wide as high: the middle four are left.
+    bars = np.arange(0, 256, 32).astype(np.uint8).repeat(16)
+    Image.fromarray(np.tile(bars, (64, 1))).save(folder / "0.png")
+    Image.fromarray(np.tile(bars[:, None], (1, 64))).save(folder / "1.png")
+    wide, high = next(iter(open_list(root, CIFAR, listed)))[:2]
+    assert wide.shape == (32, 32, 3)
+    np.testing.assert_array_equal(wide[..., 0], wide[..., 2])
+    for i, value in enumerate((64, 96, 128, 160)):
+        # A pixel on either side of an edge is a mixture of both.
+        assert np.all(wide[:, 8 * i + 2 : 8 * i + 6] == value)
+    np.testing.assert_array_equal(high, wide.transpose(1, 0, 2))
+
+
+def test_paths_may_hold_no_space_but_before_the_label(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a/b.png 3\nc.png -1\n")
+    files, labels = read_list(path)
+    assert files == ["a/b.png", "c.png"]
+    np.testing.assert_array_equal(labels, [3, -1])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "lists no images"),
+        ("a.png 1\nb.png\n", "line 2: expected"),
+        ("a.png one\n", "line 1: expected"),
+        ("/etc/a.png 1\n", "no path below a folder"),
+        ("../a.png 1\n", "no path below a folder"),
+    ],
+)
+def test_other_lists_are_refused(tmp_path, text, told):
+    path = tmp_path / "list.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=told):
+        read_list(path)
+
+
+def test_what_is_not_there_or_broken_is_told(root):
+    listed = CIFAR.far["svhn"]
+    folder = root / "data" / "images_classic" / "svhn" / "class-1"
+    (folder / "3.png").write_bytes(b"\x89PNG no")
+    with pytest.raises(InputError, match=r"3\.png: cannot be read as an image"):
+        list(open_list(root, CIFAR, listed))
+    (folder / "0.png").unlink()
+    with pytest.raises(InputError, match=r"0\.png: is not there; cifar10/test_svhn"):
+        open_list(root, CIFAR, listed)
+    (root / "data" / "benchmark_imglist" / "cifar10" / "test_svhn.txt").unlink()
+    with pytest.raises(InputError, match=r"test_svhn\.txt: there is no such list"):
+        open_list(root, CIFAR, listed)
