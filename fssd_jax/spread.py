@@ -69,5 +69,15 @@ def placed(results: Any, mesh: Mesh | None) -> dict[str, Any]:
     return {"out_shardings": jax.tree.map(lambda a: a.sharding, results)}
 
 
+def anywhere(tree: Any) -> Any:
+    """Stands for arrays that lie nowhere: a trace with them is the same on any mesh."""
+
+    def shaped(a) -> jax.ShapeDtypeStruct:
+        weak = getattr(a, "weak_type", False)
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=weak)
+
+    return jax.tree.map(shaped, tree)
+
+
 def _shared(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())

@@ -25,7 +25,7 @@ from fssd_jax.descent import TrainState, train_step
 from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import LogitFn, Variables
 from fssd_jax.shown import brief
-from fssd_jax.spread import along, in_parts, mesh_for, on_each, placed
+from fssd_jax.spread import along, anywhere, in_parts, mesh_for, on_each, placed
 
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
 
@@ -159,15 +159,17 @@ def train(
     first = state, on_each(jnp.zeros(2), mesh), *arguments(0, *like)
     step = partial(train_step, model.apply, optimiser.update)
     step = partial(step, loss=loss, augment=augment)
-    program = jax.jit(step, donate_argnums=(0, 1), **placed(first[:2], mesh))
-    program = program.trace(*first)
+    jitted = jax.jit(step, donate_argnums=(0, 1), **placed(first[:2], mesh))
+    program = jitted.trace(*first)
 
     saved, kept = Progress(state, np.zeros((epochs, 2)), first[1]), {}
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(checkpoint.alone(folder))
+            # A run may go on on other devices.
+            traced = program if mesh is None else jax.jit(step).trace(*anywhere(first))
             run = {
-                "the compiled step (network, rate, loss, JAX)": program.jaxpr,
+                "the compiled step (network, rate, loss, JAX)": traced.jaxpr,
                 "the initial weights": initial,
                 "the initial optimiser state": state.opt_state,
                 "images": images.stand_for[0],

@@ -6,7 +6,7 @@ Pure functions of an image and, where they draw, of a NumPy generator.
 import math
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from fssd_jax.bounded import PIXELS
@@ -19,7 +19,7 @@ BILINEAR = Image.Resampling.BILINEAR
 
 
 def random_resized_crop(
-    image: UInt8[np.ndarray, "h w c"],
+    image: Shaped[np.ndarray, "h w c"],
     rng: np.random.Generator,
     *,
     size: int | tuple[int, int] = 224,
@@ -33,7 +33,7 @@ def random_resized_crop(
     networks are trained (Szegedy et al. 2015, "Going Deeper with Convolutions").
 
     Args:
-      image: of 1 or 3 channels.
+      image: uint8, of 1 or 3 channels.
       rng: draws the crop.
       size: of the result: (height, width), or the side of a square.
       area: from which share of the image's area to which.
@@ -76,7 +76,7 @@ def random_box(
 
 
 def centre_crop(
-    image: UInt8[np.ndarray, "h w c"],
+    image: Shaped[np.ndarray, "h w c"],
     rng: np.random.Generator | None = None,
     *,
     size: int | tuple[int, int] = 224,

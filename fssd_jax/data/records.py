@@ -223,7 +223,11 @@ def _by_workers(
         data = data.mp_prefetch(grain.MultiprocessingOptions(how.workers, each))
     found = iter(data)
     stack.callback(found.close)
-    yield from found
+    if not how.processes:
+        yield from found
+        return
+    for x, y in found:  # in memory that is shared, and let go when it is copied
+        yield np.array(x), None if y is None else np.array(y)
 
 
 def _parse_flags() -> None:
