@@ -5,8 +5,10 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         augment,
         benchmarks,
         corruptions,
+        crops,
         folders,
         pipeline,
+        records,
         sequences,
     )
     from fssd_jax.data.sources import ArrayDataset, load
@@ -22,8 +24,10 @@ __all__ = [
     "augment",
     "benchmarks",
     "corruptions",
+    "crops",
     "folders",
     "load",
     "pipeline",
+    "records",
     "sequences",
 ]
