@@ -8,6 +8,7 @@ Workers and reading ahead are Grain's. Which records come in which order, and wh
 drawn for each, is decided here, and does not depend on the workers.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -169,6 +170,8 @@ class Reading(NamedTuple):
         like = x.dtype, x.shape, label is None
         parts = _Parts(self, [order[start : start + PART] for start in starts], like)
         with ExitStack() as stack:
+            if self.records.processes:  # Grain's cycles hold memory that is shared
+                stack.callback(gc.collect)
             ahead = max(1, -(-ahead // PART))
             yield from _by_workers(parts, self.records, ahead, stack)
 
