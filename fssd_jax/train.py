@@ -1,9 +1,8 @@
 """Train a classifier: one jitted step, deterministic for a seed, resumable."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from fssd_jax import checkpoint, checks, losses, recipes
 from fssd_jax.checkpoint import Progress
 from fssd_jax.compiled import compiled, executable
-from fssd_jax.data.feed import NONE, Rows, feed, in_order
+from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed, fold
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.descent import TrainState, train_step
 from fssd_jax.features import make_init_fn
@@ -28,9 +27,6 @@ from fssd_jax.shown import brief
 from fssd_jax.spread import along, anywhere, in_parts, mesh_for, on_each, placed
 
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
-
-# What a key is for; each use folds its own number into the seed's key.
-_INIT, _SHUFFLE, _DROPOUT, _OUTLIERS = range(4)
 
 
 class Trained(NamedTuple):
@@ -116,47 +112,30 @@ def train(
     seed, snapshots = int(seed), sorted(map(int, snapshots))
     folder = None if folder is None else Path(folder)
     images = feed(x, y, num_classes, "training images", (seed, 0))
-    others = None
+    beside = None
     if outliers is not None:
-        others = feed(outliers, None, None, "outliers", (seed, 1))
+        beside = feed(outliers, None, None, "outliers", (seed, 1))
     _check(epochs, snapshots, augment, on_step, save_every_steps)
     batch_size = min(batch_size, images.count)
     steps = images.count // batch_size
     key, mesh = jax.random.key(seed), mesh_for(batch_size, mesh)
+    feeds = Feeds(images, beside, key, steps, batch_size)
 
     optimiser = recipe(epochs, steps)
     if initial is None:
-        initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), images.first)
+        initial = make_init_fn(model)(jax.random.fold_in(key, INIT), images.first)
     # Of all, because some optimisers keep the first parameters, which are the caller's.
     state = _copied(TrainState(initial, _begin(optimiser.init, initial["params"])))
     initial, state = on_each((initial, state), mesh)
     if shard_optimiser:
         state = state._replace(opt_state=in_parts(state.opt_state, mesh))
 
-    def orders(epoch: int) -> tuple[Any, Any]:
-        """Which images, and which outliers if any, make each batch."""
-        shape, beside = (steps, batch_size), [None] * steps
-        if others is not None:
-            beside = in_order(_fold(key, _OUTLIERS, epoch), others.count, shape)
-        return in_order(_fold(key, _SHUFFLE, epoch), images.count, shape), beside
-
-    def from_step(start: int, epoch: int) -> Generator[tuple[Rows, Rows], None, None]:
-        order, beside = orders(epoch)
-        with ExitStack() as stack:
-            fed = stack.enter_context(closing(images.batches(order[start:], epoch)))
-            if others is None:
-                yield from zip(fed, repeat(NONE), strict=False)
-                return
-            more = others.batches(beside[start:], epoch)
-            yield from zip(fed, stack.enter_context(closing(more)), strict=True)
-
     def arguments(number: int, batch: Rows, beside: Rows):
         """Of the step, after the state and the totals."""
-        drop = on_each(_fold(key, _DROPOUT, number), mesh)
+        drop = on_each(fold(key, DROPOUT, number), mesh)
         return *along(tuple(batch), mesh), drop, along(beside.x, mesh)
 
-    like = images.like(batch_size), NONE if others is None else others.like(batch_size)
-    first = state, on_each(jnp.zeros(2), mesh), *arguments(0, *like)
+    first = state, on_each(jnp.zeros(2), mesh), *arguments(0, *feeds.like())
     step = partial(train_step, model.apply, optimiser.update)
     step = partial(step, loss=loss, augment=augment)
     jitted = jax.jit(step, donate_argnums=(0, 1), **placed(first[:2], mesh))
@@ -172,11 +151,8 @@ def train(
                 "the compiled step (network, rate, loss, JAX)": traced.jaxpr,
                 "the initial weights": initial,
                 "the initial optimiser state": state.opt_state,
-                "images": images.stand_for[0],
-                "labels": images.stand_for[1],
-                "outliers": None if others is None else others.stand_for[0],
+                **feeds.stand_for(),
                 "seed": seed,
-                "the first order of the images": orders(0),
                 "batch_size": batch_size,
                 "epochs": epochs,
                 "snapshots": snapshots,
@@ -203,7 +179,7 @@ def train(
             start, totals = 0, on_each(jnp.zeros(2), mesh)
             if epoch == saved.epoch and saved.step:
                 start, totals = saved.step, saved.totals
-            fed = stack.enter_context(closing(from_step(start, epoch)))
+            fed = stack.enter_context(closing(feeds.batches(epoch, start)))
             for i, (batch, beside) in enumerate(fed, start):
                 number = epoch * steps + i
                 before = on_step and _copied(state.variables)
@@ -309,7 +285,3 @@ def _predict(logit_fn, variables, _, x):
 def _copied(tree):
     """What outlives the next step, which donates its input."""
     return jax.device_put(tree, may_alias=False)
-
-
-def _fold(key, purpose: int, number: int):
-    return jax.random.fold_in(jax.random.fold_in(key, purpose), number)

@@ -1,6 +1,8 @@
 """What training is fed: images in any order, of arrays or of records."""
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, closing
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,9 @@ OTHERWISE = "and let the model itself map [0, 1] to the inputs that it takes"
 Order = Int[np.ndarray, "steps batch"]  # numbers of images
 
 NONE = Rows(None, None)  # where there are no outliers
+Pair = tuple[Rows, Rows]  # a batch, and the outliers beside it
+# What the key of a training is for; each use folds its own number into it.
+INIT, SHUFFLE, DROPOUT, OUTLIERS = range(4)
 
 
 class Feed(NamedTuple):
@@ -28,11 +33,6 @@ class Feed(NamedTuple):
     # (order, epoch) → x [batch, ...] and y [batch] int32 of each step
     batches: Callable[[Order, int], Generator[Rows, None, None]]
     stand_for: tuple[Any, Any]  # what stands for them in the record of a run
-
-    def like(self, size: int) -> Rows:
-        """A batch of this shape and these types."""
-        x = np.broadcast_to(self.first, (size, *self.first.shape[1:]))
-        return Rows(x, np.zeros(size, np.int32))
 
 
 def feed(
@@ -95,11 +95,61 @@ def _of_records(
     return Feed(len(records), first[None], batches, (fingerprint(reading(0)), None))
 
 
-def in_order(
-    key: PRNGKeyArray, count: int, shape: tuple[int, int]
-) -> Int[np.ndarray, "steps batch"]:
-    """Numbers below `count` in random order; a smaller set is gone through again."""
-    return np.resize(np.asarray(_permutation(count, key)), shape)
+class Feeds(NamedTuple):
+    """Images, and perhaps outliers beside them, in a new order in every epoch."""
+
+    images: Feed
+    outliers: Feed | None
+    key: PRNGKeyArray
+    steps: int  # an epoch
+    batch_size: int
+
+    def orders(self, epoch: int) -> tuple[Order, Any]:
+        """Which images, and which outliers if any, make each batch."""
+        images = self._order(SHUFFLE, self.images.count, epoch)
+        if self.outliers is None:
+            return images, [None] * self.steps
+        return images, self._order(OUTLIERS, self.outliers.count, epoch)
+
+    def batches(self, epoch: int, start: int) -> Generator[Pair, None, None]:
+        """Of an epoch, from a step on."""
+        order, beside = self.orders(epoch)
+        with ExitStack() as stack:
+            images = self.images.batches(order[start:], epoch)
+            outliers = repeat(NONE, self.steps - start)
+            if self.outliers is not None:
+                outliers = self.outliers.batches(beside[start:], epoch)
+                stack.enter_context(closing(outliers))
+            stack.enter_context(closing(images))
+            yield from zip(images, outliers, strict=True)
+
+    def like(self) -> Pair:
+        """Of the shapes and types of a batch."""
+
+        def of(feed: Feed) -> Rows:
+            shape = self.batch_size, *feed.first.shape[1:]
+            x = np.broadcast_to(feed.first, shape)
+            return Rows(x, np.zeros(self.batch_size, np.int32))
+
+        return of(self.images), NONE if self.outliers is None else of(self.outliers)
+
+    def stand_for(self) -> dict[str, Any]:
+        """What stands for the data in the record of a run."""
+        return {
+            "images": self.images.stand_for[0],
+            "labels": self.images.stand_for[1],
+            "outliers": None if self.outliers is None else self.outliers.stand_for[0],
+            "the first order of the images": self.orders(0),
+        }
+
+    def _order(self, use: int, count: int, epoch: int) -> Order:
+        """Numbers below `count` in random order, and anew if they are too few."""
+        order = np.asarray(_permutation(count, fold(self.key, use, epoch)))
+        return np.resize(order, (self.steps, self.batch_size))
+
+
+def fold(key: PRNGKeyArray, use: int, number: int) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.fold_in(key, use), number)
 
 
 _permutation = compiled(static=1)(lambda count, key: jax.random.permutation(key, count))

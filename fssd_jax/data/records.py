@@ -213,9 +213,7 @@ def _by_workers(
     if not how.workers:
         yield from map(parts.__getitem__, range(len(parts)))
         return
-    grain = extras.need(
-        "grain", "records that are read ahead (Records(workers=0): not)"
-    )
+    grain = extras.need("grain", "reading ahead (Records(workers=0) does without)")
     here = 0 if how.processes else how.workers
     read = grain.ReadOptions(num_threads=here, prefetch_buffer_size=ahead * bool(here))
     data = grain.MapDataset.source(parts).to_iter_dataset(read)

@@ -230,9 +230,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 def test_memory_does_not_grow_with_the_records():
     """20,000 images of 224×224 are 2.9 GB as bytes, and four times that as floats."""
     peaks = []
-    for count in (1_000, 20_000):
+    for count in (4_000, 20_000):
         command = [sys.executable, "-c", STREAM, str(count)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks.append(float(done.stdout))
         print(f"{count:,} records: peak {peaks[-1]:.0f} MiB")
-    assert peaks[1] < peaks[0] + 200  # of which malloc keeps some in pieces
+    assert peaks[1] < peaks[0] + 150  # malloc keeps some in pieces
