@@ -2,9 +2,9 @@
 
 A folder holds `run.json` (what decides the weights), `initial/` (the variables before
 the first step) and `epoch-00007/` (the whole training state after seven epochs; older
-ones are removed once it is complete). `snapshot-00004/` (the variables alone, kept) is
-there where it was asked for. All are written under a temporary name and renamed, so a
-killed run leaves no half state.
+ones are removed once it is complete). `epoch-00007-step-0000400/` (400 steps later) and
+`snapshot-00004/` (the variables alone, kept) are there where they were asked for. All
+are written under a temporary name and renamed, so a killed run leaves no half state.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,19 @@ INITIAL = "initial"
 RUN = "run.json"
 BESIDE = "the network's fields"
 LOCK = "run.lock"
-_OURS = re.compile(r"epoch-\d{5,}")  # a half-written one has more after it
+# Epochs, and steps beyond; a half-written one has more after it.
+_OURS = re.compile(r"epoch-(\d{5,})(?:-step-(\d{7,}))?")
 CHUNK = 1 << 24  # bytes of an array that are digested together
+
+
+class Progress(NamedTuple):
+    """How far a training has come: all that its next step takes."""
+
+    state: Any
+    history: np.ndarray  # [epoch, 2]
+    totals: Any  # [2], of the epoch that is not finished
+    epoch: int = 0  # finished epochs
+    step: int = 0  # and steps of the next
 
 
 @contextmanager
@@ -228,14 +239,49 @@ def snapshot_path(folder: Path, epoch: int) -> Path:
     return folder / f"snapshot-{epoch:05d}"
 
 
+def _saved(folder: Path) -> list[tuple[int, int]]:
+    """(epochs, steps beyond) of the complete checkpoints, the newest last."""
+    found = [_OURS.fullmatch(path.name) for path in folder.glob("epoch-*")]
+    return sorted((int(f[1]), int(f[2] or 0)) for f in found if f)
+
+
 def last_epoch(folder: Path) -> int:
     """The newest complete epoch in `folder`; 0 if there is none."""
-    found = [p.name for p in folder.glob("epoch-*") if _OURS.fullmatch(p.name)]
-    return max((int(name.removeprefix("epoch-")) for name in found), default=0)
+    return max((epoch for epoch, step in _saved(folder) if not step), default=0)
 
 
-def keep_only(folder: Path, epoch: int) -> None:
-    """Remove older epochs and what a killed run left half-written."""
-    for path in folder.glob("epoch-*"):
-        if _OURS.match(path.name) and path != epoch_path(folder, epoch):
-            shutil.rmtree(path)
+def keep(folder: Path, progress: Progress) -> None:
+    """Save, and remove what is older, and what a killed run left half-written.
+
+    Within an epoch the last whole one is kept, which `trained` reads.
+    """
+    path = epoch_path(folder, progress.epoch)
+    kept = {epoch_path(folder, last_epoch(folder))} if progress.step else set()
+    what: tuple = progress.state, progress.history
+    if progress.step:
+        path = path.with_name(f"{path.name}-step-{progress.step:07d}")
+        what = *what, progress.totals
+    save(path, what)
+    for other in folder.glob("epoch-*"):
+        if _OURS.match(other.name) and other not in kept | {path}:
+            shutil.rmtree(other)
+
+
+def resume(folder: Path, initial: Any, begun: Progress) -> tuple[Any, Progress]:
+    """(initial variables, progress) that an earlier run left, or else as given."""
+    if (folder / INITIAL).exists():
+        initial = restore(folder / INITIAL, initial)
+    else:
+        save(folder / INITIAL, initial)
+    found = _saved(folder)
+    if not found:
+        return initial, begun
+    epoch, step = found[-1]
+    path = epoch_path(folder, epoch)
+    like: tuple = begun.state, begun.history
+    if step:
+        path = path.with_name(f"{path.name}-step-{step:07d}")
+        like = *like, begun.totals
+    state, history, *totals = restore(path, like)
+    progress = Progress(state, np.array(history), begun.totals, epoch, step)
+    return initial, progress._replace(totals=totals[0]) if step else progress

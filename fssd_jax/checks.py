@@ -121,6 +121,21 @@ def to_numpy(x, name: str = "images") -> np.ndarray:
         ) from error
 
 
+def as_input(x, name: str = "images") -> np.ndarray:
+    """What a network is given for an array: pixels as floats, and ids as they are.
+
+    - uint8 is pixels 0–255, and so are other integers in four axes or more: float32 in
+      [0, 1]; bool becomes 0 and 1.
+    - other integers are ids, of tokens or symbols: int32.
+    - floats of any precision become float32.
+    """
+    x = to_numpy(x, name)
+    if are_pixels(x):
+        return x.astype(np.float32) / np.float32(255)
+    kind = np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32
+    return x.astype(kind, copy=False)
+
+
 def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
     """Return `y` as int32 [count] if every class index is in range, else raise."""
     y = to_numpy(y, name)

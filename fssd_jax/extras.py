@@ -7,6 +7,7 @@ from types import ModuleType
 from fssd_jax.checks import InputError
 
 EXTRAS = {  # package, as it is imported → the extra that has it
+    "grain": "records",
     "matplotlib": "experiments",
     "neural_tangents": "ntk",
     "pandas": "tables",

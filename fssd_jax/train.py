@@ -1,7 +1,7 @@
 """Train a classifier: one jitted step, deterministic for a seed, resumable."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,30 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
 from fssd_jax import checkpoint, checks, losses, recipes
+from fssd_jax.checkpoint import Progress
 from fssd_jax.compiled import compiled, executable
-from fssd_jax.data.inputs import as_input
+from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed, fold
 from fssd_jax.data.pipeline import bar_options, map_batches
+from fssd_jax.descent import TrainState, train_step
 from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import LogitFn, Variables
 from fssd_jax.shown import brief
+from fssd_jax.spread import along, anywhere, in_parts, mesh_for, on_each, placed
 
-OUTLIER_WEIGHT = 0.5  # of the outliers' loss, as Hendrycks et al. (2019) weigh it
-OTHERWISE = "and let the model itself map [0, 1] to the inputs that it takes"
 CHECK_EVERY = 10  # steps between looks at the loss: each look waits for the device
-
-# What a key is for; each use folds its own number into the seed's key.
-_INIT, _SHUFFLE, _DROPOUT, _OUTLIERS = range(4)
-
-
-class TrainState(NamedTuple):
-    variables: Variables
-    opt_state: Any
-
-    __repr__ = brief
 
 
 class Trained(NamedTuple):
@@ -49,7 +41,7 @@ class Trained(NamedTuple):
 def train(
     model: nn.Module,
     x,
-    y,
+    y=None,
     *,
     num_classes: int,
     seed: int,
@@ -64,27 +56,36 @@ def train(
     on_step: Callable | None = None,
     folder: str | Path | None = None,
     save_every: int = 1,
+    save_every_steps: int | None = None,
+    mesh: Mesh | None = None,
+    shard_optimiser: bool = False,
     progress: bool = True,
 ) -> Trained:
     """Minimise the loss; each epoch visits the images in a new order.
 
     Given the same arguments the final weights are the same, also when the run was
-    killed and started again with the same `folder`. The incomplete last batch of an
-    epoch is left out. Trainings that differ in nothing that the step computes share one
-    compiled step.
+    killed and started again with the same `folder`; on other numbers of devices, up to
+    rounding. The incomplete last batch of an epoch is left out. Trainings that differ
+    in nothing that the step computes share one compiled step.
+
+    Parameters, gradients and the loss are float32; what is computed in bfloat16, the
+    network's own `dtype` says.
 
     Args:
       model: takes `(x, train=...)`, returns logits; may use the "dropout" rng.
-      x: images [n, ...], integers 0–255 or floats in [0, 1]; token ids [n, length].
-      y: class indices [n].
+      x: images [n, ...], integers 0–255 or floats in [0, 1]; token ids [n, length]. Or
+        a source of labelled records, which need not fit into memory: see
+        `fssd_jax.data.records`. The weights are those of equal arrays.
+      y: class indices [n]; None if x is a source.
       num_classes: labels run from 0 to num_classes − 1.
-      seed: of the initial weights, the order and the dropout.
+      seed: of the initial weights, the order, the dropout and records' transforms.
       epochs: passes over the data.
       batch_size: images a step.
       recipe: `(epochs, steps_per_epoch) -> optimiser`; see `fssd_jax.recipes`.
       initial: weights to begin with; by default the model's own, drawn by the seed.
-      outliers: images [m, ...] of an auxiliary set, for Outlier Exposure: each batch
-        has as many of them beside it, for which the prediction is to be uniform.
+      outliers: images [m, ...] of an auxiliary set, or a source, for Outlier Exposure:
+        each batch has as many of them beside it, for which the prediction is to be
+        uniform.
       loss: of one batch, `(logits, y) -> scalar`.
       augment: `(key, x) -> x` for every batch, jitted with the step; see
         `fssd_jax.data.augment`.
@@ -93,98 +94,110 @@ def train(
         on: the variables before and after it, and its batch (see `analysis.dynamics`).
         A resumed run calls it from where it goes on.
       folder: where checkpoints go, with a record of what decides the weights; there
-        is one run to a folder, and another process waits until it has ended.
+        is one run to a folder, and another process waits until it has ended. Of a
+        source that record has the number of records, its own `digest` (text) if it has
+        one, and 16 records; a change in others is not noticed.
       save_every: epochs between checkpoints (the last epoch is always saved).
+      save_every_steps: steps between checkpoints within an epoch; None: there are none.
+      mesh: of one axis, "data", along which each batch is laid; by default all local
+        devices, or the most of them that divide the batch. Parameters are on each.
+      shard_optimiser: whether each device keeps a part of the optimiser's state only.
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: unusable images or labels, or a folder of another run.
+      InputError: unusable images or labels, a record that cannot be read, or a folder
+        of another run.
       DivergedError: the loss or the weights are not finite; such are never saved.
     """
     seed, snapshots = int(seed), sorted(map(int, snapshots))
     folder = None if folder is None else Path(folder)
-    checks.images(x, "training images", otherwise=OTHERWISE)
-    y = checks.labels(y, len(x), num_classes, "training labels")
-    batch_size = min(batch_size, len(x))
-    steps = len(x) // batch_size
-    key = jax.random.key(seed)
-
+    images = feed(x, y, num_classes, "training images", (seed, 0))
+    beside = None
     if outliers is not None:
-        checks.images(outliers, "outliers", otherwise=OTHERWISE)
-    if augment is not None and on_step is not None:
-        raise checks.InputError(
-            "on_step would see other images than the augmented ones whose gradient was "
-            "taken; leave out `augment`, or augment x beforehand"
-        )
-    if not all(0 < epoch <= epochs for epoch in snapshots):
-        raise checks.InputError(f"snapshots: 1 to {epochs}, got {snapshots}")
+        beside = feed(outliers, None, None, "outliers", (seed, 1))
+    _check(epochs, snapshots, augment, on_step, save_every_steps)
+    batch_size = min(batch_size, images.count)
+    steps = images.count // batch_size
+    key, mesh = jax.random.key(seed), mesh_for(batch_size, mesh)
+    feeds = Feeds(images, beside, key, steps, batch_size)
+
     optimiser = recipe(epochs, steps)
-    step = partial(train_step, model.apply, optimiser.update)
-    step = jax.jit(partial(step, loss=loss, augment=augment), donate_argnums=(0, 1))
     if initial is None:
-        initial = make_init_fn(model)(jax.random.fold_in(key, _INIT), as_input(x[:1]))
+        initial = make_init_fn(model)(jax.random.fold_in(key, INIT), images.first)
     # Of all, because some optimisers keep the first parameters, which are the caller's.
     state = _copied(TrainState(initial, _begin(optimiser.init, initial["params"])))
+    initial, state = on_each((initial, state), mesh)
+    if shard_optimiser:
+        state = state._replace(opt_state=in_parts(state.opt_state, mesh))
 
-    def arguments(chosen, others, number):
+    def arguments(number: int, batch: Rows, beside: Rows):
         """Of the step, after the state and the totals."""
-        beside = None if outliers is None else as_input(outliers[others])
-        return as_input(x[chosen]), y[chosen], _fold(key, _DROPOUT, number), beside
+        drop = on_each(fold(key, DROPOUT, number), mesh)
+        return *along(tuple(batch), mesh), drop, along(beside.x, mesh)
 
-    order, beside = _orders(key, 0, len(x), outliers, (steps, batch_size))
-    first = state, jnp.zeros(2), *arguments(order[0], beside[0], 0)
-    program = step.trace(*first)
+    first = state, on_each(jnp.zeros(2), mesh), *arguments(0, *feeds.like())
+    step = partial(train_step, model.apply, optimiser.update)
+    step = partial(step, loss=loss, augment=augment)
+    jitted = jax.jit(step, donate_argnums=(0, 1), **placed(first[:2], mesh))
+    program = jitted.trace(*first)
 
-    history, done, kept = np.zeros((epochs, 2)), 0, {}
+    saved, kept = Progress(state, np.zeros((epochs, 2)), first[1]), {}
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(checkpoint.alone(folder))
+            # A run may go on on other devices.
+            traced = program if mesh is None else jax.jit(step).trace(*anywhere(first))
             run = {
-                "the compiled step (network, rate, loss, JAX)": program.jaxpr,
+                "the compiled step (network, rate, loss, JAX)": traced.jaxpr,
                 "the initial weights": initial,
                 "the initial optimiser state": state.opt_state,
-                "images": x,
-                "labels": y,
-                "outliers": outliers,
+                **feeds.stand_for(),
                 "seed": seed,
-                "the first order of the images": (order, beside),
                 "batch_size": batch_size,
                 "epochs": epochs,
                 "snapshots": snapshots,
             }
             checkpoint.claim(folder, run, _normalisation(model))
-            initial, state, history, done = _resume(folder, initial, state, history)
-            for epoch in (e for e in snapshots if e <= done):
+            initial, saved = checkpoint.resume(folder, initial, saved)
+            for epoch in (e for e in snapshots if e <= saved.epoch):
                 path = checkpoint.snapshot_path(folder, epoch)
                 kept[epoch] = checkpoint.restore(path, initial)
         step_fn: Any = None
-        if done < epochs:
+        if saved.epoch < epochs:
             step_fn = executable(program, jax.tree.leaves(first))
+        state, history = saved.state, saved.history
         bar = stack.enter_context(
             tqdm(
                 total=epochs * steps,
-                initial=done * steps,
+                initial=saved.epoch * steps + saved.step,
                 desc="training",
                 disable=not progress,
                 **bar_options("step"),
             )
         )
-        for epoch in range(done, epochs):
-            order, beside = _orders(key, epoch, len(x), outliers, (steps, batch_size))
-            totals = jnp.zeros(2)
-            for i, (chosen, others) in enumerate(zip(order, beside, strict=True)):
+        for epoch in range(saved.epoch, epochs):
+            start, totals = 0, on_each(jnp.zeros(2), mesh)
+            if epoch == saved.epoch and saved.step:
+                start, totals = saved.step, saved.totals
+            fed = stack.enter_context(closing(feeds.batches(epoch, start)))
+            for i, (batch, beside) in enumerate(fed, start):
+                number = epoch * steps + i
                 before = on_step and _copied(state.variables)
-                batch = arguments(chosen, others, epoch * steps + i)
-                state, totals = step_fn(state, totals, *batch)
+                state, totals = step_fn(
+                    state, totals, *arguments(number, batch, beside)
+                )
                 if on_step is not None:
-                    after = _copied(state.variables)
-                    on_step(epoch * steps + i, before, after, *batch[:2])
+                    on_step(number, before, _copied(state.variables), *batch)
                 if i % CHECK_EVERY == 0 or i == steps - 1:
                     _look(bar, totals, i + 1, epoch + 1)
+                if folder is not None and _is_due(save_every_steps, i + 1, steps):
+                    _check_finite(state.variables, i + 1, epoch + 1)
+                    now = Progress(state, history, totals, epoch, i + 1)
+                    checkpoint.keep(folder, now)
                 bar.update()
             history[epoch] = np.asarray(totals) / steps
-            if not _finite(state.variables):  # the last step's loss came before it
-                raise _diverged("weights were", steps, epoch + 1)
+            # The last step's loss came before it.
+            _check_finite(state.variables, steps, epoch + 1)
             if epoch + 1 in snapshots:
                 kept[epoch + 1] = _copied(state.variables)
                 if folder is not None:
@@ -192,10 +205,25 @@ def train(
                     checkpoint.save(path, state.variables)
             last = epoch + 1 == epochs
             if folder is not None and (last or (epoch + 1) % save_every == 0):
-                path = checkpoint.epoch_path(folder, epoch + 1)
-                checkpoint.save(path, (state, history))
-                checkpoint.keep_only(folder, epoch + 1)
+                checkpoint.keep(folder, Progress(state, history, totals, epoch + 1))
     return Trained(state.variables, initial, history, kept)
+
+
+def _check(epochs, snapshots, augment, on_step, save_every_steps) -> None:
+    if augment is not None and on_step is not None:
+        raise checks.InputError(
+            "on_step would see other images than the augmented ones whose gradient was "
+            "taken; leave out `augment`, or augment x beforehand"
+        )
+    if not all(0 < epoch <= epochs for epoch in snapshots):
+        raise checks.InputError(f"snapshots: 1 to {epochs}, got {snapshots}")
+    if save_every_steps is not None:
+        checks.at_least_one("save_every_steps", save_every_steps)
+
+
+def _is_due(every: int | None, step: int, steps: int) -> bool:
+    """Whether to save within an epoch; at its end it is for the epochs."""
+    return every is not None and step % every == 0 and step < steps
 
 
 def _normalisation(model: nn.Module) -> dict[str, list[float]]:
@@ -229,51 +257,14 @@ def _begin(init: Callable, params) -> Any:
     return init(params)
 
 
+def _check_finite(variables: Variables, step: int, epoch: int) -> None:
+    if not _finite(variables):
+        raise _diverged("weights were", step, epoch)
+
+
 @compiled(static=0)
 def _finite(tree) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
-
-
-def train_step(
-    apply: Callable,
-    update: Callable,
-    state: TrainState,
-    totals: Float[Array, "2"],
-    x: Num[Array, "batch ..."],
-    y: Int[Array, " batch"],
-    key: PRNGKeyArray,
-    outliers: Float[Array, "outliers ..."] | None = None,
-    loss: Callable = losses.cross_entropy,
-    augment: Callable | None = None,
-) -> tuple[TrainState, Float[Array, "2"]]:
-    """One optimiser step; adds the batch's mean loss and accuracy to `totals`."""
-    whole = x if outliers is None else jnp.concatenate([x, outliers])
-    if augment is not None:
-        key, own = jax.random.split(key)
-        whole = augment(own, whole)
-    params = state.variables["params"]
-    statistics = {k: v for k, v in state.variables.items() if k != "params"}
-
-    def loss_fn(params):
-        logits, updated = apply(
-            {"params": params, **statistics},
-            whole,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(statistics),
-        )
-        inside, outside = logits[: len(x)], logits[len(x) :]
-        value = loss(inside, y)
-        if outliers is not None:
-            value += OUTLIER_WEIGHT * losses.to_uniform(outside)
-        return value, (updated, jnp.mean(inside.argmax(-1) == y))
-
-    (value, (updated, accuracy)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-        params
-    )
-    updates, opt_state = update(gradient, state.opt_state, params)
-    variables = {**updated, "params": optax.apply_updates(params, updates)}
-    return TrainState(variables, opt_state), totals + jnp.stack([value, accuracy])
 
 
 def accuracy(
@@ -291,39 +282,6 @@ def _predict(logit_fn, variables, _, x):
     return logit_fn(variables, x).argmax(-1)
 
 
-def _resume(folder: Path, initial, state, history):
-    """What an earlier run left in `folder`, or else the beginning as given."""
-    if (folder / checkpoint.INITIAL).exists():
-        initial = checkpoint.restore(folder / checkpoint.INITIAL, initial)
-    else:
-        checkpoint.save(folder / checkpoint.INITIAL, initial)
-    done = checkpoint.last_epoch(folder)
-    if done:
-        path = checkpoint.epoch_path(folder, done)
-        state, history = checkpoint.restore(path, (state, history))
-    return initial, state, np.array(history), done
-
-
-def _order(key: PRNGKeyArray, count: int, shape: tuple[int, int]) -> np.ndarray:
-    """Indices below `count` in random order; a smaller set is gone through again."""
-    return np.resize(np.asarray(_permutation(count, key)), shape)
-
-
-_permutation = compiled(static=1)(lambda count, key: jax.random.permutation(key, count))
-
-
-def _orders(key: PRNGKeyArray, epoch: int, count: int, outliers, shape):
-    """Which images, and which outliers if any, make each batch of an epoch."""
-    order = _order(_fold(key, _SHUFFLE, epoch), count, shape)
-    if outliers is None:
-        return order, [None] * len(order)
-    return order, _order(_fold(key, _OUTLIERS, epoch), len(outliers), shape)
-
-
 def _copied(tree):
     """What outlives the next step, which donates its input."""
     return jax.device_put(tree, may_alias=False)
-
-
-def _fold(key, purpose: int, number: int):
-    return jax.random.fold_in(jax.random.fold_in(key, purpose), number)

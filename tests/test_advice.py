@@ -36,7 +36,7 @@ from fssd_jax import (
     train,
 )
 from fssd_jax.checks import InputError
-from fssd_jax.data import folders, imagenet_c, pipeline
+from fssd_jax.data import crops, folders, imagenet_c, pipeline, records
 from fssd_jax.detectors import displacement, knn, mahalanobis, odin
 from fssd_jax.detectors import fssd as fssd_detector
 
@@ -85,6 +85,9 @@ ADVICE = {
     "variable_axes": [nn.scan],
     "resize": [folders.load_images],
     "augment": [train.train],
+    "workers": [records.Records],
+    "transform": [records.Records],
+    "size": [crops.centre_crop, folders.image_records],
     "allow_pickle": [np.load],  # told within an error of ours
     "x": [np.savez],
     "y": [np.savez],
@@ -144,7 +147,7 @@ def test_who_is_told_to_pass_an_argument_can(argument):
 
 DOORS = {"checks.images", "batches", "map_batches", "scored_batches"}
 # These pass no `unit_range` on, and are provoked below; `Recorder` does, among others.
-PENDING = {"train", "load_images", "Recorder"}
+PENDING = {"feed", "load_images", "Recorder"}
 
 
 def reaches(function, doors):

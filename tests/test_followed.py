@@ -18,6 +18,7 @@ from analysis.dynamics import Recorder, make_loss_fn
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax import InputError, checkpoint, make_feature_fn, make_logit_fn, map_batches
+from fssd_jax.data import crops, pipeline, records
 from fssd_jax.data.folders import load_images
 from fssd_jax.detectors import fssd, mahalanobis, msp
 from fssd_jax.models import BiLSTM
@@ -139,6 +140,14 @@ def last_weights(where, **options):
     return checkpoint.trained(where)
 
 
+SIZES = [(np.full((side, side, 3), 7, np.uint8), 0) for side in (4, 5)]
+cut = partial(crops.centre_crop, size=4, resize=None)
+
+
+def read(transform):
+    return next(pipeline.batches(records.Records(SIZES, transform, workers=0)))
+
+
 OTHER = {**V, "params": jax.tree.map(lambda a: a + 1, V["params"])}
 FOLLOWED = {
     "ood": (lambda _: fit_far(), lambda _: fit_far(ood=X)),
@@ -181,6 +190,7 @@ FOLLOWED = {
         lambda _: trained(on_step=print, augment=lambda key, x: x),
         lambda _: trained(on_step=lambda *step: None),
     ),
+    "transform": (lambda _: read(None), lambda _: read(cut)),
     "x": (
         lambda folder: arrays(folder, a=X, b=X),
         lambda folder: arrays(folder, x=X, y=Y),
@@ -189,6 +199,7 @@ FOLLOWED = {
 
 
 ELSEWHERE = {
+    "size": "test_folders.py",
     "unit_range": "test_checks.py",
     "variable_axes": "test_capture.py",
     "part": "test_torch_weights.py",
@@ -197,6 +208,7 @@ ELSEWHERE = {
     "strides": "here, with max_pool",
     "y": "here, with x",
     "allow_pickle": "NumPy's own words",
+    "workers": "test_records.py",
     "weights_only": "where the file came from, by PyTorch",
 }
 

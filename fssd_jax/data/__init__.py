@@ -6,10 +6,12 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         benchmarks,
         corrupted_sets,
         corruptions,
+        crops,
         folders,
         imagenet_c,
         openood,
         pipeline,
+        records,
         sequences,
     )
     from fssd_jax.data.sources import ArrayDataset, load
@@ -26,10 +28,12 @@ __all__ = [
     "benchmarks",
     "corrupted_sets",
     "corruptions",
+    "crops",
     "folders",
     "imagenet_c",
     "load",
     "openood",
     "pipeline",
+    "records",
     "sequences",
 ]

@@ -1,5 +1,6 @@
 """Images of one's own: a folder of image files, or an array in a .npz or .npy file."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from fssd_jax import checks
-from fssd_jax.bounded import PIXELS, read_arrays
+from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
+from fssd_jax.data.crops import check_pixels, covering, cut_centre, height_width
 from fssd_jax.data.image_files import find, located
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.data.sources import ArrayDataset, digest
@@ -68,7 +70,7 @@ def load_images(
         training beside test images, a class folder without images, a folder or file
         reached twice by a link, more images of formats that are not read than others.
     """
-    path, shape = located(path), (*_height_width(size), channels)
+    path, shape = located(path), (*height_width(size), channels)
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
         if resize is not None:
             raise InputError(f"{path}: arrays are not resized; leave `resize` out")
@@ -147,7 +149,7 @@ def stream_images(
     Threads decode a few batches ahead. The arguments are those of `load_images`, and so
     are the errors, of which that of a broken file is raised on the way.
     """
-    path, size = located(path), _height_width(size)
+    path, size = located(path), height_width(size)
     checks.at_least_one("batch_size", batch_size)
     if path.suffix.lower() in (".npz", ".npy") and path.is_file():
         raise InputError(f"{path}: only folders are streamed; load_images reads files")
@@ -166,10 +168,55 @@ def stream_images(
     return ImageStream(files, y[chosen], f"{path}: {counted}", decode, batch_size)
 
 
-def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    checks.at_least_one("size", min(height, width))
-    return height, width
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """Images and their labels by number, each read when it is asked for."""
+
+    files: list[Path]
+    y: np.ndarray  # [n] int32, as of `load_images`
+    source: str
+    digest: str  # of the files' names and labels, not of what is in them
+    decode: Callable[[Path], tuple[np.ndarray, bool]]  # image, and was it resized
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
+        return self.decode(self.files[number])[0], int(self.y[number])
+
+
+def image_records(
+    path: str | Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int,
+    resize: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ImageFolder:
+    """The images of `load_images` one by one, of a folder that does not fit in memory.
+
+    A source for `train`, or with a crop for `records.Records`. The arguments are those
+    of `load_images`, and so are the errors, of which that of a broken file is raised
+    when it is read.
+
+    Args:
+      path: a folder.
+      size: None: images are as large as they are stored, for a crop to cut.
+      channels: 3 (RGB) or 1 (grey).
+      resize: the shorter side becomes so long before the centre of `size` is cut out.
+      limit: at most as many images.
+      seed: of `limit`.
+    """
+    if size is None and resize is not None:
+        raise InputError("resize: is followed by a cut; say of which `size`")
+    found = stream_images(
+        path, size=size or 1, channels=channels, resize=resize, limit=limit, seed=seed
+    )
+    decode = partial(_whole, channels=channels) if size is None else found.decode
+    names = [os.path.relpath(file, located(path)) for file in found.files]
+    named = hashlib.sha256("\0".join(names).encode() + found.y.tobytes()).hexdigest()
+    return ImageFolder(found.files, found.y, found.source, named, decode)
 
 
 def draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:
@@ -185,12 +232,24 @@ def _decode(
     file: Path, size: tuple[int, int], channels: int, cover: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w c"], bool]:
     """One image, and whether it was resized."""
+    image = _opened(file, channels)
+    check_pixels(file, covering(image.size, cover))
+    return cut_centre(image, size, cover)
+
+
+def _whole(file: Path, channels: int) -> tuple[UInt8[np.ndarray, "h w c"], bool]:
+    image = _opened(file, channels)
+    return np.asarray(image).reshape(*image.size[::-1], channels), False
+
+
+def _opened(file: Path, channels: int) -> Image.Image:
+    """An image of 1 or 3 channels, as large as it is stored."""
     if not file.is_file():
         raise InputError(f"{file}: is no file, or a link to nothing; remove it")
     try:
         with Image.open(file, formats=FORMATS) as opened:
             # Both are known before it is decoded.
-            _check_pixels(file, opened.size)
+            check_pixels(file, opened.size)
             if opened.mode not in MODES:
                 raise InputError(
                     f"{file}: its pixels are of Pillow's mode {opened.mode}, expected "
@@ -201,7 +260,7 @@ def _decode(
             image = image.convert("RGBA")
             black = Image.new("RGBA", image.size, "black")
             image = Image.alpha_composite(black, image)
-        image = image.convert("RGB" if channels == 3 else "L")
+        return image.convert("RGB" if channels == 3 else "L")
     except InputError:
         raise
     except Exception as error:  # Pillow's readers raise a dozen kinds
@@ -209,34 +268,6 @@ def _decode(
             f"{file}: cannot be read as an image ({type(error).__name__}: {error}): "
             "truncated or corrupt; get it again, or remove it"
         ) from error
-    new = _covering(image.size, cover)
-    _check_pixels(file, new)
-    resized = new != image.size
-    if resized:
-        image = image.resize(new, Image.Resampling.BILINEAR)
-    left, top = round((new[0] - size[1]) / 2), round((new[1] - size[0]) / 2)
-    image = image.crop((left, top, left + size[1], top + size[0]))
-    return np.asarray(image).reshape(*size, channels), resized
-
-
-def _check_pixels(file: Path, size: tuple[int, int]) -> None:
-    if size[0] * size[1] > PIXELS:
-        raise InputError(
-            f"{file}: of {size[0]}×{size[1]} pixels, stored or resized, over the limit "
-            f"of {PIXELS}; remove it, or cut or shrink it before"
-        )
-
-
-def _covering(stored: tuple[int, int], cover: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) that covers `cover`, (height, width), and no more.
-
-    Where `cover` is square and one side comes out exactly, the other is rounded down,
-    as (in `_decode`) half a pixel at the edge goes to the even number: by torchvision.
-    """
-    width, height = stored
-    if cover[1] * height >= cover[0] * width:
-        return cover[1], cover[1] * height // width
-    return cover[0] * width // height, cover[0]
 
 
 # ---- arrays -------------------------------------------------------------------------

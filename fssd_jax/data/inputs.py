@@ -1,7 +1,8 @@
 """What people bring as data, taken apart into checked arrays of rows.
 
 One array, a pytree of arrays, or batches of either, with labels or without, of NumPy,
-JAX, PyTorch or TensorFlow. `pipeline.batches` cuts and joins what comes out here.
+JAX, PyTorch or TensorFlow; or single records by number. `pipeline.batches` cuts and
+joins what comes out here.
 """
 
 import os
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 
 from fssd_jax import checks
-from fssd_jax.checks import InputError, to_numpy
+from fssd_jax.checks import InputError, as_input, to_numpy
+from fssd_jax.data.records import Reading, single_records
 
 # What TFDS calls the parts of an example.
 TFDS_NAMES = {"image", "label", "id", "file_name"}
@@ -30,21 +32,6 @@ class Rows(NamedTuple):
     y: Any  # labels [rows] as they were given, or None
 
 
-def as_input(x: Any, name: str = "images") -> np.ndarray:
-    """What a network is given for an array: pixels as floats, and ids as they are.
-
-    - uint8 is pixels 0–255, and so are other integers in four axes or more: float32 in
-      [0, 1]; bool becomes 0 and 1.
-    - other integers are ids, of tokens or symbols: int32.
-    - floats of any precision become float32.
-    """
-    x = to_numpy(x, name)
-    if checks.are_pixels(x):
-        return x.astype(np.float32) / np.float32(255)
-    kind = np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32
-    return x.astype(kind, copy=False)
-
-
 def count_rows(data: Any) -> int | None:
     """How many rows there are; None if only going through them tells."""
     if isinstance(data, Watched):
@@ -52,6 +39,9 @@ def count_rows(data: Any) -> int | None:
     whole = _whole(data, "data")
     if whole is not None:
         return len(jax.tree.leaves(whole.x)[0])
+    records = single_records(data)
+    if records is not None:
+        return len(records)
     return len(data.files) if hasattr(data, "files") else None  # an ImageStream
 
 
@@ -61,7 +51,7 @@ def rows(
     """Yield all rows, checked and converted, in order and in parts of any number.
 
     Args:
-      data: see `FORMS`.
+      data: see `FORMS`; or `records.Records`, or a source of labelled records.
       size: rows of a part, of arrays.
       name: what it is, for errors.
       unit_range: whether floats outside [0, 1] are an error. Of a pytree, only arrays
@@ -80,12 +70,18 @@ def rows(
             beside = None if y is None else y[start : start + size]
             yield Rows(_converted(x, name), beside)
         return
+    records = single_records(data)
+    if records is not None:
+        reading = Reading(records, name, unit_range=unit_range)
+        parts = reading.parts(np.arange(len(records)), ahead=2 * size)
+        yield from (Rows(x, y) for x, y in parts)
+        return
     if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         raise InputError(f"{name}: got a {type(data).__name__}; {FORMS}")
     start, first = 0, None
     for number, item in enumerate(data):
         of = f"{name}, batch {number}"
-        x, y = _pair(item, of)
+        x, y = pair(item, of)
         beside = [] if y is None or isinstance(y, list | tuple) else [y]
         if any(np.ndim(leaf) == 0 for leaf in [*jax.tree.leaves(x), *beside]):
             raise InputError(
@@ -155,9 +151,11 @@ def _whole(data: Any, name: str) -> Rows | None:
         )
     is_set = is_array(getattr(data, "x", None)) and hasattr(data, "y")
     if is_set or type(data) is tuple or _is_from_tfds(data):
-        return Rows(*_pair(data, name))
+        return Rows(*pair(data, name))
     if isinstance(data, list) and (not data or any(map(_holds_array, data))):
         return None  # batches
+    if isinstance(data, list) and single_records(data) is not None:
+        return None
     if isinstance(data, list):
         return Rows(to_numpy(data, name), None)  # numbers
     if isinstance(data, Mapping) and not _are_arrays(data):
@@ -180,7 +178,7 @@ def _is_from_tfds(item: Any) -> bool:
     return isinstance(item, Mapping) and {"image", "label"} <= item.keys() <= TFDS_NAMES
 
 
-def _pair(item: Any, name: str) -> tuple[Any, Any]:
+def pair(item: Any, name: str) -> tuple[Any, Any]:
     """(x, labels or None) of one batch, or of a whole set."""
     if _is_from_tfds(item):
         return item["image"], item["label"]

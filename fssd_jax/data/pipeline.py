@@ -43,7 +43,8 @@ def batches(
       data: one array [n, ...] (of NumPy, JAX, PyTorch, TensorFlow or a file), a pytree
         of arrays for a network of several inputs, or an iterable of batches of any
         size (a list, generator, `ImageStream`, PyTorch's DataLoader, tf.data, Grain).
-        Labels may stand beside the images: (x, y), or TFDS's "image" and "label".
+        Labels may stand beside the images: (x, y), or TFDS's "image" and "label". Or
+        single records by number: `records.Records`, or a source with labels.
         See `inputs.as_input` for what becomes of integers.
       batch_size: rows of a batch; of so few data that they are less, a power of two.
       name: what it is, for errors.
@@ -55,10 +56,10 @@ def batches(
       InputError: as `inputs.rows`.
     """
     checks.at_least_one("batch_size", batch_size)
-    mesh = _chosen(mesh)
+    mesh = chosen_mesh(mesh)
     devices = 1 if mesh is None else mesh.size
     size = 0
-    for part in _cut(rows(data, batch_size, name, unit_range=unit_range), batch_size):
+    for part in cut(rows(data, batch_size, name, unit_range=unit_range), batch_size):
         count = len(jax.tree.leaves(part.x)[0])
         if not size:
             size = -(-fitting(count, batch_size) // devices) * devices
@@ -86,7 +87,7 @@ def fitting(count: int, batch_size: int) -> int:
     return min(batch_size, 1 << (count - 1).bit_length())
 
 
-def _cut(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
+def cut(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
     """The same rows in parts of `size`, but for the last."""
     held: list[list[np.ndarray]] = []
     count, structure = 0, None
@@ -121,7 +122,7 @@ def default_mesh() -> Mesh | None:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def _chosen(mesh: Any) -> Mesh | None:
+def chosen_mesh(mesh: Any) -> Mesh | None:
     if mesh is None:
         return default_mesh()
     if getattr(mesh, "axis_names", None) != (AXIS,):
@@ -259,7 +260,7 @@ def scored_batches(
       may be anything hashable that it takes first. `name` is what the data are.
     """
     unit_range = unit_range and not getattr(apply_fn, "of_features", False)
-    mesh = _chosen(mesh)
+    mesh = chosen_mesh(mesh)
     variables, state, kwargs = place((variables, state, kwargs), mesh)
 
     def call(part: Any, mask: np.ndarray):

@@ -81,7 +81,7 @@ def tree(tmp_path):
 
 # module that measures → a file that only an indirect import reaches, and a formula
 FORMULAS = {
-    "experiments.comparison.report": ("fssd_jax/data/inputs.py", "(255)", "(25.5)"),
+    "experiments.comparison.report": ("fssd_jax/checks.py", "(255)", "(25.5)"),
     "experiments.comparison.brought": (
         *("analysis/concentration.py", "length**2, cos", "length**3, cos"),
     ),

@@ -13,6 +13,7 @@ from sklearn.datasets import load_sample_images
 
 from fssd_jax import InputError, estimate_singularity
 from fssd_jax.data import folders
+from fssd_jax.data.crops import centre_crop
 from fssd_jax.data.sources import digest
 
 RNG = np.random.default_rng(0)
@@ -21,6 +22,7 @@ GREY = RGB[..., 0]
 equal = np.testing.assert_array_equal
 read = partial(folders.load_images, size=4, channels=3, progress=False)
 stream = partial(folders.stream_images, size=4, channels=3)
+records = partial(folders.image_records, channels=3)
 
 
 def save(path, pixels, **options):
@@ -188,7 +190,7 @@ def test_a_stream_yields_what_is_loaded(tmp_path):
 def test_folders_that_do_not_say_what_is_meant(tmp_path, names, options, words):
     for name in names.split():
         save(tmp_path / name, RGB[0], format="png")
-    for function in (read, stream):
+    for function in (read, stream, partial(records, size=4)):
         with pytest.raises(InputError, match=words):
             function(tmp_path, **options)
         with pytest.raises(InputError, match=f"{tmp_path}/no: there is no such"):
@@ -199,13 +201,42 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     path = save_all(tmp_path) / "003.png"
     for broken in (path.read_bytes()[:-60], b"", b"<html>"):
         path.write_bytes(broken)
-        for function in (read, lambda p: list(stream(p))):
+        for function in (read, lambda p: list(stream(p)), lambda p: records(p)[3]):
             with pytest.raises(InputError, match=r"003.png: cannot be read .*truncate"):
                 function(tmp_path)
     for x, mode in ((GREY[0].astype(np.uint16), "I;16"), (np.float32(GREY[0]), "F")):
         save(path, x, format="tiff")
         with pytest.raises(InputError, match=rf"003.png: .* mode {mode}, expected 8"):
             read(tmp_path)
+
+
+def test_records_are_what_is_loaded(tmp_path):
+    images = [RNG.integers(0, 256, (4 + i % 3, 5, 3), np.uint8) for i in range(9)]
+    for i, image in enumerate(images):
+        save(tmp_path / "ab"[i % 2] / f"{i}.png", image)
+    (tmp_path / "b" / "notes.txt").touch()
+    for options in ({}, {"resize": 6}, {"limit": 5, "seed": 2}):
+        data = read(tmp_path, **options)
+        found = folders.image_records(tmp_path, size=4, channels=3, **options)
+        x, y = zip(*found, strict=True)
+        equal(np.stack(x), data.x)
+        equal(y, data.y)
+        assert len(found) == len(data.x)
+        assert found.source in data.source
+    whole = folders.image_records(tmp_path, channels=3)
+    for (image, _), file in zip(whole, whole.files, strict=True):
+        equal(image, images[int(file.stem)])
+        found = centre_crop(image, size=4, resize=6)
+        equal(found, read(tmp_path, resize=6).x[whole.files.index(file)])
+    grey = folders.image_records(tmp_path, channels=1)[3][0]
+    assert grey.shape[2] == 1
+    # Another name, another class: another digest; another place: the same.
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert folders.image_records(moved, channels=3).digest == whole.digest
+    (moved / "a" / "0.png").rename(moved / "b" / "0.png")
+    assert folders.image_records(moved, channels=3).digest != whole.digest
+    with pytest.raises(InputError, match="say of which `size`"):
+        folders.image_records(moved, channels=3, resize=6)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ Pair = namedtuple("Pair", ["a", "b"])
         (FLOATS[:0], "empty"),
         ((FLOATS, FLOATS), r"a tuple of \[\[23, 3, 2, 1\], .*give one array"),
         ([(FLOATS, FLOATS)], r"batch 0: a tuple of .*which of them"),
-        ([(x, int(k)) for x, k in zip(FLOATS, Y, strict=True)], "DataLoader"),
+        (((x, int(k)) for x, k in zip(FLOATS, Y, strict=True)), "DataLoader"),
         ((FLOATS, Y[:5]), "23 rows, and 5 labels"),
         ([(FLOATS, Y), (FLOATS, Y[:5])], "batch 1: 23 rows, and 5 labels"),
         ([(FLOATS, Y), (FLOATS, None)], "batch 1: labels stand beside some"),
