@@ -3,26 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from fssd_jax import InputError
 from fssd_jax.data import load, sources
+from tests.image_folders import SVHN, drawn, write
 
-# In sorted order, which is that of CIFAR-10's own numbers.
-CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
-X = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-Y = np.arange(20) // 2
-
-
-def write(folder, x=X, y=Y, classes=CLASSES, ending="png"):
-    """Folders in the layout CLASS/NNNN.png."""
-    for i, (image, label) in enumerate(zip(x, y, strict=True)):
-        of_class = folder / classes[label]
-        of_class.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(of_class / f"{i:04}.{ending}")
+X, Y = drawn(0, 2)
 
 
 @pytest.fixture
@@ -37,7 +23,7 @@ def nowhere(tmp_path, monkeypatch):
 def test_class_folders_are_read_back(nowhere):
     order = np.random.default_rng(1).permutation(20)  # the files' names do not decide
     write(nowhere / "fetched" / "cifar10" / "test", X[order], Y[order])
-    write(nowhere / "mine" / "cifar10" / "test", 255 - X)
+    write(nowhere / "mine" / "cifar10" / "test", 255 - X, Y)
     data = load("cifar10", "test")
     assert (data.name, data.split, data.x.dtype) == ("cifar10", "test", np.uint8)
     np.testing.assert_array_equal(data.y, Y)
@@ -49,7 +35,7 @@ def test_class_folders_are_read_back(nowhere):
 
 
 def test_arrays_come_before_images(tmp_path):
-    write(tmp_path / "svhn_cropped" / "test")
+    write(tmp_path / "svhn_cropped" / "test", X, Y, SVHN)
     np.savez(tmp_path / "svhn_cropped" / "test.npz", x=255 - X, y=Y)
     data = load("svhn_cropped", "test", tmp_path)
     np.testing.assert_array_equal(data.x, 255 - X)
@@ -69,7 +55,7 @@ def test_a_class_that_is_missing_is_an_error(tmp_path):
 
 
 def test_tfds_comes_first(nowhere, monkeypatch):
-    write(nowhere / "fetched" / "svhn_cropped" / "test")
+    write(nowhere / "fetched" / "svhn_cropped" / "test", X, Y, SVHN)
     assert "fetched" in load("svhn_cropped", "test").source
     monkeypatch.setattr(sources, "_reachable", lambda host: True)
     for name in ("cifar10", "svhn_cropped"):
@@ -91,7 +77,7 @@ def test_nothing_found_says_what_mends_it(nowhere):
     with pytest.raises(InputError, match=f"neither a folder {nowhere}/cifar10/train"):
         load("cifar10", "train", nowhere)
     # What it says is done.
-    write(nowhere / "fetched" / "svhn_cropped" / "test", classes=list("0123456789"))
+    write(nowhere / "fetched" / "svhn_cropped" / "test", X, Y, SVHN)
     np.testing.assert_array_equal(load("svhn_cropped", "test").y, Y)
 
 
