@@ -124,7 +124,7 @@ RESNETS: dict[str, tuple[Callable[..., nn.Module], int | None]] = {
     "cifar_resnet34": (cifar_resnet34, None),
     "cifar_resnet20": (cifar_resnet20, 30),
 }
-TINY = partial(cifar_resnet, (1, 1, 1), width=4, shortcut="pad")
+TINY = partial(cifar_resnet, (1, 1), width=4, shortcut="pad")
 
 
 def network_of(
