@@ -119,7 +119,7 @@ def _colour(
 
 GREY = {"lenet": Shared("lenet", _grey, recipes.lenet)}
 OF_IDS = {"bilstm": Shared("bilstm", _of_ids, recipes.lstm)}
-# The first is the paper's; on a CPU the other can be trained, see docs/speed.md.
+# The first is the paper's; the other can be trained on a CPU, in the epochs beside it.
 RESNETS: dict[str, tuple[Callable[..., nn.Module], int | None]] = {
     "cifar_resnet34": (cifar_resnet34, None),
     "cifar_resnet20": (cifar_resnet20, 30),
