@@ -185,6 +185,7 @@ def of_network(
         "seed": prepared.seed,
         "model": {
             "name": repr(prepared.model),
+            "network": chosen.network.name,
             "accuracy": prepared.accuracy,
             "epochs": 0 if weights else training.epochs_of(prepared.seed),
             "short_epochs": training.short_epochs,

@@ -164,7 +164,7 @@ def network_of(
     if width is not None:
         build = partial(build, width=width)
     return Shared(
-        name,
+        name if width is None else f"{name} of width {width}",
         partial(_colour, build),
         recipes.cifar,
         epochs=epochs,

@@ -76,9 +76,12 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     first = results[0]
     accuracy = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
     epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
-    trained = f"{epochs} epochs on {first['counts']['train']:,} images"
-    if "weights" in first["model"]:
-        trained = f"the weights {first['model']['weights']}"
+    model = first["model"]
+    network = (
+        f"{model['network']}, {epochs} epochs on {first['counts']['train']:,} images"
+    )
+    if "weights" in model:
+        network = f"{model['network']}, the weights {model['weights']}"
     title = f"{first['benchmark']}, protocol {first['protocol']}, seed " + ", ".join(
         str(r["seed"]) for r in results
     )
@@ -88,7 +91,7 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         else f"[{INTERVAL} of the test images, not of training again]"
     )
     notes = [
-        f"In %; in-distribution is positive; {spread}. Network of {trained}, test "
+        f"In %; in-distribution is positive; {spread}. Network: {network}; test "
         f"accuracy {accuracy}. Of networks that a method adds, the epochs are told "
         "where it is noted what was chosen.",
     ]

@@ -16,7 +16,7 @@ class Benchmark(NamedTuple):
     test: ArrayDataset  # in-distribution, never trained on
     ood: Mapping[str, ArrayDataset]  # name of the pair → OoD set
     num_classes: int
-    mean: tuple[float, ...]  # of the training images, per channel
+    mean: tuple[float, ...]  # by which images are normalised, per channel
     std: tuple[float, ...]
     epochs: int
     save_every: int  # epochs between checkpoints

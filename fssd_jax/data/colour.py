@@ -32,6 +32,7 @@ def cifar10(data_dir: str | Path | None = None) -> Benchmark:
         test=test,
         ood=ood,
         num_classes=10,
+        # The released code's: deviations are the mean of those within each image.
         mean=CIFAR10["mean"],
         std=CIFAR10["std"],
         epochs=EPOCHS,

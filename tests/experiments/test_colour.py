@@ -132,7 +132,8 @@ def test_weights_stand_for_training(name, folder, tmp_path, monkeypatch):
     for why in told["left_out"].values():
         assert "the network was brought" in why
     assert told["model"]["weights"] == name
-    assert f"Network of the weights {name}" in (where / "metrics.md").read_text()
+    table = (where / "metrics.md").read_text()
+    assert f"Network: cifar_resnet, the weights {name}; test" in table
     assert told["paper"] is None  # it is no ResNet-34
     assert "control: untrained, clean" in told["controls"]
     assert not list((tmp_path / "weights").glob("*"))
