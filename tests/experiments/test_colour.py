@@ -11,7 +11,7 @@ import fssd_jax
 from experiments import table2
 from experiments.comparison import networks, retrained
 from experiments.comparison.chosen import brought_network, outliers_for
-from experiments.comparison.setting import Options, make_training
+from experiments.comparison.setting import Options, make_training, prepare
 from fssd_jax import InputError, torch_weights
 from fssd_jax.data import benchmarks
 from fssd_jax.data.inputs import as_input
@@ -210,6 +210,19 @@ def test_epochs_are_the_networks_own(folder):
         assert make_training(benchmark, Options(), network).epochs == epochs
         short = make_training(benchmark, Options(epochs=4), network)
         assert (short.epochs, short.short_epochs) == (4, 4)
+
+
+def test_the_untrained_network_has_statistics_of_training_images(folder, tmp_path):
+    """Those of the first normalisation are of the first convolution, drawn as it is."""
+    benchmark = benchmarks.load_benchmark("cifar6", folder)
+    prepared = prepare(benchmark, 0, Options(tiny=True, out=tmp_path))
+    start, x = prepared.network.initial, prepared.training.images.x
+    conv = fssd_jax.make_feature_fn(prepared.model, ["stem/conv1/conv"])
+    (found,) = conv(start, as_input(x)).values()
+    told = prepared.initial["batch_stats"]["stem"]["conv1"]["norm"]
+    np.testing.assert_allclose(told["mean"], found.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(told["var"], found.var((0, 1, 2)), rtol=1e-3)
+    assert prepared.initial["params"] is start["params"]
 
 
 def test_outliers_of_ones_own_are_made_as_large(folder, tmp_path):
