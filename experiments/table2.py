@@ -5,6 +5,8 @@ Examples:
   fssd table2 --benchmark digits
   fssd table2 --benchmark digits --methods fssd --seeds 0 1 2
   fssd table2 --benchmark fmnist --methods all --seeds 0 1 2
+  fssd table2 --benchmark cifar6 --network cifar_resnet20
+  fssd table2 --benchmark cifar10 --weights resnet34.pth
 
 Methods, in the order of the table:
 
@@ -23,11 +25,10 @@ that it failed, and why; the command ends with exit status 1 after all else is w
 and tries it again when it is run again.
 """
 
-import dataclasses
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import jax
 
@@ -39,48 +40,18 @@ from experiments.comparison import (
     report,
     tables,
 )
+from experiments.comparison.chosen import Chosen, brought_network, outliers_for
 from experiments.comparison.methods import METHODS
+from experiments.comparison.networks import network_of
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
-from experiments.comparison.setting import (
-    Options,
-    Prepared,
-    Setting,
-    check,
-    make_setting,
-    prepare,
-)
+from experiments.comparison.run_options import Config, checked
+from experiments.comparison.setting import Prepared, Setting, make_setting, prepare
 from experiments.comparison.variants import VARIANTS
 from experiments.harness import cli, files, provenance, results, sheets
-from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import Benchmark, load_benchmark, outliers
+from fssd_jax import checkpoint
+from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 from fssd_jax.data.sources import ArrayDataset
-
-C = TypeVar("C", bound="Config")
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(Options):
-    benchmark: Literal["digits", "fmnist", "fmnist6", "genomes"] = "digits"
-    """Which data. digits: digits 0-4 against 5-9 (near) and against photographs
-    (far), embedded in scikit-learn. fmnist: FashionMNIST against MNIST (paper's A).
-    fmnist6: six classes of FashionMNIST against its other four (near). genomes: reads
-    of five species of bacteria against three others (after paper's G; get them by fssd
-    fetch genomes); token ids, so without input step."""
-    methods: tuple[str, ...] = ("fssd", "msp")
-    """Names from the list above, or all. The controls are always run beside them."""
-    protocol: Literal["paper", "released", "clean"] = "paper"
-    """paper: layer weights and input step from labelled validation images of both
-    sets. released: the same as the authors' code does it. clean: nothing is fitted
-    or chosen on any OoD set; a layer where noise lies farther from F* than the data do
-    is turned round. Beside it stand the library's default, which leaves such a layer
-    out, and both against photographs."""
-    seeds: tuple[int, ...] = (0,)
-    """A network, a split and a results folder for each."""
-    outliers: Literal["auto", "kmnist", "cns_glyphs"] = "auto"
-    """The auxiliary set of Outlier Exposure; auto: the first that can be had."""
-    rerun: bool = False
-    """Compute again although the results folder is already there."""
 
 
 def run(config: Config) -> list[Result]:
@@ -90,10 +61,12 @@ def run(config: Config) -> list[Result]:
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     if benchmark.symbols:
         protocols.of_ids(PROTOCOLS[config.protocol])  # before hours of training
-    # Before hours of training too; no images stand beside token ids.
-    auxiliary = None if benchmark.symbols else auxiliary_set(config)
+    tell_missing(benchmark)
+    # All of it before hours of training.
+    chosen = chosen_network(config, benchmark)
+    auxiliary, why = auxiliary_set(config, benchmark)
     places = {
-        (pair, seed): place(config, benchmark, pair, seed, auxiliary)
+        (pair, seed): place(config, benchmark, chosen, pair, seed, auxiliary)
         for seed in config.seeds
         for pair in benchmark.ood
     }
@@ -112,8 +85,8 @@ def run(config: Config) -> list[Result]:
             else:
                 if failed:
                     print(f"tried again: {', '.join(failed)}")
-                prepared = prepared or prepare(benchmark, seed, config)
-                run_pair(config, prepared, pair, auxiliary, there)
+                prepared = prepared or prepare(benchmark, seed, config, *chosen)
+                run_pair(config, prepared, chosen, pair, auxiliary, why, there)
             found[pair].append(report.read(there.path))
     files.write_json(folder / "aggregate.json", report.aggregate(folder))
     all_sheets = [
@@ -124,6 +97,7 @@ def run(config: Config) -> list[Result]:
             [report.read_seconds(places[pair, seed].path) for seed in config.seeds],
         )
     ]
+    all_sheets += tables.missing_sheets(benchmark)
     sheets.show(all_sheets)
     digest = provenance.config_digest([str(p.path.name) for p in places.values()])
     stem = folder / f"{config.benchmark}-{config.protocol}-{digest}"
@@ -132,30 +106,54 @@ def run(config: Config) -> list[Result]:
     return [result for of_pair in found.values() for result in of_pair]
 
 
-def auxiliary_set(config: Config) -> ArrayDataset | None:
-    """Of Outlier Exposure, if it is asked for."""
-    if "outlier_exposure" not in config.methods:
-        return None
-    return outliers(config.outliers, config.data_dir)
+def chosen_network(config: Config, benchmark: Benchmark) -> Chosen:
+    if config.weights is None:
+        own = {"width": config.width, "tiny": config.tiny}
+        return Chosen(network_of(benchmark, config.network, **own), None)
+    options = {name: getattr(config, name) for name in ("part", "mean", "std")}
+    return brought_network(benchmark, config.weights, config.network, **options)
+
+
+def auxiliary_set(
+    config: Config, benchmark: Benchmark
+) -> tuple[ArrayDataset | None, dict[str, str]]:
+    """Of Outlier Exposure, if it is asked for; and if there is none, why."""
+    asked = "outlier_exposure" in config.methods
+    # No images stand beside token ids.
+    if not asked or benchmark.symbols or config.weights:
+        return None, {}
+    return outliers_for(benchmark, config.outliers, config.data_dir)
+
+
+def tell_missing(benchmark: Benchmark) -> None:
+    """Say at once which pairs are not run; the tables say so, too."""
+    for pair, why in benchmark.missing.items():
+        print(f"{pair} is not run: {why}", file=sys.stderr)
 
 
 def run_pair(
     config: Config,
     prepared: Prepared,
+    chosen: Chosen,
     pair: str,
     auxiliary: ArrayDataset | None,
+    why: dict[str, str],
     there: results.Identity,
 ) -> None:
     """Score one in-distribution set against one OoD set and leave the folder."""
     protocol = PROTOCOLS[config.protocol]
-    s = make_setting(prepared, pair, protocol, auxiliary, tiny=config.tiny)
+    s = make_setting(prepared, pair, protocol, auxiliary, tiny=config.tiny, why=why)
     clock = files.Stopwatch()
-    kept = files.writable(scores_path(config, prepared, pair))
+    kept = files.writable(scores_path(config, prepared, chosen, pair))
     title = f"{pair}-{config.protocol}-{prepared.seed}"
     found, result = report.measure(
         *(s, config.methods, kept, title), again=config.rerun, clock=clock
     )
-    facts = {**of_network(config, prepared), "benchmark": pair, "counts": counts(s)}
+    facts = {
+        **of_network(config, prepared, chosen, pair),
+        "benchmark": pair,
+        "counts": counts(s),
+    }
     facts |= {"symbols": s.symbols} if s.symbols else {}
     facts |= {"protocol": config.protocol, "switches": s.protocol._asdict()}
     result = {**facts, **result}
@@ -175,21 +173,28 @@ def run_pair(
     )
 
 
-def of_network(config: Config, prepared: Prepared) -> dict[str, Any]:
+def of_network(
+    config: Config, prepared: Prepared, chosen: Chosen, pair: str
+) -> dict[str, Any]:
     training = prepared.training
+    benchmark = training.benchmark
+    # The published networks saw the whole training set.
+    whole = chosen.network.published and not config.train_size
+    weights = {"weights": config.weights.name} if config.weights else {}
     return {
         "seed": prepared.seed,
         "model": {
             "name": repr(prepared.model),
+            "network": chosen.network.name,
             "accuracy": prepared.accuracy,
-            "epochs": training.epochs_of(prepared.seed),
+            "epochs": 0 if weights else training.epochs_of(prepared.seed),
             "short_epochs": training.short_epochs,
             "parameters": sum(
                 a.size for a in jax.tree.leaves(prepared.network.variables)
             ),
+            **weights,
         },
-        # The published networks saw the whole training set.
-        "paper": None if config.train_size else training.benchmark.paper,
+        "paper": benchmark.paper if whole and pair == benchmark.name else None,
     }
 
 
@@ -211,12 +216,13 @@ def counts(s: Setting) -> dict[str, int]:
 def place(
     config: Config,
     benchmark: Benchmark,
+    chosen: Chosen,
     pair: str,
     seed: int,
     auxiliary: ArrayDataset | None,
 ) -> results.Identity:
     """The folder of one seed and pair."""
-    options = {**options_of(config, benchmark), "methods": config.methods}
+    options = {**options_of(config, benchmark, chosen), "methods": config.methods}
     return results.place(
         config.out,
         "table2",
@@ -230,13 +236,19 @@ def place(
     )
 
 
-def options_of(config: Config, benchmark: Benchmark) -> dict[str, Any]:
+def options_of(config: Config, benchmark: Benchmark, chosen: Chosen) -> dict[str, Any]:
     """What decides the scores of any one method."""
+    shared, brought = chosen
+    model = brought.model if brought else shared.build(benchmark, None)
     return {
         "benchmark": config.benchmark,
         "protocol": config.protocol,
         "switches": PROTOCOLS[config.protocol]._asdict(),
-        "epochs": config.epochs or benchmark.epochs,
+        "network": shared.name,
+        "model": repr(model),
+        "weights": brought and checkpoint.tree_digest(brought.variables),
+        "initial": brought and checkpoint.tree_digest(brought.initial),
+        "epochs": config.epochs or shared.epochs or benchmark.epochs,
         "short_epochs": config.short_epochs,
         "full_seeds": config.full_seeds,
         "train_size": config.train_size,
@@ -245,40 +257,18 @@ def options_of(config: Config, benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def scores_path(config: Config, prepared: Prepared, pair: str) -> Path:
+def scores_path(config: Config, prepared: Prepared, chosen: Chosen, pair: str) -> Path:
     """Where each method's scores are kept, whatever the other methods of the run."""
     benchmark = prepared.training.benchmark
     there = results.place(
         config.out,
         "scores",
         f"{pair}-{config.protocol}-{prepared.seed}",
-        options_of(config, benchmark),
+        options_of(config, benchmark, chosen),
         [benchmark.train, benchmark.test, benchmark.ood[pair]],
         measured_by=answers,
     )
     return there.path
-
-
-def checked(config: C) -> C:
-    """Raise `InputError` for what could not work; drop repeated seeds and methods."""
-    if not config.seeds or not config.methods:
-        raise InputError("at least one seed and one method are needed")
-    if not all(0 <= seed < 2**32 for seed in config.seeds):
-        raise InputError(f"--seeds: expected 0 to 2³² − 1, got {config.seeds}")
-    check(config)
-    known = (*METHODS, *VARIANTS)
-    wrong = [name for name in config.methods if name not in ("all", *known)]
-    if wrong:
-        raise InputError(
-            f"--methods: unknown {', '.join(wrong)}; choose from "
-            + ", ".join(("all", *known))
-        )
-    wanted = known if "all" in config.methods else config.methods
-    return dataclasses.replace(
-        config,
-        seeds=tuple(dict.fromkeys(config.seeds)),
-        methods=tuple(name for name in known if name in wanted),
-    )
 
 
 def main(args: list[str] | None = None) -> int:

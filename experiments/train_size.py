@@ -35,9 +35,11 @@ def run(config: Config) -> dict[str, Any]:
     files.writable(config.out / "train_size")
     if config.train_size is not None or not config.sizes:
         raise InputError("give --sizes, one or more, in place of --train-size")
+    if config.weights is not None:
+        raise InputError("--weights: leave out, networks of every size are trained")
     config = table2.checked(config)  # `all` becomes the methods' names
     benchmark = load_benchmark(config.benchmark, config.data_dir)
-    auxiliary = table2.auxiliary_set(config)
+    auxiliary, _ = table2.auxiliary_set(config, benchmark)
     whole = len(benchmark.train.x)
     sizes = sorted({min(size, whole) for size in config.sizes})
     options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}

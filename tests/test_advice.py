@@ -85,13 +85,12 @@ ADVICE = {
     "variable_axes": [nn.scan],
     "resize": [folders.load_images],
     "augment": [train.train],
-    "workers": [records.Records],
+    "workers": [imagenet_c.corrupt, imagenet_c.noisy, records.Records],
     "transform": [records.Records],
     "size": [crops.centre_crop, folders.image_records],
     "allow_pickle": [np.load],  # told within an error of ours
     "x": [np.savez],
     "y": [np.savez],
-    "workers": [imagenet_c.corrupt, imagenet_c.noisy],
 }
 ARGUMENT = re.compile(r"(?<![\w.\-\"'{`])([a-z_]+)=(?!=)|`([a-z_]+)`")
 

@@ -9,7 +9,14 @@ from hypothesis.extra import numpy as hnp
 
 import fssd_jax
 from fssd_jax import InputError
-from fssd_jax.data import benchmarks, corruptions, identities, inputs, sources
+from fssd_jax.data import (
+    benchmarks,
+    corruptions,
+    embedded,
+    identities,
+    inputs,
+    sources,
+)
 from tests.any_input import arrays, examples, numbers
 
 # ---- data ---------------------------------------------------------------------------
@@ -51,7 +58,7 @@ def test_identities(ids, least):
 @given(hnp.arrays(np.float32, st.sampled_from([(1, 1, 1), (2, 3, 2)]),
                   elements=st.floats(0, 1, width=32)), st.integers(1, 9))  # fmt: skip
 def test_enlarge(x, side):
-    found = sources.enlarge(x, side)
+    found = embedded.enlarge(x, side)
     assert found.shape == (len(x), side, side)
     assert x.min() - 1e-6 <= found.min() <= found.max() <= x.max() + 1e-6
 

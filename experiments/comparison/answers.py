@@ -132,8 +132,10 @@ def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
 
 def _why(name: str, s: Setting) -> str:
     needs = next(known[name] for known in GROUPS.values() if name in known).needs
-    missing = (NEEDED.get(n, n) for n in needs if not s.has((n,)))
-    return f"it needs {', '.join(missing)}"
+    missing = [n for n in needs if not s.has((n,))]
+    because = [f" ({s.why[n]})" if n in s.why else "" for n in missing]
+    told = (NEEDED.get(n, n) + why for n, why in zip(missing, because, strict=True))
+    return f"it needs {', '.join(told)}"
 
 
 # ---- the look -----------------------------------------------------------------------

@@ -1,22 +1,47 @@
 """The networks that the methods of a benchmark need, each trained once and kept."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from experiments.harness import weights
 from experiments.harness.keys import Use, fixed
 from fssd_jax import recipes
+from fssd_jax.checks import InputError
+from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.models import MLP, BiLSTM, LeNet
+from fssd_jax.models import (
+    MLP,
+    BiLSTM,
+    LeNet,
+    cifar_resnet,
+    cifar_resnet20,
+    cifar_resnet34,
+)
 from fssd_jax.train import Trained
 
 FINETUNE_EPOCHS = 1
 HIDDEN = 64  # units of the BiLSTM in each direction; the paper's has 1,000
+
+
+class Shared(NamedTuple):
+    """The network that most methods of a benchmark share, and how it is trained."""
+
+    name: str
+    # (benchmark, rate of MC dropout, or None for its own dropout) -> model
+    build: Callable[[Benchmark, float | None], nn.Module]
+    recipe: Callable
+    epochs: int | None = None  # None: as many as the benchmark says
+    batch_size: int = 64
+    augment: Callable | None = None
+    published: bool = True  # whether published numbers are of such a one
 
 
 class Training(NamedTuple):
@@ -28,9 +53,18 @@ class Training(NamedTuple):
     short_epochs: int  # of every other network
     full_seeds: int
     cache: Path
+    network: Shared | None = None  # None: the benchmark's own
 
     def epochs_of(self, seed: int) -> int:
         return self.epochs if seed < self.full_seeds else self.short_epochs
+
+    @property
+    def shared(self) -> Shared:
+        return self.network or network_of(self.benchmark)
+
+    def model(self, rate: float | None = None) -> nn.Module:
+        """The network that most methods share, perhaps with dropout for MC dropout."""
+        return self.shared.build(self.benchmark, rate)
 
 
 def subset(train: ArrayDataset, size: int | None) -> ArrayDataset:
@@ -62,22 +96,94 @@ def bilstm(benchmark: Benchmark, **kwargs) -> BiLSTM:
     )
 
 
-def shared(benchmark: Benchmark) -> LeNet | BiLSTM:
-    """The network that most methods share."""
-    return bilstm(benchmark) if benchmark.symbols else lenet(benchmark)
+# ---- which network ------------------------------------------------------------------
 
 
-def with_rate(benchmark: Benchmark, rate: float) -> LeNet | BiLSTM:
-    """For MC dropout: of LeNet after the convolutions only, as the paper has it."""
-    if benchmark.symbols:
-        return bilstm(benchmark, dropout=rate)
+def _grey(benchmark: Benchmark, rate: float | None) -> LeNet:
+    """With dropout after the convolutions only, as the paper has it."""
+    if rate is None:
+        return lenet(benchmark)
     return lenet(benchmark, conv_dropout=(rate, rate), dense_dropout=0.0)
 
 
+def _of_ids(benchmark: Benchmark, rate: float | None) -> BiLSTM:
+    return bilstm(benchmark) if rate is None else bilstm(benchmark, dropout=rate)
+
+
+def _colour(
+    resnet: Callable[..., nn.Module], benchmark: Benchmark, rate: float | None
+) -> nn.Module:
+    classes, mean, std = benchmark.num_classes, benchmark.mean, benchmark.std
+    return resnet(num_classes=classes, mean=mean, std=std, dropout=rate or 0.0)
+
+
+GREY = {"lenet": Shared("lenet", _grey, recipes.lenet)}
+OF_IDS = {"bilstm": Shared("bilstm", _of_ids, recipes.lstm)}
+# The first is the paper's; the other can be trained on a CPU, in the epochs beside it.
+RESNETS: dict[str, tuple[Callable[..., nn.Module], int | None]] = {
+    "cifar_resnet34": (cifar_resnet34, None),
+    "cifar_resnet20": (cifar_resnet20, 30),
+}
+TINY = partial(cifar_resnet, (1, 1), width=4, shortcut="pad")
+
+
+def network_of(
+    benchmark: Benchmark,
+    name: str | None = None,
+    *,
+    width: int | None = None,
+    tiny: bool = False,
+) -> Shared:
+    """By its name; without one, the paper's for the benchmark.
+
+    Args:
+      benchmark: whose inputs decide which networks there are.
+      name: of `GREY`, `OF_IDS` or `RESNETS`.
+      width: channels of a ResNet's stem; None: its own number.
+      tiny: the smallest ResNet in the place of any.
+
+    Raises:
+      InputError: a network for other inputs, or a width of another than a ResNet.
+    """
+    colour = not benchmark.symbols and len(benchmark.mean) == 3
+    own = OF_IDS if benchmark.symbols else GREY
+    known = list(RESNETS if colour else own)
+    name = name or known[0]
+    if name not in known:
+        raise InputError(
+            f"--network {name}: {benchmark.name} is trained with {' or '.join(known)}"
+        )
+    if not colour:
+        if width is not None:
+            raise InputError(f"--width is of a ResNet, and {benchmark.name} takes none")
+        return own[name]
+    if width is not None and width < 2:
+        raise InputError(f"--width: expected 2 or more, got {width}")
+    build, epochs = RESNETS[name]
+    build = TINY if tiny else build
+    if width is not None:
+        build = partial(build, width=width)
+    return Shared(
+        name if width is None else f"{name} of width {width}",
+        partial(_colour, build),
+        recipes.cifar,
+        epochs=epochs,
+        batch_size=128,
+        augment=crop_and_flip,
+        published=name == "cifar_resnet34" and width in (None, 64) and not tiny,
+    )
+
+
+# ---- training -----------------------------------------------------------------------
+
+
 def fit(training: Training, model, seed: int, **kwargs) -> Trained:
-    """Train a network on the benchmark, or take it from the cache."""
-    benchmark = training.benchmark
-    recipe = kwargs.pop("recipe", recipes.lstm if benchmark.symbols else recipes.lenet)
+    """Train a network on the benchmark, or take it from the cache.
+
+    By default as the shared network is trained.
+    """
+    benchmark, shared = training.benchmark, training.shared
+    how = {name: getattr(shared, name) for name in ("recipe", "batch_size", "augment")}
     return weights.trained(
         model,
         training.images,
@@ -85,8 +191,7 @@ def fit(training: Training, model, seed: int, **kwargs) -> Trained:
         seed=seed,
         num_classes=benchmark.num_classes,
         save_every=benchmark.save_every,
-        recipe=recipe,
-        **kwargs,
+        **{**how, **kwargs},
     )
 
 
@@ -94,25 +199,27 @@ def plain(training: Training, seed: int) -> Trained:
     """The network of most methods, with snapshots at quarters of its training."""
     epochs = training.epochs_of(seed)
     quarters = sorted({math.ceil(epochs * k / 4) for k in range(1, 5)})
-    model = shared(training.benchmark)
+    model = training.model()
     return fit(training, model, seed, epochs=epochs, snapshots=quarters)
 
 
 def with_dropout(training: Training, seed: int, rate: float) -> Trained:
-    model = with_rate(training.benchmark, rate)
+    model = training.model(rate)
     return fit(training, model, seed, epochs=training.short_epochs)
 
 
 def other_architecture(training: Training, seed: int) -> Trained:
+    """A perceptron, of any images trained as the grey ones' networks are."""
     model, epochs = perceptron(training.benchmark), training.epochs_of(seed)
-    return fit(training, model, seed, epochs=epochs)
+    how = {"recipe": recipes.lenet, "batch_size": 64, "augment": None}
+    return fit(training, model, seed, epochs=epochs, **how)
 
 
 def exposed(
     training: Training, seed: int, outliers: ArrayDataset, finetune: bool
 ) -> Trained:
     """Outlier Exposure: the plain network trained further, or one from scratch."""
-    model = lenet(training.benchmark)
+    model = training.model()
     if not finetune:
         epochs = training.short_epochs
         return fit(training, model, seed, epochs=epochs, outliers=outliers)

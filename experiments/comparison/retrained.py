@@ -3,11 +3,11 @@
 from functools import partial
 
 from experiments.comparison import networks
+from experiments.comparison.networks import Training
 from experiments.comparison.rows import Rows, Scored, seconds_per_1000
 from experiments.comparison.setting import Setting
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import metrics
-from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import deep_ensemble, mc_dropout, msp
 from fssd_jax.features import make_stochastic_logit_fn
@@ -58,7 +58,7 @@ def run_mc_dropout(s: Setting) -> Rows:
     few = state._replace(keys=state.keys[:CHOOSING_PASSES])
     rate, better = (CLEAN_RATE, 0) if s.clean else best_rate(s, few, rates)
     trained = networks.with_dropout(training, s.seed, rate)
-    logit_fn = stochastic(training.benchmark, rate)
+    logit_fn = stochastic(training, rate)
     both = partial(map_batches, mc_dropout.scores, logit_fn, trained.variables, state)
     ind, ood = both(s.test_ind), both(s.test_ood)
     test = training.benchmark.test  # without dropout the network is an ordinary one
@@ -87,7 +87,7 @@ def best_rate(
     quality = {}
     for rate in rates:
         variables = networks.with_dropout(s.training, 0, rate).variables
-        logit_fn = stochastic(s.training.benchmark, rate)
+        logit_fn = stochastic(s.training, rate)
         of = partial(map_batches, mc_dropout.scores, logit_fn, variables, state)
         ind, ood = of(s.val_ind), of(s.val_ood)
         for c in range(len(COLUMNS)):
@@ -95,9 +95,9 @@ def best_rate(
     return max(quality, key=quality.__getitem__)
 
 
-def stochastic(benchmark: Benchmark, rate: float) -> StochasticLogitFn:
+def stochastic(training: Training, rate: float) -> StochasticLogitFn:
     """The network with its dropout on: one object, compiled once for all seeds."""
-    model = networks.with_rate(benchmark, rate)
+    model = training.model(rate)
     key = repr(model)
     if key not in _STOCHASTIC:
         _STOCHASTIC[key] = make_stochastic_logit_fn(model, train=True)

@@ -1,24 +1,32 @@
 """From options to a setting: one network, one pair of sets, one protocol."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 import fssd_jax
-from experiments.comparison import networks, protocols
-from experiments.comparison.networks import Training
+from analysis.concentration import with_batch_statistics
+from experiments.comparison import loaded, networks, protocols
+from experiments.comparison.networks import Shared, Training
 from experiments.comparison.protocols import Protocol
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import Benchmark, validation_and_test
+from fssd_jax.data.benchmarks import Benchmark, draw, validation_and_test
+from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.models import BiLSTM, LeNet
+from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.train import Trained, accuracy
+
+BROUGHT = "the network was brought, and none is trained"
+STATISTICS = 256  # training images, for the BatchNorm of the untrained network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +46,8 @@ class Options:
     out: Path = Path("results")
     """Where results and weights go."""
     data_dir: Path | None = None
-    """Take the data from IDX files in this folder's subfolders fashion_mnist and
-    mnist, and from nowhere else."""
+    """Take the data from this folder's subfolders, and from nowhere else: IDX files in
+    fashion_mnist and mnist, class folders of images in cifar10 and svhn_cropped."""
     tiny: bool = False
     """A smoke test of seconds: one epoch, few images. Its numbers mean nothing."""
 
@@ -78,6 +86,7 @@ class Setting(NamedTuple):
     pixels: bool | None = True  # whether inputs are images, and no features of such
     symbols: int | None = None  # how many, if inputs are token ids
     channels_last: FeatureFn | None = None  # if `feature_fn` has them elsewhere
+    why: Mapping[str, str] = MappingProxyType({})  # field → why there is none
 
     @property
     def clean(self) -> bool:
@@ -121,17 +130,23 @@ class Prepared(NamedTuple):
     """A seed's network and what all its pairs share."""
 
     seed: int
-    model: LeNet | BiLSTM
+    model: nn.Module
     feature_fn: FeatureFn
     logit_fn: LogitFn
     network: Trained
+    initial: Variables  # before training, with BatchNorm's statistics of some images
     training: Training
+    brought: bool  # whether nothing was trained, and `training` tells the data only
     accuracy: float  # on all in-distribution test images
     seconds: dict[str, float]
 
 
-def make_training(benchmark: Benchmark, options: Options) -> Training:
-    epochs = options.epochs or (1 if options.tiny else benchmark.epochs)
+def make_training(
+    benchmark: Benchmark, options: Options, network: Shared | None = None
+) -> Training:
+    network = network or networks.network_of(benchmark, tiny=options.tiny)
+    own = 1 if options.tiny else network.epochs or benchmark.epochs
+    epochs = options.epochs or own
     size = options.train_size or (128 if options.tiny else None)
     return Training(
         benchmark,
@@ -140,27 +155,56 @@ def make_training(benchmark: Benchmark, options: Options) -> Training:
         options.short_epochs or epochs,
         options.full_seeds,
         options.out / "weights",
+        network,
     )
 
 
-def prepare(benchmark: Benchmark, seed: int, options: Options) -> Prepared:
-    """Train the seed's network, or take it from the weights folder."""
+def prepare(
+    benchmark: Benchmark,
+    seed: int,
+    options: Options,
+    network: Shared | None = None,
+    brought: loaded.Network | None = None,
+) -> Prepared:
+    """Train the seed's network, or take it from the weights folder, or as brought."""
     clock = Stopwatch()
-    training = make_training(benchmark, options)
-    model = networks.shared(benchmark)
+    training = make_training(benchmark, options, network)
+    model = brought.model if brought else training.model()
     with clock("training"):
-        network = networks.plain(training, seed)
+        if brought:
+            trained = _as_trained(brought, training, seed)
+        else:
+            trained = networks.plain(training, seed)
     logit_fn, test = fssd_jax.make_logit_fn(model), benchmark.test
     return Prepared(
         seed,
         model,
         fssd_jax.make_feature_fn(model),
         logit_fn,
-        network,
+        trained,
+        _with_statistics(model, trained.initial, training.images.x, seed),
         training,
-        accuracy(logit_fn, network.variables, test.x, test.y),
+        brought is not None,
+        accuracy(logit_fn, trained.variables, test.x, test.y),
         clock.seconds,
     )
+
+
+def _as_trained(brought: loaded.Network, training: Training, seed: int) -> Trained:
+    """A network whose beginning is not known is drawn, for the untrained control."""
+    initial = brought.initial
+    if initial is None:
+        one = as_input(training.images.x[:1])
+        initial = make_init_fn(brought.model)(jax.random.key(seed), one)
+    return Trained(brought.variables, initial, np.zeros((0, 2)), {})
+
+
+def _with_statistics(model: nn.Module, initial: Variables, x, seed: int) -> Variables:
+    """As drawn, BatchNorm is the identity; at the first step of training it is not."""
+    if "batch_stats" not in initial:
+        return initial
+    some = draw(x, STATISTICS, of_seed(seed, Use.BATCH_STATISTICS))
+    return with_batch_statistics(model, initial, some)
 
 
 def make_setting(
@@ -170,8 +214,18 @@ def make_setting(
     outliers: ArrayDataset | None = None,
     *,
     tiny: bool = False,
+    why: Mapping[str, str] = MappingProxyType({}),
 ) -> Setting:
-    """Draw noise and split validation from test, by the seed's keys."""
+    """Draw noise and split validation from test, by the seed's keys.
+
+    Args:
+      prepared: the network.
+      pair: of the benchmark.
+      protocol: of it, what the setting's data allow.
+      outliers: of Outlier Exposure.
+      tiny: whether few images are enough.
+      why: as of `Setting`.
+    """
     benchmark, seed = prepared.training.benchmark, prepared.seed
     count = 20 if tiny else benchmark.validation
     if tiny:
@@ -201,7 +255,7 @@ def make_setting(
         feature_fn=prepared.feature_fn,
         logit_fn=prepared.logit_fn,
         variables=prepared.network.variables,
-        initial=prepared.network.initial,
+        initial=prepared.initial,
         num_classes=benchmark.num_classes,
         protocol=protocol,
         noise=noise,
@@ -211,11 +265,12 @@ def make_setting(
         test_ood=test_ood.x,
         train=prepared.training.images,
         seed=seed,
-        training=prepared.training,
+        training=None if prepared.brought else prepared.training,
         snapshots=prepared.network.snapshots,
         outliers=outliers,
         tiny=tiny,
         timed=not tiny,
         pixels=None if benchmark.symbols else True,
         symbols=benchmark.symbols,
+        why={**why, **({"training": BROUGHT} if prepared.brought else {})},
     )

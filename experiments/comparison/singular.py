@@ -18,8 +18,8 @@ from experiments.comparison.rows import (
 )
 from experiments.comparison.setting import Setting
 from fssd_jax.checks import InputError
+from fssd_jax.data.embedded import photo_patches
 from fssd_jax.data.pipeline import map_batches
-from fssd_jax.data.sources import photo_patches
 from fssd_jax.detectors import fssd
 from fssd_jax.ensemble import combine
 from fssd_jax.fssd import Singularity

@@ -7,6 +7,7 @@ import numpy as np
 from experiments.comparison.answers import GROUPS
 from experiments.comparison.report import KINDS, METRICS, Result, row_names
 from experiments.harness.sheets import Sheet, mean_cell
+from fssd_jax.data.benchmarks import Benchmark
 
 HEADINGS = ["method", *(m.upper() for m in METRICS), "fitted on", "chosen"]
 INTERVAL = "95 % interval, Clopper–Pearson's with the variance of the metric,"
@@ -75,6 +76,12 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
     first = results[0]
     accuracy = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
     epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
+    model = first["model"]
+    network = (
+        f"{model['network']}, {epochs} epochs on {first['counts']['train']:,} images"
+    )
+    if "weights" in model:
+        network = f"{model['network']}, the weights {model['weights']}"
     title = f"{first['benchmark']}, protocol {first['protocol']}, seed " + ", ".join(
         str(r["seed"]) for r in results
     )
@@ -84,10 +91,9 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         else f"[{INTERVAL} of the test images, not of training again]"
     )
     notes = [
-        f"In %; in-distribution is positive; {spread}. Network of {epochs} "
-        f"epochs on {first['counts']['train']:,} images, test accuracy {accuracy}. Of "
-        "networks that a method adds, the epochs are told where it is noted what was "
-        "chosen.",
+        f"In %; in-distribution is positive; {spread}. Network: {network}; test "
+        f"accuracy {accuracy}. Of networks that a method adds, the epochs are told "
+        "where it is noted what was chosen.",
     ]
     if first.get("symbols"):
         notes.append(
@@ -134,6 +140,18 @@ def of_photographs(results: list[Result]) -> list[str]:
 def left_out(result: Result) -> list[str]:
     """A note for what was asked for and gives no row."""
     return [f"{name} is left out: {why}." for name, why in result["left_out"].items()]
+
+
+def missing_sheets(benchmark: Benchmark) -> list[Sheet]:
+    """One of the pairs whose OoD sets cannot be had, if there are such."""
+    if not benchmark.missing:
+        return []
+    notes = [
+        f"{pair}: {' '.join(why.split())}." for pair, why in benchmark.missing.items()
+    ]
+    rows = [[pair, "not run"] for pair in benchmark.missing]
+    title = f"{benchmark.name}: OoD sets that could not be had"
+    return [Sheet(title, ["pair", ""], rows, notes)]
 
 
 def _missing(count: int, of: int) -> str:
@@ -217,7 +235,8 @@ def published_sheet(results: list[Result]) -> Sheet:
         headings += [where, "difference"]
     title = f"{first['benchmark']}, protocol {first['protocol']}, against published"
     seeds = ", ".join(str(r["seed"]) for r in results)
-    note = f"In %, mean of seeds {seeds}, of {longest} epochs; differences in points."
+    of = f"of {longest} epochs" if longest else "of the weights that were brought"
+    note = f"In %, mean of seeds {seeds}, {of}; differences in points."
     return Sheet(title, headings, rows, [note])
 
 

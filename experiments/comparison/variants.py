@@ -178,10 +178,11 @@ def ensembles(s: Setting) -> Rows:
     own, every = f"seed {s.seed}", list(state.singularity.center)
     snapshots = [name for name in members if name.startswith("epoch")]
     others = [name for name in members if name.startswith("seed") and name != own]
+    kind = type(s.training.model()).__name__
     groups = {
         f"{COMBINED} networks": ([own, *others], f"{COMBINED - 1} networks"),
         "perceptron": (["perceptron"], "none"),
-        "LeNet and perceptron": ([own, "perceptron"], "1 perceptron"),
+        f"{kind} and perceptron": ([own, "perceptron"], "1 perceptron"),
         "snapshots": ([*snapshots, own], "none"),
     }
     rows = {}

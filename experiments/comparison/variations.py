@@ -50,7 +50,7 @@ def rates(s: Setting) -> list[Row]:
     rows = []
     for rate in retrained.RATES[:2] if s.tiny else retrained.RATES:
         variables = networks.with_dropout(s.training, 0, rate).variables
-        logit_fn = retrained.stochastic(s.training.benchmark, rate)
+        logit_fn = retrained.stochastic(s.training, rate)
         of = partial(map_batches, mc_dropout.scores, logit_fn, variables, state)
         ind, ood = of(s.test_ind), of(s.test_ood)
         rows += [

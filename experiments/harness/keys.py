@@ -25,6 +25,7 @@ class Use(IntEnum):
     CORRUPTED = 106
     SCALED_NOISE = 107
     PHOTOGRAPHS = 108
+    BATCH_STATISTICS = 109
     # kernel_study: networks of NTK parametrisation.
     KERNEL_NOISE = 200
     KERNEL_DIRECTIONS = 201

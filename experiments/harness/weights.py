@@ -1,8 +1,9 @@
 """Trained networks, kept on disk under a name that tells all that decides them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 
@@ -25,6 +26,7 @@ def trained(
     recipe=recipes.lenet,
     initial: Variables | None = None,
     outliers: ArrayDataset | None = None,
+    augment: Callable | None = None,
     snapshots: Sequence[int] = (),
     save_every: int = 1,
     cores: int | None = None,
@@ -35,7 +37,7 @@ def trained(
     The folder's name is a digest of what decides the weights: the arguments, the data,
     the code of the model and of the training, and JAX's own configuration.
     """
-    identity = {
+    identity: dict[str, Any] = {
         "model": repr(model),
         "data": provenance.training_digest(data),
         "seed": seed,
@@ -57,6 +59,9 @@ def trained(
         # How many cores share a sum decides its last bits.
         "cores": cores or provenance.available_cores(),
     }
+    if augment is not None:
+        of_augment = provenance.code_digest(augment.__module__, packages=False)
+        identity["augment"] = augment.__name__, of_augment
     digest = provenance.config_digest(identity)
     folder = cache / f"{type(model).__name__.lower()}-{seed}-{digest}"
     writable(folder)
@@ -71,6 +76,7 @@ def trained(
         recipe=recipe,
         initial=initial,
         outliers=None if outliers is None else outliers.x,
+        augment=augment,
         snapshots=snapshots,
         folder=folder,
         save_every=save_every,

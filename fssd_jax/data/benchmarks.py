@@ -1,9 +1,7 @@
-"""Benchmarks: an in-distribution set, its OoD sets, and how its network is trained."""
+"""The benchmarks by name, their auxiliary sets, and what is drawn of them."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,29 +9,13 @@ from jaxtyping import PRNGKeyArray
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import sequence_files, sequences
+from fssd_jax.data.benchmark import Benchmark, channel_statistics, renumbered
+from fssd_jax.data.colour import cifar6, cifar10
 from fssd_jax.data.folders import located
 from fssd_jax.data.inputs import as_input
+from fssd_jax.data.published import PAPER_FMNIST
 from fssd_jax.data.sources import ArrayDataset, digest, fetched_dir, load
 from fssd_jax.extras import FETCH
-
-
-class Benchmark(NamedTuple):
-    name: str
-    train: ArrayDataset  # in-distribution
-    test: ArrayDataset  # in-distribution, never trained on
-    ood: Mapping[str, ArrayDataset]  # name of the pair → OoD set
-    num_classes: int
-    mean: tuple[float, ...]  # of the training images, per channel
-    std: tuple[float, ...]
-    epochs: int
-    save_every: int  # epochs between checkpoints
-    validation: int  # images drawn from each of `test` and `ood`, for α and ε
-    # Published results: where → method → metric → fraction.
-    paper: Mapping[str, Mapping[str, Mapping[str, float]]] | None
-    # How many token ids there are, 0, 1, …, if inputs are such, without mean and std.
-    symbols: int | None = None
-    # Validation sets that are not parts of `test` and `ood`: "test" or pair → set.
-    held: Mapping[str, ArrayDataset] | None = None
 
 
 def digits(data_dir: str | Path | None = None) -> Benchmark:
@@ -112,7 +94,7 @@ def fmnist6(data_dir: str | Path | None = None) -> Benchmark:
     boot; OoD: the test images of trouser, dress, coat, shirt.
     """
     train, whole = (load("fashion_mnist", s, data_dir) for s in ("train", "test"))
-    train, test = (_renumbered(part, NEAR_CLASSES) for part in (train, whole))
+    train, test = (renumbered(part, NEAR_CLASSES) for part in (train, whole))
     mean, std = channel_statistics(train.x)
     return Benchmark(
         name="fmnist6",
@@ -192,44 +174,13 @@ def genomes(
     )
 
 
-def _renumbered(data: ArrayDataset, classes: tuple[int, ...]) -> ArrayDataset:
-    """The images of these classes, which become 0, 1, 2, …"""
-    part = data.select(np.isin(data.y, classes))
-    return part._replace(y=np.searchsorted(classes, part.y).astype(np.int32))
-
-
-def _rows(*columns: str) -> dict[str, dict[str, float]]:
-    """Published rows "method AUROC AUPRC FPR80" in %, as fractions."""
-    table = {}
-    for column in columns:
-        name, *values = column.split()
-        fractions = (round(float(v) / 100, 4) for v in values)
-        table[name.replace("_", " ")] = dict(
-            zip(("auroc", "auprc", "fpr80"), fractions, strict=True)
-        )
-    return table
-
-
-# What was published for benchmark A. `msp` is the paper's "Base".
-_PAPER_A = (
-    *("msp 77.3 79.2 43.5", "odin 96.9 93.0 2.5", "mahalanobis 99.6 99.7 0.0"),
-    *("deep_ensemble 83.9 83.3 27.5", "mc_dropout 81.7 85.3 36.8"),
-    *("outlier_exposure 99.6 99.6 0.0", "fssd 99.6 99.7 0.0"),
-)
-PAPER_FMNIST = {
-    "paper": _rows(*_PAPER_A),
-    "released README": _rows(
-        *("msp 77.3 79.2 42.5", "odin 87.9 88.0 20.0", "mahalanobis 99.6 99.7 0.0"),
-        *("deep_ensemble 83.9 83.3 27.5", "mc_dropout 76.5 79.3 42.3"),
-        *("outlier_exposure 99.6 99.6 0.0", "fssd 99.6 99.7 0.0"),
-    ),
-}
-
 BENCHMARKS = {
     "digits": digits,
     "fmnist": fmnist,
     "fmnist6": fmnist6,
     "mnist": mnist,
+    "cifar10": cifar10,
+    "cifar6": cifar6,
     "genomes": genomes,
 }
 
@@ -270,13 +221,6 @@ def outliers(name: str = "auto", data_dir: str | Path | None = None) -> ArrayDat
     )
 
 
-def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, in [0, 1] units, to four places."""
-    x = as_input(x).reshape(-1, x.shape[-1]).astype(np.float64)
-    mean, std = x.mean(0).round(4), x.std(0).round(4)
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
 def split_validation(
     data: ArrayDataset, count: int, key: PRNGKeyArray
 ) -> tuple[ArrayDataset, ArrayDataset]:
@@ -300,10 +244,12 @@ def validation_and_test(
     """(validation, test) images of the in-distribution set, or of a pair's OoD set.
 
     Of a benchmark that has validation sets of its own, `count` of these, and all of the
-    test set; else both are drawn from the latter, see `split_validation`.
+    test set; else both are drawn from the latter, see `split_validation`: of a small
+    OoD set a third at most.
     """
     whole = benchmark.test if pair is None else benchmark.ood[pair]
     if benchmark.held is None:
+        count = count if pair is None else min(count, len(whole.x) // 3)
         return split_validation(whole, count, key)
     return benchmark.held[pair or "test"].select(slice(count)), whole
 

@@ -4,23 +4,16 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
-from jaxtyping import Float
-from numpy.lib.stride_tricks import sliding_window_view
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import glyphs, idx
+from fssd_jax.data.embedded import COLOUR_SIDE, EMBEDDED, Arrays
 from fssd_jax.extras import FETCH, command
 from fssd_jax.shown import brief
-
-SIDE = 28
 
 
 class ArrayDataset(NamedTuple):
@@ -39,9 +32,6 @@ class ArrayDataset(NamedTuple):
         return self._replace(x=self.x[chosen], y=self.y[chosen])
 
 
-Arrays = tuple[np.ndarray, np.ndarray, str]  # x, y and the source
-
-
 def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayDataset:
     """Load one split of a data set.
 
@@ -51,6 +41,11 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
       of a Debian package; the folder that `fssd fetch` fills.
     - `kmnist`: 70,000 cursive Japanese characters, in splits and sources as `mnist`
       but that of `data_dir` only the subfolder counts.
+    - `cifar10`, `svhn_cropped`: 32×32 in colour, of ten classes, splits `train` and
+      `test`, from the first of these that has them: the subfolder of that name of
+      `data_dir` alone if given; TensorFlow Datasets; the folder beside those that `fssd
+      fetch` fills. A folder has image files in SPLIT/CLASS/, see `load_images`, or
+      SPLIT.npz with arrays x and y, which is read faster.
     - `cns_glyphs`: 20,000 printed Chinese characters, by the National Development
       Council of Taiwan (OGDL-TW-1.0), in the file `cns_glyphs/glyphs.npz` of `data_dir`
       or else of the folder that `fssd fetch` fills. The only split is `train`.
@@ -58,6 +53,7 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
       (60 %), `test` (40 %): a fixed stratified cut.
     - `photo_patches`: 28×28 grey patches, not overlapping, of scikit-learn's two
       photographs; the only split is `test`.
+    - `colour_patches`: likewise of 32×32 pixels in colour.
 
     Raises:
       InputError: an unknown name or split (the error lists the right ones), nothing
@@ -111,6 +107,8 @@ class Published(NamedTuple):
     # Whether files in `data_dir` itself, not in its subfolder of the set's name, may be
     # the set: those without its name are of the set to which others are the outliers.
     unnamed: bool = False
+    # Classes of a set in colour, which lies in folders of images, not in IDX files.
+    classes: int | None = None
 
 
 # By the name that TFDS has for it. A new set is a row here.
@@ -122,6 +120,8 @@ TFDS = {
     ),
     "mnist": Published("storage.googleapis.com", unnamed=True),
     "kmnist": Published("codh.rois.ac.jp"),
+    "cifar10": Published("www.cs.toronto.edu", classes=10),
+    "svhn_cropped": Published("ufldl.stanford.edu", classes=10),
 }
 
 
@@ -130,27 +130,67 @@ def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
         folders = [Path(data_dir) / name]
         if TFDS[name].unnamed:
             folders.append(Path(data_dir))
-        found = [_from_idx(folder, split) for folder in folders]
+        found = [_from_folder(name, folder, split) for folder in folders]
         for arrays in found:
             if not isinstance(arrays, str):
                 return arrays
         raise InputError(f"{name}/{split}: {'; '.join(map(str, found))}")
+    own = fetched_dir() / name
+    colour = TFDS[name].classes is not None
+    debian = [] if colour else [("a Debian package", lambda: _from_debian(name, split))]
     tried = []
     for where, look in (
         ("TensorFlow Datasets", lambda: from_tfds(name, split)),
-        ("a Debian package", lambda: _from_debian(name, split)),
-        (FETCH, lambda: _from_idx(fetched_dir() / name, split)),
+        *debian,
+        ("its own folder" if colour else FETCH, lambda: _from_folder(name, own, split)),
     ):
         arrays = look()
         if not isinstance(arrays, str):
             return arrays
         tried.append(f"  {where}: {arrays}")
+    files = "class folders of images" if colour else "IDX files, plain or .gz"
     raise InputError(
         f"{name}/{split} was not found. Tried, in this order:\n"
-        + "  data_dir, or --data-dir: not given; a folder of IDX files, plain or .gz\n"
+        + f"  data_dir, or --data-dir: not given; a folder of {files}\n"
         + "\n".join(tried)
-        + f"\nThe quickest way out: {FETCH}"
+        + "\nThe quickest way out: "
+        + (f"put its images into {own / split}/CLASS/" if colour else FETCH)
     )
+
+
+def _from_folder(name: str, folder: Path, split: str) -> Arrays | str:
+    """The arrays, or why there are none."""
+    classes = TFDS[name].classes
+    if classes is None:
+        return _from_idx(folder, split)
+    return _from_images(folder, split, classes)
+
+
+def _from_images(folder: Path, split: str, classes: int) -> Arrays | str:
+    """Images in colour of a folder SPLIT, or of SPLIT.npz.
+
+    Raises:
+      InputError: other classes than the set has, of which each has its number; what
+        `load_images` raises.
+    """
+    from fssd_jax.data.folders import load_images  # it has its classes from here
+
+    paths = [folder.absolute() / f"{split}{ending}" for ending in (".npz", "")]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        return f"neither a folder {paths[1]} nor a file {paths[0]}"
+    found = load_images(path, size=COLOUR_SIDE, channels=3)
+    present = np.unique(found.y).tolist()
+    if present != list(range(classes)):
+        raise InputError(
+            f"{path}: holds images of {len(present)} classes, expected {classes}, "
+            "whose numbers are those of its subfolders in sorted order, or 0 to "
+            f"{classes - 1} in y; put in what is missing"
+        )
+    if path.is_dir():
+        endings = sorted({file.suffix.lower() for file in path.glob("*/*.*")})
+        return found.x, found.y, f"{found.source}; image files {' '.join(endings)}"
+    return found.x, found.y, found.source
 
 
 def _from_idx(folder: str | Path, split: str) -> Arrays | str:
@@ -221,78 +261,10 @@ def _cns_glyphs(data_dir: str | Path | None) -> Arrays:
     return x, np.zeros(len(x), np.int32), str(path.parent)
 
 
-# ---- sets that are embedded in scikit-learn -----------------------------------------
-
-
-def _digits(split: str) -> Arrays:
-    data: Any = load_digits()
-    images = enlarge(data.images.astype(np.float32) / 16, SIDE)
-    labels = data.target.astype(np.int32)
-    parts = train_test_split(
-        np.arange(len(labels)), test_size=0.4, stratify=labels, random_state=0
-    )
-    chosen = np.sort(parts[0] if split == "train" else parts[1])
-    return images[chosen, :, :, None], labels[chosen], _embedded("digits")
-
-
-def _photo_patches(split: str) -> Arrays:
-    x = photo_patches((SIDE, SIDE, 1))
-    return x, np.zeros(len(x), np.int32), _embedded("china.jpg and flower.jpg")
-
-
-def photo_patches(shape: tuple[int, int, int]) -> Float[np.ndarray, "n h w channels"]:
-    """Patches of scikit-learn's two photographs (427×640), in [0, 1].
-
-    One every 28 pixels: larger ones overlap, and are no independent sample.
-
-    Args:
-      shape: height, width and channels of a patch; 3 channels, or 1 for grey.
-
-    Raises:
-      InputError: larger patches than photographs, or other channels.
-    """
-    *size, channels = shape
-    photos = load_sample_images().images
-    if channels not in (1, 3) or np.any(np.greater(size, photos[0].shape[:2])):
-        raise InputError(
-            f"photo_patches: no patches of shape {shape} in photographs of shape "
-            f"{photos[0].shape}; give a smaller size, and 1 or 3 channels"
-        )
-    patches = []
-    for photo in photos:
-        pixels = photo.astype(np.float32)
-        if channels == 1:
-            # ITU-R 601 luma, as in "L" images of Pillow and in MNIST-like conversions.
-            luma = np.array([0.299, 0.587, 0.114], np.float32)
-            pixels = (pixels @ luma)[..., None]
-        windows = sliding_window_view(pixels / 255, size, axis=(0, 1))
-        grid = np.moveaxis(windows[::SIDE, ::SIDE], 2, -1)
-        patches.append(grid.reshape(-1, *shape))
-    return np.concatenate(patches).clip(0, 1)
-
-
-def enlarge(images: np.ndarray, side: int) -> np.ndarray:
-    """Bilinear, [n, h, w] to [n, side, side], pixel centres aligned at half pixels."""
-
-    def weights(n):
-        at = np.clip((np.arange(side) + 0.5) * n / side - 0.5, 0, n - 1)
-        return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(n))).astype(np.float32)
-
-    rows, columns = weights(images.shape[1]), weights(images.shape[2])
-    return np.einsum("ih,nhw,jw->nij", rows, images, columns)
-
-
-def _embedded(what: str) -> str:
-    return f"scikit-learn {sklearn.__version__}, {what}"
-
-
-EMBEDDED: dict[str, Callable[[str], Arrays]] = {
-    "digits": _digits,
-    "photo_patches": _photo_patches,
-}
 OWN_SPLITS = {
     "digits": ("train", "test"),
     "photo_patches": ("test",),
+    "colour_patches": ("test",),
     "cns_glyphs": ("train",),
 }
 

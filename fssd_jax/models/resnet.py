@@ -64,18 +64,26 @@ class BasicBlock(nn.Module):
     strides: int = 1
     shortcut: Literal["conv", "pad"] = "conv"
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, train):
         conv = partial(ConvNorm, self.features, dtype=self.dtype)
         branch = nn.relu(conv(strides=self.strides, name="conv1")(x, train))
-        branch = conv(name="conv2")(branch, train)
+        branch = conv(name="conv2")(_thinned(branch, self.dropout, train), train)
         if self.strides != 1 or x.shape[-1] != self.features:
             if self.shortcut == "conv":
                 x = conv(1, self.strides, name="shortcut")(x, train)
             else:
                 x = _padded(x, self.strides, self.features)
         return nn.relu(x + branch)
+
+
+def _thinned(x, rate: float, train: bool):
+    """Whole channels dropped, as PyTorch's Dropout2d does; without a rate no layer."""
+    if not rate:
+        return x
+    return nn.Dropout(rate, (1, 2), deterministic=not train, name="dropout")(x)
 
 
 def _padded(x, strides: int, features: int):
@@ -97,13 +105,14 @@ class Bottleneck(nn.Module):
     strides: int = 1
     groups: int = 1
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, train):
         conv = partial(ConvNorm, dtype=self.dtype)
         middle = conv(self.inner, 3, self.strides, self.groups, name="conv2")
         branch = nn.relu(conv(self.inner, 1, name="conv1")(x, train))
-        branch = nn.relu(middle(branch, train))
+        branch = _thinned(nn.relu(middle(branch, train)), self.dropout, train)
         branch = conv(self.features, 1, name="conv3")(branch, train)
         if self.strides != 1 or x.shape[-1] != self.features:
             x = conv(self.features, 1, self.strides, name="shortcut")(x, train)
@@ -139,19 +148,21 @@ class Stage(nn.Module):
     group_width: int
     shortcut: Literal["conv", "pad"] = "conv"  # of basic blocks
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, train):
+        shared = {"dtype": self.dtype, "dropout": self.dropout}
         for i in range(self.blocks):
             strides = self.strides if i == 0 else 1
             name = f"block{i + 1}"
             if self.bottleneck:
                 inner = max(1, self.width * self.group_width // 64) * self.groups
                 sizes = inner, 4 * self.width, strides, self.groups
-                x = Bottleneck(*sizes, dtype=self.dtype, name=name)(x, train)
+                x = Bottleneck(*sizes, **shared, name=name)(x, train)
             else:
                 sizes = self.width, strides, self.shortcut
-                x = BasicBlock(*sizes, dtype=self.dtype, name=name)(x, train)
+                x = BasicBlock(*sizes, **shared, name=name)(x, train)
         return x
 
 
@@ -218,6 +229,8 @@ class ResNet(nn.Module):
     face: bool = False  # embedding and cosines in place of mean-pooling and a layer
     # Of features and of the arithmetic; parameters, statistics and logits are float32.
     dtype: Any = jnp.float32
+    # Of whole channels before the last convolution of each block, in training.
+    dropout: float = 0.0
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
@@ -241,6 +254,7 @@ class ResNet(nn.Module):
                 self.group_width,
                 self.shortcut,
                 self.dtype,
+                self.dropout,
                 name=f"stage{i + 1}",
             )
             x = stage(x, train)

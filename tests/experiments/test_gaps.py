@@ -11,8 +11,9 @@ from experiments import gaps
 from experiments.comparison import networks, retrained
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import make_setting, prepare
-from fssd_jax.data.benchmarks import PAPER_FMNIST, load_benchmark
+from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.inputs import as_input
+from fssd_jax.data.published import PAPER_FMNIST
 from fssd_jax.data.sources import ArrayDataset
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits

@@ -10,6 +10,7 @@ import pytest
 from experiments import table2
 from experiments.comparison import (
     answers,
+    chosen,
     controls,
     methods,
     pictures,
@@ -63,7 +64,7 @@ def everything(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table2, "load_benchmark", near_only)
-        patch.setattr(table2, "outliers", no_download)
+        patch.setattr(chosen, "outliers", no_download)
         patch.setattr(retrained, "MEMBERS", 3)  # each is another training
         patch.setattr(retrained, "RATES", (0.05,))
         with patch.context() as broken:

@@ -1,5 +1,6 @@
 """Which weights are taken from the cache, and which are trained."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ import pytest
 
 from experiments.comparison import networks
 from experiments.harness import provenance
-from fssd_jax import recipes, train
+from fssd_jax import InputError, recipes, train
+from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset, digest
+from fssd_jax.models import MLP, cifar_resnet20, cifar_resnet34
 from fssd_jax.train import Trained
 
 
@@ -127,6 +130,7 @@ def test_all_that_decides_the_weights_decides_the_folder(calls):
         lambda: short(initial={"params": np.ones(2)}),
         lambda: short(recipe=recipes.finetune),
         lambda: short(batch_size=32),
+        lambda: short(augment=crop_and_flip),
         lambda: short(cores=cores + 1),
     ):
         before = {call.folder for call in calls}
@@ -207,6 +211,47 @@ def test_networks_are_those_of_the_benchmark(calls):
         assert (call.model.mean, call.model.std) == ((0.5,), (0.25,))
     assert calls[1].model.conv_dropout == (0.2, 0.2)
     assert calls[1].model.dense_dropout == 0
+
+
+COLOUR = BENCHMARK._replace(mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+def test_of_colour_images_they_are_resnets_by_their_recipe(calls):
+    """The paper's ResNet-34 of 64 channels; He et al.'s narrow one, if asked for."""
+    with pytest.raises(InputError, match="trained with cifar_resnet34 or cifar_res"):
+        networks.network_of(COLOUR, "lenet")
+    with pytest.raises(InputError, match="tiny is trained with lenet"):
+        networks.network_of(BENCHMARK, "cifar_resnet34")
+    with pytest.raises(InputError, match="--width is of a ResNet"):
+        networks.network_of(BENCHMARK, width=8)
+    with pytest.raises(InputError, match="2 or more, got 1"):
+        networks.network_of(COLOUR, width=1)
+    paper = networks.network_of(COLOUR)
+    narrow, wide = (
+        networks.network_of(COLOUR, "cifar_resnet20", width=w) for w in (None, 24)
+    )
+    assert [n.published for n in (paper, narrow, wide)] == [True, False, False]
+    for network in (paper, narrow, wide):
+        training = TRAINING._replace(benchmark=COLOUR, network=network)
+        networks.plain(training, 0)
+        networks.with_dropout(training, 0, 0.1)
+        networks.exposed(training, 0, OUTLIERS, finetune=False)
+        for call in calls[-3:]:
+            assert call.options["recipe"] is recipes.cifar
+            assert call.options["augment"] is crop_and_flip
+            assert call.options["batch_size"] == 128
+    fields = {"num_classes": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    assert [call.model for call in calls] == [
+        made(**fields, **changes)
+        for made in (
+            cifar_resnet34, cifar_resnet20, partial(cifar_resnet20, width=24)
+        )
+        for changes in ({}, {"dropout": 0.1}, {})
+    ]  # fmt: skip
+    networks.other_architecture(TRAINING._replace(benchmark=COLOUR), 0)
+    assert isinstance(calls[-1].model, MLP)
+    assert calls[-1].options["recipe"] is recipes.lenet
+    assert calls[-1].options["augment"] is None
 
 
 def test_finetuning_goes_on_from_the_plain_network(calls):

@@ -10,7 +10,8 @@ from fssd_jax.data.benchmarks import (
     load_benchmark,
     split_validation,
 )
-from fssd_jax.data.sources import digest, enlarge, photo_patches
+from fssd_jax.data.embedded import enlarge, photo_patches
+from fssd_jax.data.sources import digest
 
 
 def test_digits_are_scikit_learns():

@@ -75,3 +75,13 @@ def test_fmnist6_holds_out_four_classes():
     sandals = [x.tobytes() for x in whole.x[whole.y == 5]]  # the third class kept
     assert sandals == [x.tobytes() for x in b.train.x[b.train.y == 2]]
     assert set(b.ood["fmnist6"].y) == {1, 3, 4, 6}
+
+
+def test_cifar6_holds_out_four_classes():
+    try:
+        b = load_benchmark("cifar6")
+    except InputError as error:
+        pytest.skip(f"CIFAR-10 was not had: {error}")
+    sizes = [len(s.x) for s in (b.train, b.test, b.ood["cifar6"])]
+    assert sizes == [30_000, 6_000, 4_000]
+    assert len(b.ood["cifar6_mnist"].x) == 10_000

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +130,36 @@ def test_training_learns_and_carries_statistics():
     logit_fn = fssd_jax.make_logit_fn(model)
     found = fssd_jax.train.accuracy(logit_fn, trained.variables, x[:40], y[:40])
     assert found > 0.9
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_dropout_is_of_whole_channels_before_the_last_convolution(bottleneck):
+    """Each is gone, or 1 / (1 − rate) of what it was; without training none is."""
+    rate, last = 0.25, "conv2" if bottleneck else "conv1"
+    fields = {"stage_sizes": (1, 1, 1), "bottleneck": bottleneck, "num_classes": 3}
+    model = ResNet(**fields, stem="cifar", width=8, dropout=rate)
+    variables = jax.jit(model.init)(jax.random.key(0), X)
+    layers = [f"stage2/block1/{name}" for name in (last, "dropout")]
+    whole = make_feature_fn(model, layers)(variables, X)
+    np.testing.assert_array_equal(whole[layers[1]], nn.relu(whole[layers[0]]))
+    _, found = model.apply(
+        variables,
+        X,
+        train=True,
+        rngs={"dropout": jax.random.key(1)},
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=True,
+    )
+    block = found["intermediates"]["stage2"]["block1"]
+    before, after = (block[n]["__call__"][0] for n in (last, "dropout"))
+    kept = np.asarray((after != 0).any((1, 2)))
+    assert 0 < kept.sum() < kept.size
+    expected = nn.relu(before) * kept[:, None, None] / (1 - rate)
+    np.testing.assert_allclose(after, expected, rtol=1e-6)
+    plain = model.clone(dropout=0.0)
+    assert not any("dropout" in n for n in fssd_jax.layer_names(plain, variables, X))
+    shapes = jax.eval_shape(plain.init, jax.random.key(0), X)
+    assert jax.tree.structure(shapes) == jax.tree.structure(variables)
 
 
 def test_faces():

@@ -148,20 +148,20 @@ def test_the_hosts_asked_for_are_those_that_tfds_downloads_from(name):
 
 
 def test_a_further_set_of_tfds_is_one_row(nowhere, monkeypatch):
-    with pytest.raises(InputError, match="unknown data set 'cifar10'"):
-        load("cifar10", "test")
+    with pytest.raises(InputError, match="unknown data set 'cifar100'"):
+        load("cifar100", "test")
     row = sources.Published("www.cs.toronto.edu")
-    monkeypatch.setitem(sources.TFDS, "cifar10", row)
+    monkeypatch.setitem(sources.TFDS, "cifar100", row)
     with pytest.raises(InputError, match=r"www\.cs\.toronto\.edu cannot be reached"):
-        load("cifar10", "test")
+        load("cifar100", "test")
     # Files without its name are those of another set.
     write(nowhere, "test")
     with pytest.raises(InputError, match="no IDX files"):
-        load("cifar10", "test", nowhere)
+        load("cifar100", "test", nowhere)
     monkeypatch.setattr(sources, "_reachable", lambda host: True)
     with tfds.testing.mock_data(num_examples=9):
-        data = load("cifar10", "test")
-    assert data.source.startswith("tensorflow_datasets cifar10/")
+        data = load("cifar100", "test")
+    assert data.source.startswith("tensorflow_datasets cifar100/")
     assert (data.x.shape, data.x.dtype) == ((9, 32, 32, 3), np.uint8)
 
 
