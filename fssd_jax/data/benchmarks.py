@@ -8,12 +8,11 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from fssd_jax.checks import InputError
-from fssd_jax.data import sequence_files, sequences
+from fssd_jax.data import published, sequence_files, sequences
 from fssd_jax.data.benchmark import Benchmark, channel_statistics, renumbered
 from fssd_jax.data.colour import cifar6, cifar10
 from fssd_jax.data.folders import located
 from fssd_jax.data.inputs import as_input
-from fssd_jax.data.published import PAPER_FMNIST
 from fssd_jax.data.sources import ArrayDataset, digest, fetched_dir, load
 from fssd_jax.extras import FETCH
 
@@ -50,7 +49,7 @@ def digits(data_dir: str | Path | None = None) -> Benchmark:
 def fmnist(data_dir: str | Path | None = None) -> Benchmark:
     """Benchmark A of the paper: FashionMNIST against MNIST, all images."""
     return _against("fmnist", "fashion_mnist", "mnist", data_dir)._replace(
-        paper=PAPER_FMNIST
+        paper=published.of("A")
     )
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from fssd_jax.checks import InputError
+from fssd_jax.data import published
 from fssd_jax.data.benchmark import Benchmark, renumbered
 from fssd_jax.data.embedded import COLOUR_SIDE, bilinear
 from fssd_jax.data.inputs import as_input
-from fssd_jax.data.published import PAPER_CIFAR10
 from fssd_jax.data.sources import ArrayDataset, digest, load
 from fssd_jax.models.resnet import CIFAR10
 
@@ -38,7 +38,7 @@ def cifar10(data_dir: str | Path | None = None) -> Benchmark:
         epochs=EPOCHS,
         save_every=1,
         validation=1000,
-        paper=PAPER_CIFAR10,
+        paper=published.of("B"),
         missing=missing,
     )
 

@@ -11,9 +11,9 @@ from experiments import gaps
 from experiments.comparison import networks, retrained
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import make_setting, prepare
+from fssd_jax.data import published
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.inputs import as_input
-from fssd_jax.data.published import PAPER_FMNIST
 from fssd_jax.data.sources import ArrayDataset
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
@@ -22,7 +22,7 @@ from tests.experiments.screen import assert_it_fits
 def digits(name, data_dir=None):
     benchmark = load_benchmark("digits", data_dir)
     return benchmark._replace(
-        ood={"fmnist": benchmark.ood["digits_near"]}, paper=PAPER_FMNIST
+        ood={"fmnist": benchmark.ood["digits_near"]}, paper=published.of("A")
     )
 
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from fssd_jax import InputError
-from fssd_jax.data import load
+from fssd_jax.data import load, published
 from fssd_jax.data.benchmarks import load_benchmark, validation_and_test
 from fssd_jax.data.colour import in_colour
-from fssd_jax.data.published import PAPER_CIFAR10
 from fssd_jax.models.resnet import CIFAR10
 from tests.image_folders import SVHN, drawn, write
 
@@ -29,7 +28,7 @@ def test_cifar10_is_against_svhn_and_far_sets(folder):
     np.testing.assert_array_equal(b.ood["cifar10"].x, drawn(3, 1)[0])
     assert b.ood["cifar10_photos"].x.shape[1:] == (32, 32, 3)
     assert (b.mean, b.std) == (CIFAR10["mean"], CIFAR10["std"])
-    assert b.paper is PAPER_CIFAR10
+    assert b.paper == published.of("B")
 
 
 def test_what_cannot_be_had_is_told_with_what_mends_it(folder):
