@@ -7,6 +7,7 @@ Examples:
   fssd table2 --benchmark fmnist --methods all --seeds 0 1 2
   fssd table2 --benchmark cifar6 --network cifar_resnet20
   fssd table2 --benchmark cifar10 --weights resnet34.pth
+  fssd table2 --benchmark all
 
 Methods, in the order of the table:
 
@@ -25,10 +26,11 @@ that it failed, and why; the command ends with exit status 1 after all else is w
 and tries it again when it is run again.
 """
 
+import dataclasses
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jax
 
@@ -45,11 +47,12 @@ from experiments.comparison.methods import METHODS
 from experiments.comparison.networks import network_of
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
-from experiments.comparison.run_options import Config, checked
+from experiments.comparison.run_options import ALL, Config, checked
 from experiments.comparison.setting import Prepared, Setting, make_setting, prepare
 from experiments.comparison.variants import VARIANTS
 from experiments.harness import cli, files, provenance, results, sheets
 from fssd_jax import checkpoint
+from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 from fssd_jax.data.sources import ArrayDataset
 
@@ -57,8 +60,39 @@ from fssd_jax.data.sources import ArrayDataset
 def run(config: Config) -> list[Result]:
     """From data to report; returns the metrics of every seed and pair."""
     config = checked(config)
-    folder = files.writable(config.out / "table2")
-    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    files.writable(config.out / "table2")  # before anything is loaded
+    if config.benchmark == ALL:
+        return run_all(config)
+    return run_one(config, load_benchmark(config.benchmark, config.data_dir))
+
+
+def run_all(config: Config) -> list[Result]:
+    """Every benchmark that can be had, one after another; of the others, why not.
+
+    Raises:
+      InputError: none can be had.
+    """
+    (*names, _) = get_args(get_type_hints(Config)["benchmark"])
+    found, missing = [], {}
+    for name in names:
+        print(f"benchmark {name}", flush=True)
+        try:
+            # Digits are embedded.
+            where = None if name == "digits" else config.data_dir
+            benchmark = load_benchmark(name, where)
+            found += run_one(dataclasses.replace(config, benchmark=name), benchmark)
+        except InputError as error:
+            missing[name] = str(error)
+    why = [f"{name} is not run: {error}" for name, error in missing.items()]
+    if not found:
+        raise InputError("\n".join(["--benchmark all: none can be run", *why]))
+    print(*why, sep="\n", file=sys.stderr)
+    return found
+
+
+def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
+    """All seeds and pairs of a benchmark, which is that of `config`."""
+    folder = config.out / "table2"
     if benchmark.symbols:
         protocols.of_ids(PROTOCOLS[config.protocol])  # before hours of training
     tell_missing(benchmark)

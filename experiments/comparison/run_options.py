@@ -10,12 +10,14 @@ from experiments.comparison.variants import VARIANTS
 from fssd_jax.checks import InputError
 
 C = TypeVar("C", bound="Config")
+ALL = "all"
+OF_ONE = ("network", "width", "weights", "part", "mean", "std")  # of one benchmark
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Options):
     benchmark: Literal[
-        "digits", "fmnist", "fmnist6", "cifar10", "cifar6", "genomes"
+        "digits", "fmnist", "fmnist6", "cifar10", "cifar6", "genomes", "all"
     ] = "digits"
     """Which data. digits: digits 0-4 against 5-9 (near) and against photographs
     (far), embedded in scikit-learn. fmnist: FashionMNIST against MNIST (paper's A).
@@ -23,7 +25,8 @@ class Config(Options):
     CIFAR-10 against SVHN (paper's B), and against photographs, FashionMNIST and MNIST
     (far). cifar6: six classes of CIFAR-10 against its other four (near), and the like.
     genomes: reads of five species of bacteria against three others (after paper's G;
-    get them by fssd fetch genomes); token ids, so without input step."""
+    get them by fssd fetch genomes); token ids, so without input step. all: each of
+    these whose data can be had, and of the others why not."""
     network: str | None = None
     """Of colour images: cifar_resnet34, the paper's and the default, or cifar_resnet20,
     a seventy-ninth of its parameters, for 30 epochs. Grey images have lenet, genomes
@@ -73,6 +76,10 @@ def checked(config: C) -> C:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         why = "only of" if config.weights is None else "nothing is trained with"
         raise InputError(f"{flags}: leave out, {why} --weights")
+    own = [name for name in OF_ONE if getattr(config, name) is not None]
+    if config.benchmark == ALL and own:
+        flags = ", ".join(f"--{name}" for name in own)
+        raise InputError(f"{flags}: of one benchmark; leave out, or name that one")
     known = (*METHODS, *VARIANTS)
     wrong = [name for name in config.methods if name not in ("all", *known)]
     if wrong:
