@@ -60,6 +60,7 @@ def result(**changes):
         "controls": {},
         "model": {"accuracy": 0.5, "epochs": 3},
         "counts": {"test_ind": 10, "test_ood": 20},
+        "left_out": {"outlier_exposure": "there is no auxiliary set"},
         **changes,
     }
 
@@ -71,8 +72,8 @@ def test_one_seed_has_its_interval_and_others_are_missing(tmp_path):
     text = made(tmp_path, tmp_path / "out")
     of_b = text.split("## B:")[1].split("## C:")[0]
     assert "50.0 [0.0, 100.0] / 25.0 [0.0, 100.0] / 12.5 [0.0, 100.0]" in of_b
-    assert "| odin | 96.7 / 92.5 / 4.7 | 96.6 / 96.7 / 4.8 | NA |" in of_b
-    assert "not run here" not in of_b
+    assert "| odin | 96.7 / 92.5 / 4.7 | 96.6 / 96.7 / 4.8 | not run here |" in of_b
+    assert "| outlier exposure | 90.4 / 89.8 / 12.5 | - | NA |" in of_b
     assert text.split("## A:")[1].split("## B:")[0].count("not run here") == 7
 
 
