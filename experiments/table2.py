@@ -70,23 +70,28 @@ def run_all(config: Config) -> list[Result]:
     """Every benchmark that can be had, one after another; of the others, why not.
 
     Raises:
-      InputError: none can be had.
+      InputError: none can be had, or one failed after it was loaded, which does not
+        stop the others.
     """
     (*names, _) = get_args(get_type_hints(Config)["benchmark"])
-    found, missing = [], {}
+    found, missing, failed = [], [], []
     for name in names:
         print(f"benchmark {name}", flush=True)
         try:
             # Digits are embedded.
             where = None if name == "digits" else config.data_dir
             benchmark = load_benchmark(name, where)
+        except InputError as error:
+            missing.append(f"{name} is not run: {error}")
+            continue
+        try:
             found += run_one(dataclasses.replace(config, benchmark=name), benchmark)
         except InputError as error:
-            missing[name] = str(error)
-    why = [f"{name} is not run: {error}" for name, error in missing.items()]
-    if not found:
-        raise InputError("\n".join(["--benchmark all: none can be run", *why]))
-    print(*why, sep="\n", file=sys.stderr)
+            failed.append(f"{name} failed: {error}")
+    if failed or not found:
+        none = [] if found else ["--benchmark all: none was run"]
+        raise InputError("\n".join([*none, *failed, *missing]))
+    print(*missing, sep="\n", file=sys.stderr)
     return found
 
 

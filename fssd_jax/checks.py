@@ -98,6 +98,25 @@ def at_least_one(name: str, value: int) -> None:
         raise InputError(f"{name}: expected 1 or more, got {value}")
 
 
+def whole(name: str, value) -> int:
+    """`value` as an int; raise `InputError` unless it is one from 0 to 2³² − 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name}: expected a whole number, got {value!r}")
+    if not 0 <= value < 2**32:  # beyond, JAX's and NumPy's would be those of another
+        raise InputError(f"{name}: expected 0 to 2³² − 1, got {value}")
+    return int(value)
+
+
+def as_bytes_advice(dtype) -> str:
+    """How images of a type of which white is not known become such as are taken."""
+    if dtype == np.bool_:
+        return "give images.astype(np.uint8) * 255"
+    return (
+        "divide by what is white (65535 of 16 bits), or if none is over 255 give "
+        "images.astype(np.uint8)"
+    )
+
+
 def random_key(key):
     """Return `key` unchanged if it is one of JAX's, else raise `InputError`."""
     if not hasattr(key, "dtype"):

@@ -109,13 +109,17 @@ def train(
         of another run.
       DivergedError: the loss or the weights are not finite; such are never saved.
     """
-    seed, snapshots = int(seed), sorted(map(int, snapshots))
+    seed, snapshots = checks.whole("seed", seed), sorted(map(int, snapshots))
     folder = None if folder is None else Path(folder)
     images = feed(x, y, num_classes, "training images", (seed, 0))
     beside = None
     if outliers is not None:
         beside = feed(outliers, None, None, "outliers", (seed, 1))
-    _check(epochs, snapshots, augment, on_step, save_every_steps)
+    _check(epochs, snapshots, augment, on_step)
+    checks.at_least_one("batch_size", batch_size)
+    checks.at_least_one("save_every", save_every)
+    if save_every_steps is not None:
+        checks.at_least_one("save_every_steps", save_every_steps)
     batch_size = min(batch_size, images.count)
     steps = images.count // batch_size
     key, mesh = jax.random.key(seed), mesh_for(batch_size, mesh)
@@ -209,7 +213,8 @@ def train(
     return Trained(state.variables, initial, history, kept)
 
 
-def _check(epochs, snapshots, augment, on_step, save_every_steps) -> None:
+def _check(epochs, snapshots, augment, on_step) -> None:
+    checks.at_least_one("epochs", epochs)
     if augment is not None and on_step is not None:
         raise checks.InputError(
             "on_step would see other images than the augmented ones whose gradient was "
@@ -217,8 +222,6 @@ def _check(epochs, snapshots, augment, on_step, save_every_steps) -> None:
         )
     if not all(0 < epoch <= epochs for epoch in snapshots):
         raise checks.InputError(f"snapshots: 1 to {epochs}, got {snapshots}")
-    if save_every_steps is not None:
-        checks.at_least_one("save_every_steps", save_every_steps)
 
 
 def _is_due(every: int | None, step: int, steps: int) -> bool:

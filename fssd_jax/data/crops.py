@@ -88,6 +88,7 @@ def centre_crop(
     """
     del rng
     size = height_width(size)
+    check_resize(resize, size)
     cover = size if resize is None else (resize, resize)
     check_pixels("an image", covering(image.shape[1::-1], cover))
     return cut_centre(as_pillow(image), size, cover)[0]
@@ -97,6 +98,13 @@ def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     at_least_one("size", min(height, width))
     return height, width
+
+
+def check_resize(resize: int | None, size: tuple[int, int]) -> None:
+    if resize is not None and resize < max(size):
+        raise InputError(
+            f"resize: {resize} is less than the size {size}; give {max(size)} or more"
+        )
 
 
 def as_pillow(image: np.ndarray) -> Image.Image:

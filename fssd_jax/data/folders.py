@@ -17,7 +17,13 @@ from tqdm import tqdm
 from fssd_jax import checks
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
-from fssd_jax.data.crops import check_pixels, covering, cut_centre, height_width
+from fssd_jax.data.crops import (
+    check_pixels,
+    check_resize,
+    covering,
+    cut_centre,
+    height_width,
+)
 from fssd_jax.data.image_files import find, located
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.data.sources import ArrayDataset, digest
@@ -155,10 +161,7 @@ def stream_images(
         raise InputError(f"{path}: only folders are streamed; load_images reads files")
     if channels not in (1, 3):
         raise InputError(f"channels: images are read as 1 or 3, got {channels}")
-    if resize is not None and resize < max(size):
-        raise InputError(
-            f"resize: {resize} is less than the size {size}; give {max(size)} or more"
-        )
+    check_resize(resize, size)
     files, y, passed_over = find(path)
     chosen, counted = draw(len(files), limit, seed)
     counted += f" (not read: {passed_over})" if passed_over else ""
@@ -293,7 +296,7 @@ def _from_file(
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         raise InputError(
             f"{path}: {named[0]} is of {x.dtype}, expected uint8 or floats in [0, 1]; "
-            "convert it with astype(np.uint8)"
+            + checks.as_bytes_advice(x.dtype)
         )
     checks.images(x, f"{path}, {named[0]}", otherwise="and write the file again")
     what = f"{named[0]} as stored, {x.dtype}"

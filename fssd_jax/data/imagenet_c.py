@@ -123,8 +123,8 @@ def _checked(images) -> np.ndarray:
         )
     if not floats and images.dtype != np.uint8:
         raise InputError(
-            f"images: expected uint8 or floats in [0, 1], got {images.dtype}; convert "
-            "with images.astype(np.uint8)"
+            f"images: expected uint8 or floats in [0, 1], got {images.dtype}; "
+            + checks.as_bytes_advice(images.dtype)
         )
     told = "as nothing else can be corrupted"
     return checks.images(images, unit_range=True, otherwise=told)
@@ -134,6 +134,7 @@ def _checked(images) -> np.ndarray:
 
 
 def _made(images, kind, amount, seed, workers, cache, progress) -> np.ndarray:
+    seed = checks.whole("seed", seed)
     if kind == "frost":
         frost_pictures.folder()  # told before anything is begun
     if workers is None:

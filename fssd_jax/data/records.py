@@ -132,7 +132,8 @@ class Reading(NamedTuple):
         if self.records.transform is not None:
             rng = np.random.default_rng([*self.draws, number])
             try:
-                x = checks.to_numpy(self.records.transform(x, rng), of)
+                # A copy: what it changes in place would change the source.
+                x = checks.to_numpy(self.records.transform(x.copy(), rng), of)
             except Exception as error:
                 raise InputError(
                     f"{of}: its transform failed ({type(error).__name__}: {error})"

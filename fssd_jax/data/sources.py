@@ -188,9 +188,27 @@ def _from_images(folder: Path, split: str, classes: int) -> Arrays | str:
             f"{classes - 1} in y; put in what is missing"
         )
     if path.is_dir():
+        _check_names(path)
         endings = sorted({file.suffix.lower() for file in path.glob("*/*.*")})
         return found.x, found.y, f"{found.source}; image files {' '.join(endings)}"
     return found.x, found.y, found.source
+
+
+def _check_names(path: Path) -> None:
+    """Raise unless its classes, numbered by name, are those of the other splits."""
+
+    def names(folder: Path) -> set[str]:
+        found = (part.name for part in folder.iterdir() if part.is_dir())
+        return {name for name in found if not name.startswith(".")}
+
+    for other in path.parent.iterdir():
+        if other.is_dir() and other.name in ("train", "test"):
+            if differ := names(other) ^ names(path):
+                raise InputError(
+                    f"{path} and {other} have classes of other names, "
+                    f"{sorted(differ)}; rename these folders, whose sorted names are "
+                    "numbered"
+                )
 
 
 def _from_idx(folder: str | Path, split: str) -> Arrays | str:

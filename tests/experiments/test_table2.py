@@ -348,8 +348,27 @@ def test_all_benchmarks_and_none_is_there(monkeypatch, tmp_path, capsys):
     only_some(monkeypatch, ())
     assert table2.main(["--benchmark", "all", "--out", str(tmp_path)]) == 1
     told = capsys.readouterr().err
-    assert "none can be run" in told
+    assert "none was run" in told
     assert told.count("by hand") == 6
+
+
+def test_what_fails_when_it_is_run_does_not_pass_for_missing(
+    monkeypatch, tmp_path, capsys
+):
+    ran = only_some(monkeypatch, ("digits", "fmnist"))
+    run_one = table2.run_one
+
+    def no_digits(config, benchmark):
+        if config.benchmark == "digits":
+            raise InputError("its checkpoint is damaged")
+        return run_one(config, benchmark)
+
+    monkeypatch.setattr(table2, "run_one", no_digits)
+    assert table2.main(["--benchmark", "all", "--out", str(tmp_path)]) == 1
+    assert [name for name, *_ in ran] == ["fmnist"]
+    told = capsys.readouterr().err
+    assert "digits failed: its checkpoint is damaged" in told
+    assert "cifar10 is not run" in told
 
 
 def test_what_is_of_one_benchmark_is_refused_of_all(tmp_path, capsys):

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from fssd_jax import InputError
 from fssd_jax.data import load, sources
-from tests.image_folders import SVHN, drawn, write
+from tests.image_folders import CIFAR10, SVHN, drawn, write
 
 X, Y = drawn(0, 2)
 
@@ -52,6 +52,20 @@ def test_a_class_that_is_missing_is_an_error(tmp_path):
     np.savez(tmp_path / "cifar10" / "test.npz", x=X)
     with pytest.raises(InputError, match="images of 1 classes, expected 10"):
         load("cifar10", "test", tmp_path)
+
+
+def test_splits_whose_classes_have_other_names_are_refused(tmp_path):
+    """They are numbered by their sorted names: "plane" would come after "horse"."""
+    write(tmp_path / "cifar10" / "train", X, Y)
+    renamed = ["plane" if name == "airplane" else name for name in CIFAR10]
+    write(tmp_path / "cifar10" / "test", X, Y, renamed)
+    for split in ("train", "test"):
+        with pytest.raises(InputError, match=r"\['airplane', 'plane'\]; rename"):
+            load("cifar10", split, tmp_path)
+    (tmp_path / "cifar10" / "test" / "plane").rename(
+        tmp_path / "cifar10" / "test" / "airplane"
+    )
+    np.testing.assert_array_equal(load("cifar10", "test", tmp_path).y, Y)
 
 
 def test_tfds_comes_first(nowhere, monkeypatch):

@@ -85,3 +85,5 @@ def test_what_is_no_image_of_pixels_is_told_so():
         centre_crop(np.zeros((1, 100_000, 1), np.uint8), size=224)
     with pytest.raises(InputError, match="size: expected 1 or more"):
         centre_crop(np.zeros((4, 4, 3), np.uint8), size=0)
+    with pytest.raises(InputError, match="resize: 256 is less than the size"):
+        centre_crop(np.zeros((4, 4, 3), np.uint8), size=299)

@@ -159,3 +159,22 @@ def test_frost_says_what_gets_its_photographs(photographs):
 def test_refusals(call, told):
     with pytest.raises(InputError, match=told):
         call()
+
+
+def test_other_types_are_told_how_to_become_bytes():
+    """As they are told: 16 bits would wrap, and true would be 1 of 255."""
+    deep = np.full((1, 8, 8, 1), 65535, np.uint16)
+    with pytest.raises(InputError, match="divide by what is white"):
+        corrupt(deep, "brightness", 1, progress=False)
+    with pytest.raises(InputError, match=r"give images.astype\(np.uint8\) \* 255"):
+        corrupt(deep > 0, "brightness", 1, progress=False)
+    for given in (deep / 65535, (deep > 0).astype(np.uint8) * 255):
+        made = np.asarray(corrupt(given, "contrast", 1, workers=1, progress=False))
+        white = 255 if made.dtype == np.uint8 else 1
+        np.testing.assert_allclose(made / white, 1, atol=0.01)
+
+
+@pytest.mark.parametrize("seed", [True, -1, 2**32])
+def test_seeds_are_whole_numbers(seed):
+    with pytest.raises(InputError, match="seed: expected"):
+        corrupt(np.zeros((1, 8, 8, 1), np.uint8), "fog", 1, seed, progress=False)

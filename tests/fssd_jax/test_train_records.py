@@ -236,3 +236,31 @@ def test_memory_does_not_grow_with_the_records():
         peaks.append(float(done.stdout))
         print(f"{count:,} records: peak {peaks[-1]:.0f} MiB")
     assert peaks[1] < peaks[0] + 150  # malloc keeps some in pieces
+
+
+def erased(image, rng):
+    image[rng.integers(4)] = 0  # in place, as many write it
+    return image
+
+
+def test_a_transform_may_change_the_image_in_place():
+    """Its record is the same in every epoch, and in the next run."""
+    x = X.copy()
+    source = Records(Pairs(x, Y), erased, workers=0)
+    first, second = fit(source), fit(source)
+    np.testing.assert_array_equal(x, X)
+    assert_same(first.variables, second.variables)
+
+
+@pytest.mark.parametrize("what", [{"epochs": 0}, {"batch_size": 0}, {"save_every": 0}])
+def test_numbers_that_could_not_work_are_refused_at_once(what, tmp_path):
+    (name,) = what
+    with pytest.raises(InputError, match=f"{name}: expected 1 or more"):
+        fit(X, Y, folder=tmp_path / "run", **what)
+    assert not (tmp_path / "run").exists()
+
+
+def test_seeds_that_would_be_those_of_another_are_refused():
+    for seed in (2**32, -1):
+        with pytest.raises(InputError, match="seed: expected 0 to 2³² − 1"):
+            fit(X, Y, seed=seed)
