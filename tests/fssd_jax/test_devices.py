@@ -1,11 +1,7 @@
 """Many devices, simulated on the processor, in a process of their own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from tests.eight_devices import all_the_same
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import re
 from collections import OrderedDict
@@ -117,17 +113,4 @@ print("all the same")
 
 def test_scores_do_not_depend_on_the_number_of_devices():
     """Every detector fitted and scored on eight, four and one; nothing is sent."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-        },
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.stdout.endswith("all the same\n"), done.stderr[-3000:]
+    all_the_same(PROGRAM)

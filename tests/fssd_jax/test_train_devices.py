@@ -1,10 +1,5 @@
 """Training on many devices, simulated on the processor, in a process of their own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +9,9 @@ import pytest
 from fssd_jax import InputError
 from fssd_jax.models.resnet import ResNet
 from fssd_jax.train import train
+from tests.eight_devices import all_the_same
 from tests.fssd_jax.test_train_promises import X, Y, run
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = r"""
 import re, sys
 from math import prod
@@ -125,20 +120,7 @@ print("all the same")
 
 def test_the_losses_do_not_depend_on_the_number_of_devices(tmp_path):
     """And only the gradient is sent, with BatchNorm's statistics."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-        },
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.stdout.endswith("all the same\n"), done.stderr[-3000:]
+    all_the_same(PROGRAM, tmp_path)
 
 
 def test_on_one_device_a_mesh_changes_nothing():
