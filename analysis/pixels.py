@@ -54,6 +54,16 @@ def distances(images, reference) -> Float[np.ndarray, "n m"]:
     return cdist(flat(images), flat(reference))
 
 
+def block_means(
+    x: Float[np.ndarray, "n h w c"], block: int
+) -> Float[np.ndarray, "n h2 w2 c"]:
+    """Of squares of `block` pixels; what is left at the far edges is cut off."""
+    n, h, w, c = x.shape
+    h, w = h // block, w // block
+    x = x[:, : h * block, : w * block]
+    return x.reshape(n, h, block, w, block, c).mean((2, 4))
+
+
 def flat(images) -> Float[np.ndarray, "n pixels"]:
     x = as_input(joined(images))
     return x.reshape(len(x), -1)

@@ -42,9 +42,8 @@ from experiments.comparison import (
     report,
     tables,
 )
-from experiments.comparison.chosen import Chosen, brought_network, outliers_for
+from experiments.comparison.chosen import Chosen, auxiliary_set, chosen_network
 from experiments.comparison.methods import METHODS
-from experiments.comparison.networks import network_of
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.run_options import ALL, Config, checked
@@ -143,25 +142,6 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
     results.write_tables(stem, all_sheets)
     print(f"all of them: {stem}.md, .csv and .tex")
     return [result for of_pair in found.values() for result in of_pair]
-
-
-def chosen_network(config: Config, benchmark: Benchmark) -> Chosen:
-    if config.weights is None:
-        own = {"width": config.width, "tiny": config.tiny}
-        return Chosen(network_of(benchmark, config.network, **own), None)
-    options = {name: getattr(config, name) for name in ("part", "mean", "std")}
-    return brought_network(benchmark, config.weights, config.network, **options)
-
-
-def auxiliary_set(
-    config: Config, benchmark: Benchmark
-) -> tuple[ArrayDataset | None, dict[str, str]]:
-    """Of Outlier Exposure, if it is asked for; and if there is none, why."""
-    asked = "outlier_exposure" in config.methods
-    # No images stand beside token ids.
-    if not asked or benchmark.symbols or config.weights:
-        return None, {}
-    return outliers_for(benchmark, config.outliers, config.data_dir)
 
 
 def tell_missing(benchmark: Benchmark) -> None:

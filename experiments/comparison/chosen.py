@@ -1,22 +1,22 @@
 """What a run is told to take: a network that somebody brought, an auxiliary set."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.comparison import loaded
-from experiments.comparison.networks import Shared, network_of
+from experiments.comparison.networks import PUBLISHED_WIDTH, Shared, network_of
+from experiments.comparison.run_options import Config
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import OUTLIERS, Benchmark, outliers
+from fssd_jax.data.faces import celeba_images
 from fssd_jax.data.folders import load_images
 from fssd_jax.data.image_files import located
+from fssd_jax.data.imagenet import imagenet_images
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.torch_weights import FORMATS
 
-PUBLISHED_WIDTH = 64  # of a ResNet
-NO_OUTLIERS = (
-    "the paper takes ImageNet-1k, which is none of the sets that are had by name; give "
-    "images of yours: --outliers PATH"
-)
+NO_OUTLIERS = "the paper has none here; give images of yours: --outliers PATH"
 
 
 class Chosen(NamedTuple):
@@ -24,6 +24,26 @@ class Chosen(NamedTuple):
 
     network: Shared  # how it is trained; with `brought`, nothing is
     brought: loaded.Network | None
+
+
+def chosen_network(config: Config, benchmark: Benchmark) -> Chosen:
+    """What the options name, or the benchmark's own."""
+    if config.weights is None:
+        own = {"width": config.width, "tiny": config.tiny}
+        return Chosen(network_of(benchmark, config.network, **own), None)
+    options = {name: getattr(config, name) for name in ("part", "mean", "std")}
+    return brought_network(benchmark, config.weights, config.network, **options)
+
+
+def auxiliary_set(
+    config: Config, benchmark: Benchmark
+) -> tuple[ArrayDataset | None, dict[str, str]]:
+    """Of Outlier Exposure, if it is asked for; and if there is none, why."""
+    asked = "outlier_exposure" in config.methods
+    # No images stand beside token ids.
+    if not asked or benchmark.symbols or config.weights:
+        return None, {}
+    return outliers_for(benchmark, config.outliers, config.data_dir)
 
 
 def brought_network(
@@ -82,20 +102,46 @@ def outliers_for(
 
     Args:
       benchmark: of images.
-      name: as of `outliers`, for grey images; or a path, see `load_images`.
+      name: as of `outliers`, for grey images; of `LARGE`, for others; or a path, see
+        `load_images`; or auto, the paper's.
       data_dir: as of `load`.
 
     Raises:
       InputError: it was asked for by name or path and cannot be had.
     """
     height, width, channels = benchmark.train.x.shape[1:]
-    if name not in ("auto", *OUTLIERS) and located(name).exists():
+    if name not in ("auto", *OUTLIERS, *LARGE) and located(name).exists():
         return load_images(name, size=(height, width), channels=channels), {}
     if channels == 1:
         return outliers(name, data_dir), {}
-    if name != "auto":
+    if name not in ("auto", *LARGE):
         raise InputError(
             f"--outliers {name}: there is no such folder or file of images, and those "
-            "that are had by name are grey"
+            f"in colour that are had by name are {' and '.join(LARGE)}"
         )
-    return None, {"outliers": NO_OUTLIERS}
+    of_paper = AUXILIARY.get(benchmark.name)
+    if name == "auto" and of_paper is None:
+        return None, {"outliers": NO_OUTLIERS}
+    chosen = of_paper if name == "auto" else name
+    assert chosen is not None
+    try:
+        return LARGE[chosen](height, data_dir), {}
+    except InputError as error:
+        if name != "auto":
+            raise
+        why = f"the paper takes {chosen}: {error}; or give images: --outliers PATH"
+        return None, {"outliers": why}
+
+
+# Of the paper's benchmarks in colour, and of ours that is like one.
+AUXILIARY = {
+    "cifar10": "imagenet2012",
+    "cifar6": "imagenet2012",
+    "dogs": "celeb_a",
+    "celeba": "imagenet2012",
+    "ms1m": "imagenet2012",
+}
+LARGE: dict[str, Callable[[int, Path | None], ArrayDataset]] = {
+    "imagenet2012": imagenet_images,
+    "celeb_a": celeba_images,
+}

@@ -13,6 +13,9 @@ from experiments.comparison.singular import ask_fssd, ask_layers, run_fssd
 from fssd_jax import logistic
 from fssd_jax.data.inputs import as_input
 
+MOST_PIXELS = 64  # a side, for a support vector machine
+PART = 256  # images that are looked at together
+
 
 def untrained(s: Setting) -> Rows:
     """The whole FSSD procedure on the network as it was before training."""
@@ -48,26 +51,39 @@ def composition(s: Setting) -> Rows:
 
 
 def raw_pixels(s: Setting) -> Rows:
-    """A support vector machine on the pixels themselves."""
+    """A support vector machine on the pixels themselves, or on blocks' means."""
     fit = lambda x, y: SVC().fit(x, y).decision_function  # noqa: E731
-    row = _without_network(s, fit, lambda flat: flat)
-    return {"control: raw pixels": row}
+    height, width = s.test_ind.shape[1:3]
+    block = -(-max(height, width) // MOST_PIXELS)
+    row = _without_network(s, fit, lambda flat: flat, block)
+    note = f"means of {block}×{block} pixels" if block > 1 else row.note
+    return {"control: raw pixels": row._replace(note=note)}
 
 
-def _without_network(s: Setting, fit: Callable, view: Callable) -> Scored:
+def _without_network(
+    s: Setting, fit: Callable, view: Callable, block: int = 1
+) -> Scored:
     """A classifier of a view of the flat validation images; it scores the test sets.
 
     Args:
       fit: (rows, classes) → function of rows.
+      block: side of the squares of which the means stand for the pixels.
     """
     assert s.val_ood is not None  # `needs`
 
     def seen(x):
-        return view(as_input(x).reshape(len(x), -1).astype(np.float64))
+        x = as_input(x)
+        x = pixels.block_means(x, block) if block > 1 else x
+        return view(x.reshape(len(x), -1).astype(np.float64))
 
     y = np.concatenate([np.ones(len(s.val_ind)), np.zeros(len(s.val_ood))])
     classify = fit(np.concatenate([seen(s.val_ind), seen(s.val_ood)]), y)
-    tested = (classify(seen(x)) for x in (s.test_ind, s.test_ood))
+    tested = (
+        np.concatenate(
+            [classify(seen(x[i : i + PART])) for i in range(0, len(x), PART)]
+        )
+        for x in (s.test_ind, s.test_ood)
+    )
     fitted_on = f"{len(s.val_ind)} in, {len(s.val_ood)} target OoD"
     return Scored(*tested, fitted_on=fitted_on, target_ood=True, passes="0")
 

@@ -1,10 +1,10 @@
 """The networks that the methods of a benchmark need, each trained once and kept."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,12 @@ import numpy as np
 
 from experiments.harness import weights
 from experiments.harness.keys import Use, fixed
-from fssd_jax import recipes
+from fssd_jax import losses, models, recipes
 from fssd_jax.checks import InputError
+from fssd_jax.data import crops
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.data.benchmarks import Benchmark
+from fssd_jax.data.records import Transform
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.models import (
     MLP,
@@ -25,10 +27,11 @@ from fssd_jax.models import (
     cifar_resnet20,
     cifar_resnet34,
 )
+from fssd_jax.models.resnet import ResNet
 from fssd_jax.train import Trained
 
 FINETUNE_EPOCHS = 1
-HIDDEN = 64  # units of the BiLSTM in each direction; the paper's has 1,000
+HIDDEN, OF_PAPER = 64, 1000  # units of the BiLSTM in each direction, ours and theirs
 
 
 class Shared(NamedTuple):
@@ -40,7 +43,9 @@ class Shared(NamedTuple):
     recipe: Callable
     epochs: int | None = None  # None: as many as the benchmark says
     batch_size: int = 64
-    augment: Callable | None = None
+    augment: Callable | None = None  # of a batch, with the step
+    crop: Transform | None = None  # of each image, where they are decoded as they come
+    loss: Callable = losses.cross_entropy
     published: bool = True  # whether published numbers are of such a one
 
 
@@ -83,14 +88,14 @@ def perceptron(benchmark: Benchmark) -> MLP:
     return MLP(benchmark.num_classes, benchmark.mean, benchmark.std)
 
 
-def bilstm(benchmark: Benchmark, **kwargs) -> BiLSTM:
-    """The paper's network for genomes, with fewer units and its positions."""
+def bilstm(benchmark: Benchmark, hidden: int = HIDDEN, **kwargs) -> BiLSTM:
+    """The paper's network for genomes, with its positions."""
     assert benchmark.symbols is not None
     length = benchmark.train.x.shape[1]
     return BiLSTM(
         benchmark.num_classes,
         benchmark.symbols,
-        hidden=HIDDEN,
+        hidden=hidden,
         positions=tuple(round(length * share) for share in (0.4, 0.6, 0.8)),
         **kwargs,
     )
@@ -106,8 +111,9 @@ def _grey(benchmark: Benchmark, rate: float | None) -> LeNet:
     return lenet(benchmark, conv_dropout=(rate, rate), dense_dropout=0.0)
 
 
-def _of_ids(benchmark: Benchmark, rate: float | None) -> BiLSTM:
-    return bilstm(benchmark) if rate is None else bilstm(benchmark, dropout=rate)
+def _of_ids(hidden: int, benchmark: Benchmark, rate: float | None) -> BiLSTM:
+    also = {} if rate is None else {"dropout": rate}
+    return bilstm(benchmark, hidden, **also)
 
 
 def _colour(
@@ -117,14 +123,44 @@ def _colour(
     return resnet(num_classes=classes, mean=mean, std=std, dropout=rate or 0.0)
 
 
+class Family(NamedTuple):
+    """ResNets for one sort of images, and how all of them are trained."""
+
+    # The first is the paper's; epochs, where they are not the benchmark's.
+    networks: Mapping[str, tuple[Callable[..., nn.Module], int | None]]
+    tiny: Callable[..., nn.Module]
+    how: Mapping[str, Any]  # fields of `Shared`
+
+
 GREY = {"lenet": Shared("lenet", _grey, recipes.lenet)}
-OF_IDS = {"bilstm": Shared("bilstm", _of_ids, recipes.lstm)}
-# The first is the paper's; the other can be trained on a CPU, in the epochs beside it.
-RESNETS: dict[str, tuple[Callable[..., nn.Module], int | None]] = {
-    "cifar_resnet34": (cifar_resnet34, None),
-    "cifar_resnet20": (cifar_resnet20, 30),
-}
-TINY = partial(cifar_resnet, (1, 1), width=4, shortcut="pad")
+# cifar_resnet20 can be trained on a CPU.
+CIFAR = Family(
+    {"cifar_resnet34": (cifar_resnet34, None), "cifar_resnet20": (cifar_resnet20, 30)},
+    tiny=partial(cifar_resnet, (1, 1), width=4, shortcut="pad"),
+    how={"recipe": recipes.cifar, "batch_size": 128, "augment": crop_and_flip},
+)
+IMAGENET = Family(
+    {name: (getattr(models, name), None) for name in ("resnet34", "resnet50")},
+    tiny=partial(ResNet, (1, 1), width=4),
+    how={
+        "recipe": recipes.imagenet,
+        "batch_size": 256,
+        "crop": partial(crops.random_resized_crop, size=224),
+    },
+)
+FACES = Family(
+    {"face_resnext50": (models.face_resnext50, None)},
+    tiny=partial(ResNet, (1, 1), bottleneck=True, face=True, width=8),
+    how={
+        "recipe": recipes.face,
+        "batch_size": 256,
+        "crop": partial(crops.centre_crop, size=112, resize=None),
+        "augment": crop_and_flip,
+        "loss": losses.cosface,
+    },
+)
+FAMILIES = {"imagenet": IMAGENET, "faces": FACES, None: CIFAR}
+PUBLISHED_WIDTH = 64  # of a ResNet
 
 
 def network_of(
@@ -138,16 +174,17 @@ def network_of(
 
     Args:
       benchmark: whose inputs decide which networks there are.
-      name: of `GREY`, `OF_IDS` or `RESNETS`.
+      name: of `GREY`, or of a `Family`; or "bilstm".
       width: channels of a ResNet's stem; None: its own number.
-      tiny: the smallest ResNet in the place of any.
+      tiny: the smallest ResNet or BiLSTM in the place of any.
 
     Raises:
       InputError: a network for other inputs, or a width of another than a ResNet.
     """
     colour = not benchmark.symbols and len(benchmark.mean) == 3
-    own = OF_IDS if benchmark.symbols else GREY
-    known = list(RESNETS if colour else own)
+    family = FAMILIES[benchmark.family]
+    own = {"bilstm": _lstm(benchmark, tiny)} if benchmark.symbols else GREY
+    known = list(family.networks if colour else own)
     name = name or known[0]
     if name not in known:
         raise InputError(
@@ -159,19 +196,25 @@ def network_of(
         return own[name]
     if width is not None and width < 2:
         raise InputError(f"--width: expected 2 or more, got {width}")
-    build, epochs = RESNETS[name]
-    build = TINY if tiny else build
+    build, epochs = family.networks[name]
+    build = family.tiny if tiny else build
     if width is not None:
         build = partial(build, width=width)
+    of_paper = name == known[0] and width in (None, PUBLISHED_WIDTH) and not tiny
     return Shared(
         name if width is None else f"{name} of width {width}",
         partial(_colour, build),
-        recipes.cifar,
         epochs=epochs,
-        batch_size=128,
-        augment=crop_and_flip,
-        published=name == "cifar_resnet34" and width in (None, 64) and not tiny,
+        published=of_paper,
+        **family.how,
     )
+
+
+def _lstm(benchmark: Benchmark, tiny: bool) -> Shared:
+    """Of the paper's size for its own benchmark, which takes an accelerator."""
+    whole = benchmark.paper is not None and not tiny
+    build = partial(_of_ids, OF_PAPER if whole else HIDDEN)
+    return Shared("bilstm", build, recipes.lstm, published=whole)
 
 
 # ---- training -----------------------------------------------------------------------
@@ -183,7 +226,8 @@ def fit(training: Training, model, seed: int, **kwargs) -> Trained:
     By default as the shared network is trained.
     """
     benchmark, shared = training.benchmark, training.shared
-    how = {name: getattr(shared, name) for name in ("recipe", "batch_size", "augment")}
+    fields = ("recipe", "batch_size", "augment", "crop", "loss")
+    how = {name: getattr(shared, name) for name in fields}
     return weights.trained(
         model,
         training.images,
@@ -212,6 +256,7 @@ def other_architecture(training: Training, seed: int) -> Trained:
     """A perceptron, of any images trained as the grey ones' networks are."""
     model, epochs = perceptron(training.benchmark), training.epochs_of(seed)
     how = {"recipe": recipes.lenet, "batch_size": 64, "augment": None}
+    how |= {"loss": losses.cross_entropy}
     return fit(training, model, seed, epochs=epochs, **how)
 
 

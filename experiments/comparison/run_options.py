@@ -17,20 +17,34 @@ OF_ONE = ("network", "width", "weights", "part", "mean", "std")  # of one benchm
 @dataclasses.dataclass(frozen=True)
 class Config(Options):
     benchmark: Literal[
-        "digits", "fmnist", "fmnist6", "cifar10", "cifar6", "genomes", "all"
+        "digits",
+        "fmnist",
+        "fmnist6",
+        "cifar10",
+        "cifar6",
+        "dogs",
+        "imagenet",
+        "celeba",
+        "ms1m",
+        "genomics",
+        "genomes",
+        "all",
     ] = "digits"
     """Which data. digits: digits 0-4 against 5-9 (near) and against photographs
     (far), embedded in scikit-learn. fmnist: FashionMNIST against MNIST (paper's A).
     fmnist6: six classes of FashionMNIST against its other four (near). cifar10:
     CIFAR-10 against SVHN (paper's B), and against photographs, FashionMNIST and MNIST
     (far). cifar6: six classes of CIFAR-10 against its other four (near), and the like.
+    dogs, imagenet, celeba, ms1m: the paper's C to F, decoded as they are read, for an
+    accelerator; genomics: its G; `fssd data --check NAME` tells what they need.
     genomes: reads of five species of bacteria against three others (after paper's G;
     get them by fssd fetch genomes); token ids, so without input step. all: each of
     these whose data can be had, and of the others why not."""
     network: str | None = None
-    """Of colour images: cifar_resnet34, the paper's and the default, or cifar_resnet20,
-    a seventy-ninth of its parameters, for 30 epochs. Grey images have lenet, genomes
-    bilstm. With --weights whatever score --model takes."""
+    """Of CIFAR: cifar_resnet34, the paper's and the default, or cifar_resnet20, a
+    seventy-ninth of its parameters, for 30 epochs. Of ImageNet: resnet34, the paper's,
+    or resnet50. Grey images have lenet, faces face_resnext50, sequences bilstm. With
+    --weights whatever score --model takes."""
     width: int | None = None
     """Channels of a ResNet's first convolution; by default 64, or 16 of the other."""
     weights: Path | None = None
@@ -54,9 +68,9 @@ class Config(Options):
     seeds: tuple[int, ...] = (0,)
     """A network, a split and a results folder for each."""
     outliers: str = "auto"
-    """The auxiliary set of Outlier Exposure: kmnist or cns_glyphs; auto: the first that
-    can be had. Or the path of images of yours: a folder, .npz or .npy; of colour images
-    there is no other."""
+    """The auxiliary set of Outlier Exposure: of grey images kmnist or cns_glyphs, of
+    others imagenet2012 or celeb_a; auto: the paper's, if it can be had. Or the path of
+    images of yours: a folder, .npz or .npy."""
     rerun: bool = False
     """Compute again although the results folder is already there."""
 

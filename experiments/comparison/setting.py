@@ -73,8 +73,8 @@ class Setting(NamedTuple):
     noise: jax.Array | np.ndarray  # [samples, ...]
     val_ind: np.ndarray  # images
     val_ood: np.ndarray | None
-    test_ind: np.ndarray
-    test_ood: np.ndarray
+    test_ind: Any  # an array, or `decoded.Decoded`
+    test_ood: Any
     train: ArrayDataset | None
     seed: int
     batch_size: int = 64
@@ -259,8 +259,8 @@ def make_setting(
         num_classes=benchmark.num_classes,
         protocol=protocol,
         noise=noise,
-        val_ind=val_ind.x,
-        val_ood=val_ood.x,
+        val_ind=np.asarray(val_ind.x),
+        val_ood=np.asarray(val_ood.x),
         test_ind=test_ind.x,
         test_ood=test_ood.x,
         train=prepared.training.images,

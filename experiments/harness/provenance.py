@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.sources import ArrayDataset, digest
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +159,8 @@ def config_digest(config: Any) -> str:
 
 def training_digest(data: ArrayDataset) -> str:
     """Digest of the images really trained on, a part of the set perhaps."""
+    if isinstance(data.x, Decoded):
+        return data.x.digest(data.y)
     return digest(data.x, data.y)
 
 

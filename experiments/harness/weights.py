@@ -1,6 +1,7 @@
 """Trained networks, kept on disk under a name that tells all that decides them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import flax.linen as nn
 
 from experiments.harness import provenance
 from experiments.harness.files import writable
-from fssd_jax import checkpoint, recipes, train
+from fssd_jax import checkpoint, losses, recipes, train
+from fssd_jax.data import crops
+from fssd_jax.data.decoded import Decoded
+from fssd_jax.data.records import Transform
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.outputs import Variables
 
@@ -27,6 +31,8 @@ def trained(
     initial: Variables | None = None,
     outliers: ArrayDataset | None = None,
     augment: Callable | None = None,
+    crop: Transform | None = None,
+    loss: Callable = losses.cross_entropy,
     snapshots: Sequence[int] = (),
     save_every: int = 1,
     cores: int | None = None,
@@ -35,7 +41,8 @@ def trained(
     """Train, or take the weights of an equal earlier run, or go on with a killed one.
 
     The folder's name is a digest of what decides the weights: the arguments, the data,
-    the code of the model and of the training, and JAX's own configuration.
+    the code of the model and of the training, and JAX's own configuration. Images that
+    are decoded as they come are cut by `crop`, which those in memory do not need.
     """
     identity: dict[str, Any] = {
         "model": repr(model),
@@ -62,23 +69,44 @@ def trained(
     if augment is not None:
         of_augment = provenance.code_digest(augment.__module__, packages=False)
         identity["augment"] = augment.__name__, of_augment
+    if loss is not losses.cross_entropy:
+        identity["loss"] = loss.__name__  # its code is among the training's
+    decoded = isinstance(data.x, Decoded)
+    if decoded:
+        identity["crop"] = _spelled(crop), provenance.code_digest(crops.__name__, False)
     digest = provenance.config_digest(identity)
     folder = cache / f"{type(model).__name__.lower()}-{seed}-{digest}"
     writable(folder)
     return train.train(
         model,
-        data.x,
-        data.y,
+        _fed(data, crop),
+        None if decoded else data.y,
         num_classes=num_classes,
         seed=seed,
         epochs=epochs,
         batch_size=batch_size,
         recipe=recipe,
         initial=initial,
-        outliers=None if outliers is None else outliers.x,
+        outliers=None if outliers is None else _fed(outliers, crop),
+        loss=loss,
         augment=augment,
         snapshots=snapshots,
         folder=folder,
         save_every=save_every,
         progress=progress and checkpoint.last_epoch(folder) < epochs,
     )
+
+
+def _fed(data: ArrayDataset, crop: Transform | None):
+    """What `train` is given: an array, or records."""
+    if not isinstance(data.x, Decoded):
+        return data.x
+    cut = partial(crops.centre_crop, size=data.x.side, resize=data.x.resize)
+    return data.x.records(data.y, crop or cut)
+
+
+def _spelled(crop: Transform | None) -> str:
+    """A function, perhaps with some arguments, without where in memory it is."""
+    if isinstance(crop, partial):
+        return f"{_spelled(crop.func)} {crop.args} {crop.keywords}"
+    return getattr(crop, "__qualname__", repr(crop))

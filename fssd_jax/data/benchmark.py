@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Benchmark(NamedTuple):
     held: Mapping[str, ArrayDataset] | None = None
     # Pairs that there would be, and why their OoD sets cannot be had.
     missing: Mapping[str, str] = MappingProxyType({})
+    # Which networks are for it, where the inputs alone do not tell.
+    family: Literal["imagenet", "faces"] | None = None
 
 
 def renumbered(data: ArrayDataset, classes: tuple[int, ...]) -> ArrayDataset:

@@ -11,7 +11,10 @@ from fssd_jax.checks import InputError
 from fssd_jax.data import published, sequence_files, sequences
 from fssd_jax.data.benchmark import Benchmark, channel_statistics, renumbered
 from fssd_jax.data.colour import cifar6, cifar10
+from fssd_jax.data.faces import celeba, ms1m
 from fssd_jax.data.folders import located
+from fssd_jax.data.genomics import genomics
+from fssd_jax.data.imagenet import dogs, imagenet
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset, digest, fetched_dir, load
 from fssd_jax.extras import FETCH
@@ -180,6 +183,11 @@ BENCHMARKS = {
     "mnist": mnist,
     "cifar10": cifar10,
     "cifar6": cifar6,
+    "dogs": dogs,
+    "imagenet": imagenet,
+    "celeba": celeba,
+    "ms1m": ms1m,
+    "genomics": genomics,
     "genomes": genomes,
 }
 
@@ -253,7 +261,7 @@ def validation_and_test(
     return benchmark.held[pair or "test"].select(slice(count)), whole
 
 
-def draw(x: np.ndarray, count: int, key: PRNGKeyArray) -> np.ndarray:
+def draw(x, count: int, key: PRNGKeyArray) -> np.ndarray:
     """`count` images drawn by the key, in their order, as floats; all, if fewer."""
     order = np.asarray(jax.random.permutation(key, len(x)))
     return as_input(x[np.sort(order[:count])])

@@ -36,17 +36,16 @@ def stream_imagenet_c(
     """
     root = located(root)
     _check_level(level)
-    for group in GROUPS:
-        folder = root / group / kind / str(level)
-        if folder.is_dir():
-            return stream_images(
-                folder,
-                size=size,
-                channels=3,
-                batch_size=batch_size,
-                limit=limit,
-                seed=seed,
-            )
+    folder = folder_of(root, kind, level)
+    if folder is not None:
+        return stream_images(
+            folder,
+            size=size,
+            channels=3,
+            batch_size=batch_size,
+            limit=limit,
+            seed=seed,
+        )
     found = sorted(
         {at.parent.name for group in GROUPS for at in (root / group).glob("*/[1-5]")}
     )
@@ -54,6 +53,12 @@ def stream_imagenet_c(
         f"{root}: no folder {kind}/{level}; there are {', '.join(found) or 'no kinds'}"
         ". Expected the layout <root>/<kind>/<level>/<synset>/*.JPEG of ImageNet-C"
     )
+
+
+def folder_of(root: Path, kind: str, level: int) -> Path | None:
+    """<root>/<kind>/<level>, also below the folder of one of `GROUPS`."""
+    folders = (root / group / kind / str(level) for group in GROUPS)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def load_cifar_c(root: str | Path, kind: str, level: int) -> ArrayDataset:

@@ -218,8 +218,20 @@ def image_records(
     )
     decode = partial(_whole, channels=channels) if size is None else found.decode
     names = [os.path.relpath(file, located(path)) for file in found.files]
-    named = hashlib.sha256("\0".join(names).encode() + found.y.tobytes()).hexdigest()
+    named = _digest_of(names, found.y)
     return ImageFolder(found.files, found.y, found.source, named, decode)
+
+
+def records_of(
+    files: list[Path], y: Int32[np.ndarray, " n"], channels: int, source: str
+) -> ImageFolder:
+    """These files, as large as they are stored, with labels that are told elsewhere."""
+    named = _digest_of([file.name for file in files], y)
+    return ImageFolder(files, y, source, named, partial(_whole, channels=channels))
+
+
+def _digest_of(names: list[str], y: np.ndarray) -> str:
+    return hashlib.sha256("\0".join(names).encode() + y.tobytes()).hexdigest()
 
 
 def draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:

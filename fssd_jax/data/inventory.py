@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd_jax.checks import InputError
-from fssd_jax.data import benchmarks, idx, sources
+from fssd_jax.data import faces, genomics, idx, sources
 from fssd_jax.data.corrupted_sets import GROUPS, LEVELS
 from fssd_jax.data.image_files import ENDINGS, located
 from fssd_jax.data.imagenet_c import KINDS
-from fssd_jax.data.needs import NEEDS, Benchmark, Need, agrees
+from fssd_jax.data.needs import NEEDS, Need, agrees
 from fssd_jax.data.split_names import split_of
 
 READS = (*ENDINGS, ".fna.gz")
@@ -62,35 +62,35 @@ def _name(given: str) -> str:
 
 def _report(name: str, data_dir: Path | None) -> bool:
     """Print what is there of a benchmark; whether all of it is, and as it should be."""
-    benchmark, whole = NEEDS[name], True
-    print(f"{name}: {benchmark.title}{_how_run(benchmark)}")
-    for need in benchmark.needs:
-        absent = []
-        for split in need.counts:
-            found, looked = find(need, split, data_dir)
-            title = f"{need.name}/{split}" if split else need.name
-            if found is None:
-                absent.append(title)
-                continue
-            lines = list(_lines(need, split, found))
-            whole &= len(lines) == 1
-            print(f"  {need.role}: {title}: {lines[0]}")
-            print(
-                "".join(f"    warning: {title}: {line}\n" for line in lines[1:]), end=""
-            )
-        if absent:
-            whole = False
-            print(f"  {need.role}: {', '.join(absent)}: not there. Looked for")
-            print("".join(f"    {line}\n" for line in looked), end="")
-            print(f"    To get it: {need.get}")
-            if need.layout:
-                print(f"    Its folder: {need.name}/{need.layout}")
-    return whole
+    benchmark = NEEDS[name]
+    print(f"{name}: {benchmark.title} (table2 --benchmark {benchmark.runs})")
+    whole = all([_report_set(need, data_dir) for need in benchmark.needs])
+    if whole or benchmark.instead is None:
+        return whole
+    print(f"  They are drawn of {benchmark.instead.name}, if that is there:")
+    return _report_set(benchmark.instead, data_dir)
 
 
-def _how_run(benchmark: Benchmark) -> str:
-    runs = benchmark.runs in benchmarks.BENCHMARKS
-    return f" (table2 --benchmark {benchmark.runs})" if runs else " (no loader yet)"
+def _report_set(need: Need, data_dir: Path | None) -> bool:
+    absent, whole = [], True
+    for split in need.counts:
+        found, looked = find(need, split, data_dir)
+        title = f"{need.name}/{split}" if split else need.name
+        if found is None:
+            absent.append(title)
+            continue
+        lines = list(_lines(need, split, found))
+        whole &= len(lines) == 1
+        print(f"  {need.role}: {title}: {lines[0]}")
+        print("".join(f"    warning: {title}: {line}\n" for line in lines[1:]), end="")
+    if not absent:
+        return whole
+    print(f"  {need.role}: {', '.join(absent)}: not there. Looked for")
+    print("".join(f"    {line}\n" for line in looked), end="")
+    print(f"    To get it: {need.get}")
+    if need.layout:
+        print(f"    Its folder: {need.name}/{need.layout}")
+    return False
 
 
 def _lines(need: Need, split: str, found: Found) -> Iterator[str]:
@@ -144,18 +144,11 @@ def _places(need: Need, known, data_dir) -> Iterator[tuple[str, Path]]:
         if known is not None:
             return
     if need.tfds is not None:
-        yield "TFDS", tfds_dir() / need.tfds
+        yield "TFDS", sources.tfds_dir() / need.tfds
     if known is not None and known.debian is not None:
         yield "a Debian package", Path(known.debian[0])
     if need.layout:
         yield "where `fssd fetch` puts sets", sources.fetched_dir() / need.name
-
-
-def tfds_dir() -> Path:
-    """Where TensorFlow Datasets prepares sets: $TFDS_DATA_DIR, or its default."""
-    return Path(
-        os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    ).expanduser()
 
 
 # ---- what is there ------------------------------------------------------------------
@@ -175,9 +168,6 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _damaged(files[-1], error)
-    if not need.same_splits:
-        parts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
-        return Found(str(files[-1].parent), None, told=f"prepared as {parts}")
     if split not in splits:
         return None
     return Found(str(files[-1].parent), splits[split])
@@ -186,11 +176,40 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
 def _in_folder(need: Need, split: str, place: Path) -> Found | None:
     if need.name == "imagenet_c":
         return _corruptions(need, split, place, "{}/{}", _in_classes)
+    if need.name in COUNTED:
+        return COUNTED[need.name](place, split)
     if split in ("train", "test") and (files := idx.find(place, split)) is not None:
         return _of_idx(*files)
     if (place / f"{split}.npz").is_file():
         return _of_npz(place / f"{split}.npz")
     return _in_classes(need, split, place)
+
+
+def _celeba(place: Path, split: str) -> Found | None:
+    """As the benchmark divides them."""
+    if not place.is_dir():
+        return None
+    try:
+        found = faces.celeba(place.parent)
+    except InputError as error:
+        return Found(str(place), 0, wrong=(str(error),))
+    sets = {"train": found.train, "test": found.test, "blurry": found.ood["celeba"]}
+    count = len(sets[split].y)
+    classes = None if split == "blurry" else len(np.unique(sets[split].y))
+    return Found(str(place), count, classes)
+
+
+def _genomics(place: Path, split: str) -> Found | None:
+    """By the lines of the published file, of which the first names the columns."""
+    path = place / genomics.FILES[split]
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return Found(str(path), max(0, sum(1 for _ in file) - 1))
+
+
+# Sets in layouts of their own: folder, split → what is there.
+COUNTED = {"celeb_a": _celeba, "genomics_ood": _genomics}
 
 
 def _damaged(path: Path, error: Exception) -> Found:

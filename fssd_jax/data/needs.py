@@ -14,14 +14,13 @@ class Need(NamedTuple):
     layout: str  # of that folder, in words; empty if none is looked for
     get: str  # what gets it, in words
     tfds: str | None = None  # its name there, with a config: name/config
-    # Whether TFDS's splits are those of `counts`: else it holds more, or other parts.
-    same_splits: bool = True
 
 
 class Benchmark(NamedTuple):
     title: str
     needs: tuple[Need, ...]
-    runs: str | None = None  # its name in `benchmarks.BENCHMARKS`, if it is there
+    runs: str  # its name in `benchmarks.BENCHMARKS`
+    instead: Need | None = None  # of which all of them are drawn, if they are not there
 
 
 def _sets(role, name, counts, classes, **others) -> Need:
@@ -38,6 +37,16 @@ def _folder(role, name, counts, classes, get, layout="SPLIT/CLASS/*.jpg", **othe
     return Need(role, name, counts, classes, layout, get, **others)
 
 
+CELEBA = (
+    "mmlab.ie.cuhk.edu.hk/projects/CelebA.html: aligned and cropped images, "
+    "attributes, identities, which TFDS's celeb_a has not"
+)
+LISTS = "img_align_celeba/*.jpg, list_attr_celeba.txt and identity_CelebA.txt"
+GENOMICS = (
+    "storage.googleapis.com/tfds-data/downloads/genomics_ood/genomics_ood.zip, "
+    "unpacked",
+    "before_2011_in_tr.txt and four others",
+)
 FETCH = "`fssd fetch`, or `apt-get install dataset-fashion-mnist`"
 FMNIST = _sets(
     IND,
@@ -56,6 +65,16 @@ SVHN = _sets(OOD, "svhn_cropped", {"test": "26k"}, {})
 IMAGENET = (
     "register at image-net.org, put both archives into TFDS's downloads/manual, and "
     "`tfds build imagenet2012`; or class folders, train and validation"
+)
+
+WHOLE = _folder(
+    IND,
+    "imagenet2012",
+    {"train": "1281.2k", "validation": "50k"},
+    {"train": 1000, "validation": 1000},
+    IMAGENET,
+    "SPLIT/SYNSET/*.JPEG",
+    tfds="imagenet2012",
 )
 
 # By the paper's letters, and our names. Counts of A to G are as Table 1 prints them.
@@ -84,18 +103,13 @@ NEEDS = {
                 "images of ImageNet of no dog; which ones the paper does not say",
             ),
         ),
+        "dogs",
+        instead=WHOLE._replace(role="both"),
     ),
     "D": Benchmark(
         "ImageNet vs. ImageNet-C",
         (
-            _folder(
-                IND,
-                "imagenet2012",
-                {"train": "1281.2k", "validation": "50k"},
-                {"train": 1000, "validation": 1000},
-                IMAGENET,
-                tfds="imagenet2012",
-            ),
+            WHOLE,
             _folder(
                 OOD,
                 "imagenet_c",
@@ -107,31 +121,22 @@ NEEDS = {
                 tfds="imagenet2012_corrupted",
             ),
         ),
+        "imagenet",
     ),
     "E": Benchmark(
         "CelebA (not blurry) vs. CelebA (blurry)",
         (
             _folder(
                 IND,
-                "celeb_a/not_blurry",
+                "celeb_a",
                 {"train": "153.8k", "test": "38.5k"},
                 {"train": 10122, "test": 10122},
-                "mmlab.ie.cuhk.edu.hk/projects/CelebA.html, sorted by the attribute "
-                "Blurry and the identity",
-                "SPLIT/IDENTITY/*.jpg",
-                tfds="celeb_a",
-                same_splits=False,
+                CELEBA,
+                LISTS,
             ),
-            _folder(
-                OOD,
-                "celeb_a/blurry",
-                {"test": "10.3k"},
-                {},
-                "as the not blurry ones",
-                tfds="celeb_a",
-                same_splits=False,
-            ),
+            _folder(OOD, "celeb_a", {"blurry": "10.3k"}, {}, CELEBA, LISTS),
         ),
+        "celeba",
     ),
     "F": Benchmark(
         "MS-1M vs. IJB-C",
@@ -146,25 +151,29 @@ NEEDS = {
             ),
             _folder(OOD, "ijb_c", {"test": "50k"}, {}, "on request from NIST"),
         ),
+        "ms1m",
     ),
     "G": Benchmark(
         "Genome (before 2011) vs. Genome (after 2016)",
         (
-            _sets(
+            _folder(
                 IND,
                 "genomics_ood",
                 {"train": "1000k", "test": "1000k"},
                 {"train": 10, "test": 10},
-                layout="",
+                *GENOMICS,
+                tfds="genomics_ood",
             ),
-            _sets(
+            _folder(
                 OOD,
                 "genomics_ood",
                 {"test_ood": "6000k"},
                 {},
-                layout="",
+                *GENOMICS,
+                tfds="genomics_ood",
             ),
         ),
+        "genomics",
     ),
     "digits": Benchmark(
         "digits 0–4 vs. digits 5–9, and vs. patches of photographs",

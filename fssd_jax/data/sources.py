@@ -17,8 +17,9 @@ from fssd_jax.shown import brief
 
 
 class ArrayDataset(NamedTuple):
-    # [n, height, width, channel], uint8 or float32 in [0, 1]; ids [n, length], int8
-    x: np.ndarray
+    # [n, height, width, channel], uint8 or float32 in [0, 1], or `decoded.Decoded`,
+    # which is as good; ids [n, length], int8
+    x: Any
     y: np.ndarray  # [n] int32; zeros where a set has no classes
     name: str
     split: str
@@ -29,7 +30,8 @@ class ArrayDataset(NamedTuple):
 
     def select(self, chosen) -> "ArrayDataset":
         """A part of the set; the source and digest stay those of the whole."""
-        return self._replace(x=self.x[chosen], y=self.y[chosen])
+        part = getattr(self.x, "part", self.x.__getitem__)
+        return self._replace(x=part(chosen), y=self.y[chosen])
 
 
 def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayDataset:
@@ -90,6 +92,12 @@ def fetched_dir() -> Path:
     """What `fssd fetch` fills: $FSSD_JAX_DATA, or a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("FSSD_JAX_DATA") or Path(cache) / "fssd_jax")
+
+
+def tfds_dir() -> Path:
+    """Where TensorFlow Datasets prepares sets: $TFDS_DATA_DIR, or its default."""
+    own = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+    return Path(own).expanduser()
 
 
 # ---- sets that are looked for -------------------------------------------------------

@@ -1,0 +1,174 @@
+"""Where sets are that do not fit in memory: class folders of images, and TFDS."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+from tqdm import tqdm
+
+from fssd_jax.checks import InputError
+from fssd_jax.data.decoded import Decoded
+from fssd_jax.data.folders import image_records
+from fssd_jax.data.image_files import located
+from fssd_jax.data.pipeline import bar_options
+from fssd_jax.data.sources import ArrayDataset, fetched_dir, tfds_dir
+from fssd_jax.data.split_names import split_of
+from fssd_jax.extras import command
+
+
+class Cut(NamedTuple):
+    """To which size images are brought."""
+
+    side: int  # of the square in the middle
+    resize: int | None = None  # the shorter side, before
+
+
+class LargeSet(NamedTuple):
+    source: Any  # (image, label), or TFDS's dict, by number; with a `digest`
+    y: Int32[np.ndarray, " n"]  # classes, numbered in the order of `names`
+    names: tuple[str, ...]  # of classes, sorted; one, if there are no folders
+    where: str
+
+    def decoded(self, name: str, split: str, cut: Cut, chosen=None) -> ArrayDataset:
+        """The images of these numbers, or all, in the place of an array."""
+        numbers = np.arange(len(self.y)) if chosen is None else np.asarray(chosen)
+        x, y = Decoded(self.source, numbers, *cut), self.y[numbers]
+        return ArrayDataset(x, y, name, split, self.where, x.digest(y))
+
+
+def find(name: str, split: str, data_dir: str | Path | None = None) -> LargeSet:
+    """A split of a set, from the first of these that has it.
+
+    The subfolder `name` of `data_dir`, which if given is the only place; what TFDS has
+    prepared under that name; the folder beside those that `fssd fetch` fills. A folder
+    has its images in SPLIT/CLASS/, where SPLIT may be called as is usual (val).
+
+    Raises:
+      InputError: it is in none of them, which are listed; what `image_records` raises.
+    """
+    tried = []
+    for title, look in _places(name, split, data_dir):
+        found = look()
+        if not isinstance(found, str):
+            return found
+        tried.append(f"  {title}: {found}")
+    given = [] if data_dir else ["  data_dir, or --data-dir: not given"]
+    raise InputError(
+        "\n".join([f"{name}/{split} was not found. Tried:", *given, *tried])
+        + "\n`fssd data --check` tells how to get it"
+    )
+
+
+def find_both(
+    name: str, tested: str, data_dir: str | Path | None = None
+) -> tuple[LargeSet, LargeSet]:
+    """Its training images, and those of the split `tested`, of the same classes.
+
+    Raises:
+      InputError: as of `find`, and if the classes are called otherwise.
+    """
+    train, test = find(name, "train", data_dir), find(name, tested, data_dir)
+    if train.names != test.names:
+        differ = sorted(set(train.names) ^ set(test.names))
+        raise InputError(
+            f"{train.where} and {test.where}: have classes of other names, "
+            f"{differ[:5]}; rename these folders"
+        )
+    return train, test
+
+
+def _places(
+    name: str, split: str, data_dir: str | Path | None
+) -> Iterator[tuple[str, Callable[[], LargeSet | str]]]:
+    if data_dir is not None:
+        yield "--data-dir", lambda: of_folder(located(data_dir) / name, split)
+        return
+    yield "TensorFlow Datasets", lambda: of_tfds(name, split)
+    yield "its own folder", lambda: of_folder(fetched_dir() / name, split)
+
+
+# ---- folders ------------------------------------------------------------------------
+
+
+def of_folder(root: Path, split: str | None) -> LargeSet | str:
+    """What is in root/SPLIT/CLASS/, or in root/CLASS/ without `split`; or why not."""
+    folder = root if split is None else split_folder(root, split)
+    if folder is None or not folder.is_dir():
+        return f"no folder {root if split is None else root / split}"
+    source = image_records(folder, channels=3)
+    firsts = [file.relative_to(folder).parts[0] for file in source.files]
+    inside = any(len(f.relative_to(folder).parts) > 1 for f in source.files)
+    names = tuple(sorted(set(firsts))) if inside else ("",)
+    return LargeSet(source, source.y, names, source.source)
+
+
+def split_folder(root: Path, split: str) -> Path | None:
+    """Its subfolder of that split, by any of its usual names; by its own, first."""
+    if (root / split).is_dir() or not root.is_dir():
+        return root / split
+    same = [p for p in sorted(root.iterdir()) if split_of(p.name) == split_of(split)]
+    return next((folder for folder in same if folder.is_dir()), None)
+
+
+# ---- TensorFlow Datasets ------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A split that TFDS has prepared; its records are opened anew by each process."""
+
+    records: Any
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.records[number]
+
+
+def of_tfds(name: str, split: str) -> LargeSet | str:
+    """Of class labels and images, as it was prepared; or why not. Nothing is got."""
+    found = prepared(name)
+    if isinstance(found, str):
+        return found
+    tfds, builder = found
+    if split not in builder.info.splits:
+        return f"{builder.info.full_name} has no split {split}"
+    try:
+        records = builder.as_data_source(split)
+        bare = {"image": tfds.decode.SkipDecoding()}
+        labels = builder.as_data_source(split, decoders=bare)
+    except Exception as error:  # NotImplementedError of another format, and others
+        return (
+            f"{builder.data_dir} cannot be read by number ({type(error).__name__}: "
+            f"{error}); prepare it anew: tfds build {name} --file_format=array_record"
+        )
+    bar = bar_options("record") | {"desc": f"labels of {name}/{split}"}
+    # Images are read for them, but not decoded.
+    y = np.array([labels[i]["label"] for i in tqdm(range(len(labels)), **bar)])
+    full = f"tensorflow_datasets {builder.info.full_name}"
+    digest = hashlib.sha256(f"{full}/{split}".encode() + y.tobytes()).hexdigest()
+    names = tuple(builder.info.features["label"].names)
+    return LargeSet(Prepared(records, digest), y.astype(np.int32), names, full)
+
+
+def prepared(name: str) -> tuple[Any, Any] | str:
+    """(tensorflow_datasets, builder) of the newest version that is there; or why not.
+
+    Args:
+      name: of the set, and of its config behind a slash.
+    """
+    versions = sorted((tfds_dir() / name).glob("*/dataset_info.json"))
+    if not versions:
+        return f"not prepared in {tfds_dir() / name}"
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        return f"not installed ({error.name}): {command('tensorflow_datasets')}"
+    # From its folder: some sets are not known by their names (TFDS 4.9.10).
+    return tfds, tfds.builder_from_directory(versions[-1].parent)

@@ -1,0 +1,87 @@
+"""The paper's C to G from data to report, on small sets of the real layouts.
+
+  pytest -m slow tests/experiments/test_large_benchmarks.py
+
+With the networks of the paper, at the size of its images, for two steps of training.
+"""
+
+import json
+
+import pytest
+
+from experiments import table2
+from experiments.comparison import chosen, networks
+from fssd_jax.data import imagenet
+from fssd_jax.data.imagenet import DOGS
+from tests import large_files
+
+METHODS = ("fssd", "msp", "odin", "mahalanobis", "knn", "outlier_exposure")
+NETWORKS = {
+    "dogs": "resnet34",
+    "imagenet": "resnet34",
+    "celeba": "face_resnext50",
+    "ms1m": "face_resnext50",
+    "genomics": "bilstm",
+}
+LETTERS = dict(zip(NETWORKS, "CDEFG", strict=True))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """All of them; enough OoD images for ten folds of validation."""
+    root = tmp_path_factory.mktemp("large")
+    large_files.imagenet(root, (8, 12), (*DOGS[:4], "n01440764", "n02114367"))
+    large_files.imagenet_c(root, ("fog",), (3,), 8, (*DOGS[:4], "n02114367"))
+    large_files.celeb_a(root, per_person=40)
+    large_files.ms1m(root, (20, 20))
+    for i in range(40):
+        large_files.jpegs(root / "ijb_c" / "test", 1, (130, 120), i, f"{i}-{{}}.jpg")
+    large_files.genomics(root, dict.fromkeys(large_files.FILES, 40))
+    return root
+
+
+def of_two_steps(monkeypatch, whole: bool):
+    """The paper's network, or the tiny one, and batches of half of the images."""
+    own = networks.network_of
+
+    def network_of(benchmark, name=None, *, width=None, tiny=False):
+        found = own(benchmark, name, width=width, tiny=tiny and not whole)
+        return found._replace(batch_size=len(benchmark.train.x) // 2)
+
+    for module in (networks, chosen):
+        monkeypatch.setattr(module, "network_of", network_of)
+    monkeypatch.setattr(imagenet, "PER_BREED", (4, 4))
+    monkeypatch.setattr(imagenet, "DOGS", DOGS[:4])
+
+
+def run(name, data, out, methods=METHODS):
+    args = ["--benchmark", name, "--tiny", "--data-dir", str(data), "--out", str(out)]
+    status = table2.main([*args, "--methods", *methods])
+    (path,) = out.glob("table2/*/metrics.json")
+    return status, json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_whole_pipeline(monkeypatch, tmp_path, data, name):
+    of_two_steps(monkeypatch, whole=True)
+    status, found = run(name, data, tmp_path)
+    assert status == 0
+    assert found["model"]["network"] == NETWORKS[name]
+    assert found["model"]["parameters"] > 20e6
+    rows = found["methods"]
+    assert {"fssd", "msp", "odin", "mahalanobis", "knn"} <= rows.keys()
+    exposed = {row for row in rows if row.startswith("outlier exposure")}
+    # The paper has an auxiliary set for C, E and F.
+    assert bool(exposed) == (name in ("dogs", "celeba", "ms1m"))
+    assert (found["paper"] is None) == (name == "imagenet")
+
+
+def test_of_decoded_images_the_table_is_complete(monkeypatch, tmp_path, data):
+    of_two_steps(monkeypatch, whole=False)
+    status, found = run("celeba", data, tmp_path, ("knn",))
+    assert status == 0
+    assert found["methods"].keys() == {"knn"}
+    assert found["controls"].keys() >= {"control: raw pixels", "control: brightness"}
+    assert found["controls"]["control: raw pixels"]["note"] == "means of 2×2 pixels"
+    assert found["counts"]["train"] == 85  # 80 % of 107 that are sharp

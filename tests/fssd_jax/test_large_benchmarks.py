@@ -1,0 +1,301 @@
+"""The paper's C to G in small sets of the real layouts: which images, which labels."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from fssd_jax.checks import InputError
+from fssd_jax.data import imagenet, inventory
+from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.genomics import FILES
+from fssd_jax.data.large_sets import Prepared, find, of_tfds
+from tests import large_files
+from tests.large_files import SYNSETS
+
+DOGS = imagenet.DOGS
+SMALL = 64, 72  # pixels: the tests of crops have large ones
+
+
+def names(data):
+    """The folder that each image lies in."""
+    return [data.x.source.files[i].parent.name for i in data.x.numbers]
+
+
+def files(data):
+    return {data.x.source.files[i] for i in data.x.numbers}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(imagenet, "PER_BREED", (3, 2))
+    monkeypatch.setattr(imagenet, "DOGS", (*DOGS[:3], DOGS[49]))
+    return imagenet.DOGS
+
+
+def test_the_breeds_of_imagenet_are_118_classes_in_a_row():
+    path = tfds.core.tfds_path() / "datasets/imagenet2012/labels.txt"
+    labels = path.read_text().split()
+    breeds = [s for s in labels if imagenet.BREEDS[0] <= s <= imagenet.BREEDS[1]]
+    assert (len(breeds), labels.index(breeds[0]), labels.index(breeds[-1])) == (
+        *(118, 151),
+        268,
+    )
+    assert tuple(breeds[:50]) == DOGS
+
+
+def test_dogs_are_divided_and_labelled_by_their_synsets(few, tmp_path):
+    large_files.imagenet(tmp_path, (6, 3), size=SMALL)
+    found = load_benchmark("dogs", tmp_path)
+    for data, count in ((found.train, 3), (found.test, 2)):
+        assert [few[label] for label in data.y] == names(data)
+        assert np.bincount(data.y).tolist() == [count] * 4
+        assert {file.parts[-3] for file in files(data)} == {"train"}
+    assert not files(found.train) & files(found.test)
+    # Other breeds are neither; of what is no dog, all of the validation images.
+    assert sorted(names(found.ood["dogs"])) == sorted(
+        ["n01440764", "n02114367", "n15075141"] * 3
+    )
+    assert {file.parts[-3] for file in files(found.ood["dogs"])} == {"val"}
+    assert found.num_classes == 4
+    assert found.paper is not None
+
+
+def test_of_a_class_that_has_few_images_fewer_are_trained_on():
+    y = np.repeat([0, 1], [1150, 2000])
+    train, test = imagenet.divided(y, [1, 0])
+    assert [np.sum(y[train] == c) for c in (0, 1)] == [950, 1000]
+    assert [np.sum(y[test] == c) for c in (0, 1)] == [200, 200]
+    assert not set(train) & set(test)
+    again = imagenet.divided(np.concatenate([y, [2] * 50]), [0, 1, 2])
+    assert set(train) == set(again[0])  # other classes change nothing
+
+
+def test_dogs_of_ones_own(tmp_path):
+    for split in ("train", "test"):
+        for i, name in enumerate(("beagle", "pug")):
+            folder = tmp_path / "imagenet_dogs" / split / name
+            large_files.jpegs(folder, 4, SMALL, i)
+    large_files.jpegs(tmp_path / "imagenet_non_dogs" / "test", 3, SMALL, 9)
+    found = load_benchmark("dogs", tmp_path)
+    assert (found.num_classes, len(found.train.x), len(found.ood["dogs"].x)) == (
+        2,
+        8,
+        3,
+    )
+    assert found.paper is None  # of other dogs than the paper's
+    (tmp_path / "imagenet_dogs" / "test" / "pug").rename(
+        tmp_path / "imagenet_dogs" / "test" / "cat"
+    )
+    with pytest.raises(InputError, match=r"classes of other names, \['cat', 'pug'\]"):
+        load_benchmark("dogs", tmp_path)
+
+
+def test_imagenet_against_each_corruption_that_is_there(tmp_path):
+    some = SYNSETS[:3]
+    large_files.imagenet(tmp_path, (2, 1), some, SMALL)
+    with pytest.raises(InputError, match="no corrupted images: no folder"):
+        load_benchmark("imagenet", tmp_path)
+    large_files.imagenet_c(tmp_path, ("fog", "snow"), (2,), 1, some)
+    (tmp_path / "imagenet_c" / "weather").mkdir()
+    (tmp_path / "imagenet_c" / "snow").rename(tmp_path / "imagenet_c/weather/snow")
+    found = load_benchmark("imagenet", tmp_path)
+    assert list(found.ood) == ["imagenet_snow_2", "imagenet_fog_2"]
+    assert "imagenet_fog_1" in found.missing["imagenet_c"]
+    assert "imagenet_fog_2" not in found.missing["imagenet_c"]
+    assert names(found.test) == list(some)
+    corrupted = found.ood["imagenet_fog_2"].x
+    with Image.open(corrupted.source.files[1]) as image:
+        np.testing.assert_array_equal(corrupted[1], np.asarray(image)[:224, :224])
+    assert inventory.command(["--check", "D", "--data-dir", str(tmp_path)]) == 1
+
+
+def test_nothing_there_names_the_folder_and_what_tells_more(tmp_path):
+    with pytest.raises(InputError, match=f"no folder {tmp_path}/imagenet2012/train"):
+        load_benchmark("imagenet", tmp_path)
+
+
+# ---- faces --------------------------------------------------------------------------
+
+
+def test_celeba_by_its_lists(tmp_path):
+    large_files.celeb_a(tmp_path, per_person=20)
+    found = load_benchmark("celeba", tmp_path)
+    rows = (tmp_path / "celeb_a" / "identity_CelebA.txt").read_text().split()
+    person = dict(zip(rows[::2], map(int, rows[1::2]), strict=True))
+    blurry = {f"{i:06}.jpg" for i in range(0, 80, 3)}
+    assert {f.name for f in files(found.ood["celeba"])} == blurry
+    sets = [{f.name for f in files(data)} for data in (found.train, found.test)]
+    assert sets[0] | sets[1] == person.keys() - blurry
+    assert not sets[0] & sets[1]
+    assert len(sets[1]) == round(0.2 * (80 - len(blurry)))
+    people = sorted(set(person.values()))
+    for data in (found.train, found.test):
+        of = [person[data.x.source.files[i].name] for i in data.x.numbers]
+        assert [people[label] for label in data.y] == of
+    assert found.num_classes == 4
+    assert found.test.x[:2].shape == (2, 112, 112, 3)
+
+
+def test_test_images_of_a_person_who_is_not_trained_on_are_left_out(tmp_path):
+    large_files.celeb_a(tmp_path, per_person=2, people=30, blurry=100)
+    found = load_benchmark("celeba", tmp_path)
+    assert found.num_classes == len(np.unique(found.train.y)) < 30
+    assert set(found.test.y) <= set(found.train.y)
+    assert len(found.test.y) < round(0.2 * 59)
+
+
+def test_lists_that_do_not_fit_together(tmp_path):
+    with pytest.raises(InputError, match=r"there is no .*list_attr.*mmlab"):
+        load_benchmark("celeba", tmp_path)
+    large_files.celeb_a(tmp_path, per_person=3)
+    path = tmp_path / "celeb_a" / "identity_CelebA.txt"
+    text = path.read_text()
+    path.write_text(text.replace("000004.jpg", "4.jpg"))
+    with pytest.raises(InputError, match=r"name other images, \['000004.jpg', '4.jpg'"):
+        load_benchmark("celeba", tmp_path)
+    path.write_text(text + "000099.jpg\n")
+    with pytest.raises(InputError, match=r"found 000099\.jpg; get it anew"):
+        load_benchmark("celeba", tmp_path)
+
+
+def test_ms1m_labels_are_those_of_the_training_set(tmp_path):
+    large_files.ms1m(tmp_path)
+    found = load_benchmark("ms1m", tmp_path)
+    people = ["m.0a", "m.0b", "m.0c"]
+    for data in (found.train, found.test):
+        assert [people[label] for label in data.y] == names(data)
+    assert (set(found.test.y), found.num_classes) == ({1, 2}, 3)
+    assert found.ood["ms1m"].x[:].shape == (9, 112, 112, 3)
+    folder = tmp_path / "ms1m" / "test"
+    (folder / "m.0b").rename(folder / "m.0x")
+    with pytest.raises(InputError, match=r"no training image, \['m\.0x'\]"):
+        load_benchmark("ms1m", tmp_path)
+
+
+# ---- reads --------------------------------------------------------------------------
+
+
+def test_genomics_as_published(tmp_path):
+    large_files.genomics(tmp_path, length=30)
+    found = load_benchmark("genomics", tmp_path)
+    held = found.held or {}
+    for split, data in (
+        ("train", found.train),
+        ("test", found.test),
+        ("test_ood", found.ood["genomics"]),
+        ("validation", held["test"]),
+        ("validation_ood", held["genomics"]),
+    ):
+        lines = (tmp_path / "genomics_ood" / FILES[split]).read_text().splitlines()
+        reads, genera = zip(*(line.split("\t")[:2] for line in lines[1:]), strict=True)
+        assert ["".join("ACGT"[c] for c in row) for row in data.x] == list(reads)
+        if "ood" not in split:
+            assert [f"Genus{label}" for label in data.y] == list(genera)
+    assert (found.num_classes, found.symbols) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda t: t.replace("ACGT", "AC-T").replace("AA", "AN", 1),
+            "read 0: expected",
+        ),
+        (lambda t: t.replace("seq\t", "sequence\t"), "names no column {'seq'}"),
+        (lambda t: t.splitlines()[0], "holds no read"),
+        (lambda t: t[:-80], "expected 30 letters of ACGT and a class"),
+        (lambda t: t.replace("Genus1", "Genus9"), r"not trained on, \['Genus9'\]"),
+    ],
+)
+def test_a_damaged_table_of_reads(tmp_path, change, told):
+    large_files.genomics(tmp_path, length=30)
+    path = tmp_path / "genomics_ood" / FILES["test"]
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=told):
+        load_benchmark("genomics", tmp_path)
+
+
+# ---- TensorFlow Datasets ------------------------------------------------------------
+
+
+def prepare(folder, name, features, rows, form="array_record"):
+    """A set of that name as TFDS prepares one, without downloading."""
+
+    class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            del dl_manager
+            return {split: iter(enumerate(of)) for split, of in rows.items()}
+
+        def _generate_examples(self):  # the splits are examples themselves
+            raise NotImplementedError
+
+    Small.name = name
+    Small(data_dir=folder, file_format=form).download_and_prepare()
+
+
+def jpeg(seed):
+    file = io.BytesIO()
+    x = large_files.photograph(np.random.default_rng(seed), 40 + seed, 50, (99, 80, 70))
+    Image.fromarray(x).save(file, "JPEG")
+    file.seek(0)
+    return file
+
+
+@pytest.fixture
+def tfds_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setenv("FSSD_JAX_DATA", str(tmp_path / "fetched"))
+    return tmp_path / "tfds"
+
+
+def test_a_set_that_tfds_has_prepared(tfds_dir):
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=list(SYNSETS[:3])),
+    }
+    rows = [{"image": jpeg(i), "label": i % 3} for i in range(7)]
+    prepare(tfds_dir, "imagenet2012", features, {"train": rows, "validation": rows[:2]})
+    found = find("imagenet2012", "train")
+    assert isinstance(found.source, Prepared)
+    assert found.names == SYNSETS[:3]
+    assert [int(found.source[i]["label"]) for i in range(7)] == found.y.tolist()
+    assert sorted(found.y.tolist()) == [0, 0, 0, 1, 1, 2, 2]
+    heights = sorted(len(found.source[i]["image"]) for i in range(7))
+    assert heights == list(range(40, 47))
+    assert found.source.digest != find("imagenet2012", "validation").source.digest
+    assert of_tfds("imagenet2012", "test") == "imagenet2012/1.0.0 has no split test"
+
+
+def test_of_tfds_in_another_format_it_is_told_how_to_prepare_it(tfds_dir):
+    (tfds_dir / "imagenet2012" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(InputError, match="not found. Tried"):
+        find("imagenet2012", "train")
+
+
+def test_reads_that_tfds_has_prepared(tfds_dir):
+    genera = [f"G{i}" for i in range(4)]
+    features = {
+        "seq": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(names=genera),
+    }
+    some = {"train": "ACGTAA", "validation": "ACCCCC", "test": "TTTTTG"}
+    of = {k: [{"seq": v, "label": i} for i in (0, 1)] for k, v in some.items()}
+    unknown = {
+        f"{k}_ood": [{"seq": "GGGGGG", "label": 3}] for k in ("validation", "test")
+    }
+    prepare(tfds_dir, "genomics_ood", features, {**of, **unknown})
+    found = load_benchmark("genomics")
+    assert found.train.x.tolist() == [[0, 1, 2, 3, 0, 0]] * 2
+    assert sorted(found.train.y.tolist()) == [0, 1]
+    assert found.ood["genomics"].x.tolist() == [[2] * 6]
+    assert found.train.source == "tensorflow_datasets genomics_ood/1.0.0, train"
