@@ -148,9 +148,11 @@ def of_tfds(name: str, split: str) -> LargeSet | str:
             f"{builder.data_dir} cannot be read by number ({type(error).__name__}: "
             f"{error}); prepare it anew: tfds build {name} --file_format=array_record"
         )
-    bar = bar_options("record") | {"desc": f"labels of {name}/{split}"}
+    shown = tqdm(
+        range(len(labels)), f"labels of {name}/{split}", **bar_options("record")
+    )
     # Images are read for them, but not decoded.
-    y = np.array([labels[i]["label"] for i in tqdm(range(len(labels)), **bar)])
+    y = np.array([labels[i]["label"] for i in shown])
     full = f"tensorflow_datasets {builder.info.full_name}"
     digest = hashlib.sha256(f"{full}/{split}".encode() + y.tobytes()).hexdigest()
     names = tuple(builder.info.features["label"].names)

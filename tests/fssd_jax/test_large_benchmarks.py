@@ -277,8 +277,11 @@ def test_a_set_that_tfds_has_prepared(tfds_dir):
 
 
 def test_of_tfds_in_another_format_it_is_told_how_to_prepare_it(tfds_dir):
-    (tfds_dir / "imagenet2012" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(InputError, match="not found. Tried"):
+    features = {"label": tfds.features.ClassLabel(num_classes=2)}
+    rows = {"train": [{"label": 0}]}
+    prepare(tfds_dir, "imagenet2012", features, rows, "tfrecord")
+    told = r"tfds build imagenet2012 --file_format=array_record"
+    with pytest.raises(InputError, match=told):
         find("imagenet2012", "train")
 
 
