@@ -1,7 +1,5 @@
 """Checks at the door: every bad input becomes one error that says what to do."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -158,20 +156,24 @@ def random_key(key):
     return key
 
 
-def to_numpy(x: Any, name: str = "images") -> np.ndarray:
-    """An array of NumPy's, from any library's, or `InputError`."""
-    if np.ma.is_masked(x):
-        raise InputError(f"{name}: some values are masked; fill them: x.filled(0)")
-    several: Any = x if isinstance(x, list | tuple) else [x]
-    for one in several:
+def _check_modes(x, name: str) -> None:
+    """Raise `InputError` for an image of Pillow's, alone or not, of another mode."""
+    for one in x if isinstance(x, list | tuple) else [x]:
         if not hasattr(one, "getpalette"):
-            break  # no image of Pillow's
+            return  # no image of Pillow's
         if one.mode not in MODES:
             raise InputError(
                 f"{name}: an image of Pillow's mode {one.mode}, whose numbers are "
                 'neither grey nor red, green and blue; convert it: image.convert("RGB")'
                 ', or "L"'
             )
+
+
+def to_numpy(x, name: str = "images") -> np.ndarray:
+    """An array of NumPy's, from any library's, or `InputError`."""
+    if np.ma.is_masked(x):
+        raise InputError(f"{name}: some values are masked; fill them: x.filled(0)")
+    _check_modes(x, name)
     try:
         if hasattr(x, "detach"):  # PyTorch, whose bfloat16 NumPy does not know
             x = x.detach().cpu()

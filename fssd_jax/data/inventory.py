@@ -278,7 +278,7 @@ def _folders(place: Path) -> list[Path]:
     try:
         with os.scandir(place) as entries:
             return sorted(place / e.name for e in entries if e.is_dir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -287,7 +287,7 @@ def _count(folder: Path) -> int:
     try:
         with os.scandir(folder) as entries:
             return sum(e.name.lower().endswith(tuple(ENDINGS)) for e in entries)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

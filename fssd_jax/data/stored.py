@@ -1,6 +1,7 @@
 """A split of a set as it lies in a folder: IDX files, SPLIT.npz, or class folders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +37,12 @@ def find(
     """
     folder = image_files.located(folder)
     arrays, images = folder / f"{split}.npz", folder / split
-    try:
+    with _searched(folder):
         if grey and (files := idx.find(folder, split)):
             return Stored(files)
         for path in () if idx_only else (arrays, images):
             if path.exists():
                 return Stored((path,))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be searched ({error.strerror}); have its owner let you "
-            "read it, or give another folder"
-        ) from error
     none = f"no IDX files of split {split} in {folder}"
     neither = f"neither a folder {images} nor a file {arrays}"
     if idx_only:
@@ -119,16 +115,26 @@ def check(path: Path, y: np.ndarray, classes: int, *, grey: bool) -> None:
             f"{path}: its subfolders are {sorted(names)}, expected the classes' numbers"
             f", 0 to {classes - 1}; rename them"
         )
-    for other in path.parent.iterdir():
-        if other.is_dir() and other.name in ("train", "test"):
-            if differ := _names(other) ^ _names(path):
-                raise InputError(
-                    f"{path} and {other} have classes of other names, "
-                    f"{sorted(differ)}; rename these folders, whose sorted names are "
-                    "numbered"
-                )
+    for other in (path.with_name("train"), path.with_name("test")):
+        if other.is_dir() and (differ := _names(other) ^ _names(path)):
+            raise InputError(
+                f"{path} and {other} have classes of other names, {sorted(differ)}; "
+                "rename these folders, whose sorted names are numbered"
+            )
 
 
 def _names(folder: Path) -> set[str]:
-    found = (part.name for part in folder.iterdir() if part.is_dir())
+    with _searched(folder):
+        found = [part.name for part in folder.iterdir() if part.is_dir()]
     return {name for name in found if not name.startswith(".")}
+
+
+@contextmanager
+def _searched(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be searched ({error.strerror}); have its owner let you "
+            "read it, or give another folder"
+        ) from error
