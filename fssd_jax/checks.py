@@ -8,7 +8,19 @@ CHUNK = 4096  # images looked at together, so that a check needs little memory
 
 # Of Pillow's images, what each number is as a grey or a colour network takes it. A
 # palette's are numbers of colours; CMYK, YCbCr and others are colours of other axes.
-MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+PILLOW_MODES = (
+    "1",
+    "L",
+    "LA",
+    "RGB",
+    "RGBA",
+    "I",
+    "F",
+    "I;16",
+    "I;16L",
+    "I;16B",
+    "I;16N",
+)
 
 
 class InputError(ValueError):
@@ -161,7 +173,7 @@ def _check_modes(x, name: str) -> None:
     for one in x if isinstance(x, list | tuple) else [x]:
         if not hasattr(one, "getpalette"):
             return  # no image of Pillow's
-        if one.mode not in MODES:
+        if one.mode not in PILLOW_MODES:
             raise InputError(
                 f"{name}: an image of Pillow's mode {one.mode}, whose numbers are "
                 'neither grey nor red, green and blue; convert it: image.convert("RGB")'

@@ -80,7 +80,7 @@ def corrupt(
     images = _checked(images)
     if published == "auto":
         published = "cifar" if min(images.shape[1:3]) < SMALL else "imagenet"
-    if published not in [*AMOUNTS[kind]]:
+    if published not in list(AMOUNTS[kind]):  # what has no hash is none, too
         raise InputError(
             f"published: expected auto, imagenet or cifar, got {published!r}"
         )
