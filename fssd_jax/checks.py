@@ -98,6 +98,13 @@ def at_least_one(name: str, value: int) -> None:
         raise InputError(f"{name}: expected 1 or more, got {value}")
 
 
+def share_of_hundred(name: str, percent: float) -> float:
+    """The fraction, or raise `InputError`."""
+    if not 0 <= percent <= 100:
+        raise InputError(f"{name}: expected 0 to 100, got {percent}")
+    return percent / 100
+
+
 def whole(name: str, value) -> int:
     """`value` as an int; raise `InputError` unless it is one from 0 to 2³² − 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
