@@ -11,7 +11,7 @@ import pytest
 import fssd_jax
 from fssd_jax import InputError, head, quantile
 from fssd_jax.features import make_init_fn
-from fssd_jax.models import BiLSTM, LeNet, cifar_resnet
+from fssd_jax.models import LeNet, cifar_resnet
 from fssd_jax.models.resnet import CosineHead
 from tests.fssd_jax.rivals import feature_fn, images, logit_fn, weights
 
@@ -19,11 +19,6 @@ IMAGES = np.random.default_rng(0).uniform(size=(7, 28, 28, 3)).astype(np.float32
 MODELS = {
     "resnet": (cifar_resnet((1,), width=4, num_classes=5), IMAGES, "stage1"),
     "lenet": (LeNet(5), IMAGES[..., :1], "fc1"),
-    "lstm": (
-        BiLSTM(5, hidden=6, num_layers=1, positions=(2,)),
-        np.random.default_rng(1).integers(0, 4, (7, 9)).astype(np.int32),
-        "last",
-    ),
 }
 
 
