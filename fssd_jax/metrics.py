@@ -26,8 +26,6 @@ class Metrics(NamedTuple):
     auprc_ci95: Interval
     fpr80_ci95: Interval
     fpr95_ci95: Interval
-    auprc_out: float  # with OoD as the positive class
-    auprc_out_ci95: Interval
 
     __repr__ = brief
 
@@ -36,9 +34,9 @@ def evaluate(ind, ood) -> Metrics:
     """Metrics of the scores of in-distribution (positive) and OoD (negative) images.
 
     AUROC counts a tie as one half (Mann–Whitney); AUPRC is average precision,
-    Σ (R_n − R_{n−1}) P_n over distinct thresholds, and AUPRC out the same of OoD images
-    by the negated score; FPR80 is the false positive rate at the first threshold whose
-    true positive rate is at least 80 % (`fpr_at` has any other).
+    Σ (R_n − R_{n−1}) P_n over distinct thresholds (`auprc_out` is that of OoD images);
+    FPR80 is the false positive rate at the first threshold whose true positive rate is
+    at least 80 % (`fpr_at` has any other).
 
     The intervals are of new images of both kinds, by the same network and detector;
     nothing is resampled. AUROC and AUPRC: Clopper–Pearson with the number of trials
@@ -60,8 +58,6 @@ def evaluate(ind, ood) -> Metrics:
     positives, negatives = _counts(ind, ood)
     auroc, auroc_variance = _auroc(positives, negatives)
     auprc, trials = _safe_auprc(positives, negatives)
-    # OoD images that score lowest come first.
-    auprc_out, trials_out = _safe_auprc(negatives[::-1], positives[::-1])
     return Metrics(
         auroc,
         auprc,
@@ -71,8 +67,6 @@ def evaluate(ind, ood) -> Metrics:
         intervals.share(auprc, trials),
         intervals.rate_at(positives, negatives, 80),
         intervals.rate_at(positives, negatives, 95),
-        auprc_out,
-        intervals.share(auprc_out, trials_out),
     )
 
 
@@ -83,6 +77,18 @@ class Rate(NamedTuple):
     ci95: Interval
 
     __repr__ = brief
+
+
+def auprc_out(ind, ood) -> Rate:
+    """Average precision with OoD as the positive class, by the negated score.
+
+    Args and errors as of `evaluate`.
+    """
+    counts = _counts(checks.scores(ind, "in-distribution"), checks.scores(ood, "OoD"))
+    positives, negatives = counts
+    # OoD images that score lowest come first.
+    value, trials = _safe_auprc(negatives[::-1], positives[::-1])
+    return Rate(value, intervals.share(value, trials))
 
 
 def fpr_at(ind, ood, tpr: float) -> Rate:
