@@ -25,6 +25,9 @@ from fssd_jax.outputs import FeatureFn, Inputs, Variables
 from fssd_jax.shown import brief
 
 
+SMALL = 1e-6  # of a length: what float32 rounds
+
+
 class State(NamedTuple):
     head: Head
     origin: Float[Array, " dim"]  # u
@@ -52,8 +55,8 @@ def fit(
       head: its last layer, as `head.find` gives it.
       train: training images, data as of `pipeline.batches`, gone through twice; no
         labels.
-      dim: D; by default 1000 of 1500 features or more, 512 of more than 512, as in the
-        paper; else half of them, as OpenOOD has it for 512.
+      dim: D; by default 1000 of 1500 features or more, else 512, as in the paper; if
+        they vary in no more directions, half of these, as pytorch-ood has it.
       batch_size: images per compiled call.
       unit_range: whether floats outside [0, 1] are an error.
 
@@ -62,9 +65,7 @@ def fit(
     """
     (kernel,) = (np.asarray(k, np.float64) for k in head.kernel.values())
     size = len(kernel)
-    usual = 1000 if size >= 1500 else 512 if size > 512 else size // 2
-    dim = usual if dim is None else dim
-    if not 0 <= dim < size:
+    if dim is not None and not 0 <= dim < size:
         raise InputError(f"dim: expected 0 to {size - 1}, got {dim}")
 
     def passed():
@@ -80,13 +81,17 @@ def fit(
     for h in passed():
         moments.add(layer, total, h, np.zeros(len(h), int))
     shift = total.mean - origin
-    _, vectors = np.linalg.eigh(total.scatter / total.count + shift.T @ shift)
+    values, vectors = np.linalg.eigh(total.scatter / total.count + shift.T @ shift)
+    if dim is None:
+        vary = int((values > SMALL**2 * values[-1]).sum())
+        usual = 1000 if size >= 1500 else 512
+        dim = usual if usual < vary else vary // 2
     residual = vectors[:, : size - dim]  # the directions ascend
     lengths = largest = 0.0
     for h in passed():
         lengths += np.linalg.norm((h - origin) @ residual, axis=1).sum()
         largest += (h @ kernel + np.float64(head.bias)).max(1).sum()
-    if not lengths > 1e-6 * total.count[0] * np.linalg.norm(total.mean):
+    if not lengths > SMALL * total.count[0] * np.linalg.norm(total.mean):
         raise InputError(
             f"layer {layer!r} varies in no more than {dim} directions; give a smaller "
             "dim, or another method"

@@ -163,7 +163,8 @@ def test_vim_refuses_what_it_cannot_divide(case):
         vim.fit(*case.network, case.head, case.train, dim=12)
     few = case.train[:2]  # whose features span two directions
     with pytest.raises(InputError, match=r"no more than 6 directions; give a smaller"):
-        vim.fit(*case.network, case.head, few)
+        vim.fit(*case.network, case.head, few, dim=6)
+    assert vim.fit(*case.network, case.head, few).residual.shape == (12, 11)
     once = iter([case.train[:40], case.train[40:]])
     with pytest.raises(InputError, match="gone through before: make it anew, or give"):
         vim.fit(*case.network, case.head, once)
