@@ -107,7 +107,9 @@ def answer(
             with fails_alone(failed, key[1]), clock(key[1]):
                 rows.save(paths[key], method.run(s))
     groups: dict[str, Rows] = {group: {} for group in GROUPS}
-    left_out = {name: _why(name, s) for name in wanted - {name for _, name in methods}}
+    there = {name for _, name in methods}
+    known = [name for of in GROUPS.values() for name in of]
+    left_out = {name: _why(name, s) for name in known if name in wanted - there}
     for (group, name), path in paths.items():
         if name in failed:
             path.unlink(missing_ok=True)  # of before, which `again` was to replace

@@ -152,12 +152,16 @@ def row_sums(
     rows = f * at_place
     scale = _unless_zero(abs(rows).max(1, keepdims=True))
     rows = rows / scale
-    found, row, column = [], rows, columns
-    for p in range(1, orders + 1):
+
+    def next_order(powers, _):
+        row, column = powers
         total = (row * column.sum(2, keepdims=True)).sum(1)
-        found.append(jnp.sign(total) * abs(total) ** (1 / p) * scale[:, 0])
-        row, column = row * rows, column * columns
-    return jnp.stack(found, 1)
+        return (row * rows, column * columns), total
+
+    _, total = jax.lax.scan(next_order, (rows, columns), None, orders)
+    root = 1 / jnp.arange(1, orders + 1, dtype=f.dtype)
+    size = jnp.power(abs(total), root[:, None, None]) * scale[None, :, 0]
+    return (jnp.sign(total) * size).swapaxes(0, 1)
 
 
 def _unless_zero(a):

@@ -24,7 +24,6 @@ from fssd_jax.head import Head, hidden_of, hidden_of_training, logits
 from fssd_jax.outputs import FeatureFn, Inputs, Variables
 from fssd_jax.shown import brief
 
-
 SMALL = 1e-6  # of a length: what float32 rounds
 
 
