@@ -178,17 +178,24 @@ def hidden_of(
 
 
 def hidden_of_training(
-    feature_fn: FeatureFn, variables: Variables, head: Head, train: Any, **options
+    feature_fn: FeatureFn,
+    variables: Variables,
+    head: Head,
+    train: Any,
+    *,
+    batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Iterator[Float[np.ndarray, "batch dim"]]:
-    """h of training images, batch by batch; `options` as of `scored_batches`.
+    """h of training images, batch by batch; `train` and the rest as of `batches`.
 
     Raises:
       InputError: unusable images, or features that are not finite.
     """
     for h, mask, _ in scored_batches(
         *(hidden_of, feature_fn, variables, head, train),
+        batch_size=batch_size,
+        unit_range=unit_range,
         name="training images",
-        **options,
     ):
         rows = np.asarray(h)[mask]
         check_finite("penultimate features", rows)
@@ -196,11 +203,21 @@ def hidden_of_training(
 
 
 def mean_of_training(
-    feature_fn: FeatureFn, variables: Variables, head: Head, train: Any, **options
+    feature_fn: FeatureFn,
+    variables: Variables,
+    head: Head,
+    train: Any,
+    *,
+    batch_size: int = 64,
+    unit_range: bool = True,
 ) -> Float[np.ndarray, " dim"]:
     """The mean h of training images, in one pass."""
     total, count = np.zeros(()), 0
-    for h in hidden_of_training(feature_fn, variables, head, train, **options):
+    for h in hidden_of_training(
+        *(feature_fn, variables, head, train),
+        batch_size=batch_size,
+        unit_range=unit_range,
+    ):
         total, count = total + h.sum(0, dtype=np.float64), count + len(h)
     return total / count
 

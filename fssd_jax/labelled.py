@@ -83,7 +83,7 @@ def moments_of_classes(
 ) -> dict[str, Moments]:
     """Class means and scatter of every layer that `score` gives, in one pass.
 
-    Args: as of `with_classes`.
+    Args: as in `with_classes`.
 
     Raises:
       InputError: as that; a class without images, or features that are not finite.

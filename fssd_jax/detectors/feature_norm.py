@@ -61,10 +61,16 @@ def fit(
     Raises:
       InputError: inputs that are no images, or features that are 0 for all puzzles.
     """
-    options = {"batch_size": batch_size, "unit_range": unit_range}
     puzzles = jigsaws(train, np.random.default_rng(seed), unit_range=unit_range)
     whole, cut = (
-        _over(scored_batches(norms, feature_fn, variables, None, x, **options))
+        _over(
+            scored_batches(
+                *(norms, feature_fn, variables, None, x),
+                batch_size=batch_size,
+                unit_range=unit_range,
+                name="training images",
+            )
+        )
         for x in (train, puzzles)
     )
     ratios = OrderedDict()

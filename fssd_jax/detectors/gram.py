@@ -69,12 +69,14 @@ def fit(
       unit_range: whether floats outside [0, 1] are an error.
     """
     at_least_one("orders", orders)
-    options = {"batch_size": batch_size, "unit_range": unit_range}
     powers = jnp.arange(1, orders + 1)
     low: OrderedDict[str, np.ndarray] = OrderedDict()
     high: OrderedDict[str, np.ndarray] = OrderedDict()
     for (sums, logits), mask, _ in scored_batches(
-        *(_sums_and_logits, feature_fn, variables, powers, train), **options
+        *(_sums_and_logits, feature_fn, variables, powers, train),
+        batch_size=batch_size,
+        unit_range=unit_range,
+        name="training images",
     ):
         predicted = np.asarray(logits)[mask].argmax(1)
         for name, g in sums.items():
@@ -85,7 +87,11 @@ def fit(
             np.maximum.at(high.setdefault(name, np.full(shape, -np.inf)), predicted, g)
     alone = OrderedDict((name, jnp.float32(1)) for name in low)
     state = State(_bounds(low, np.min), _bounds(high, np.max), alone)
-    found = map_batches(deviations, feature_fn, variables, state, ind, **options)
+    found = map_batches(
+        *(deviations, feature_fn, variables, state, ind),
+        batch_size=batch_size,
+        unit_range=unit_range,
+    )
     mean = found.mean(0, dtype=np.float64)
     expected = np.where(mean > 0, mean, 1)
     named = zip(low, map(jnp.float32, expected.tolist()), strict=True)

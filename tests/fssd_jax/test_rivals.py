@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp, softmax
 
-from fssd_jax import InputError, head, map_batches
+from fssd_jax import InputError, detectors, head, map_batches, metrics
 from fssd_jax.detectors import (
     ash,
     dice,
@@ -83,6 +83,64 @@ def case():
 def close(case: Case, score, state, expected, apply_fn: Any = feature_fn):
     found = map_batches(score, apply_fn, case.variables, state, case.x, batch_size=16)
     np.testing.assert_allclose(found, expected, 2e-4, 2e-5 * np.ptp(expected))
+
+
+# ---- what all do --------------------------------------------------------------------
+
+
+def channels(variables, x):
+    """The image's channels are the units, two a class."""
+    logits = jnp.matmul(x.mean((1, 2)), variables["kernel"], precision="highest")
+    return OrderedDict(maps=x, logits=logits + variables["bias"][None])
+
+
+def blobs(seed, n, known=True):
+    """The two channels of a class are bright; of OoD, two of neighbours, half so."""
+    rng, y = np.random.default_rng(seed), np.arange(n) % CLASSES
+    x = rng.uniform(0, 0.1 if known else 0.05, (n, 3, 3, 2 * CLASSES))
+    for i, c in enumerate(y):
+        bright = [2 * c, 2 * c + 1] if known else [2 * c + 1, (2 * c + 2) % 8]
+        x[i, ..., bright] = rng.uniform(0.7, 1, (2, 3, 3)) / (1 if known else 2)
+    return x.astype(np.float32), y
+
+
+RIVALS = (
+    *("react", "dice", "vim", "fdbd", "ash", "scale", "gen", "kl_matching", "she"),
+    *("nnguide", "relative_mahalanobis", "gram", "feature_norm"),
+)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_it_separates_blobs_and_does_not_depend_on_the_batch(name):
+    kernel = 10 * np.repeat(np.eye(CLASSES), 2, axis=0)
+    v = {"kernel": jnp.float32(kernel), "bias": jnp.arange(CLASSES) / 10}
+    (train, y), (ind, _), (ood, _) = blobs(0, 80), blobs(1, 60), blobs(2, 60, False)
+    logits = lambda v, x: channels(v, x)["logits"]  # noqa: E731
+    last = head.find(channels, logits, v, train)
+    module, apply_fn = getattr(detectors, name), channels
+    if name in ("ash", "scale"):
+        state = module.fit(last, percentile=75.0)
+    elif name in ("gen", "kl_matching"):
+        apply_fn = logits
+        state = gen.fit() if name == "gen" else kl_matching.fit(logits, v, ind)
+    else:
+        given = {
+            "she": (train, y, CLASSES, "maps"),
+            "nnguide": (train, "maps"),
+            "relative_mahalanobis": (train, y, CLASSES, "maps"),
+            "gram": (train, ind),
+            "feature_norm": (train,),
+        }
+        options = {"dice": {"percentile": 75.0}}
+        state = module.fit(
+            channels, v, *given.get(name, (last, train)), **options.get(name, {})
+        )
+    scores = [map_batches(module.score, apply_fn, v, state, x) for x in (ind, ood)]
+    assert [s.shape for s in scores] == [(60,), (60,)]
+    assert metrics.auroc(*scores) > 0.95
+    again = map_batches(module.score, apply_fn, v, state, ind[::-1], batch_size=7)
+    size = max(np.ptp(s) for s in scores)
+    np.testing.assert_allclose(scores[0], again[::-1], 1e-4, 1e-5 * size)
 
 
 # ---- what reads the last layer ------------------------------------------------------
