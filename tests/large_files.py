@@ -41,7 +41,9 @@ def imagenet_c(root, kinds=("fog",), levels=(1, 5), count=2, synsets=SYNSETS):
         for level in levels:
             for i, synset in enumerate(synsets):
                 folder = root / "imagenet_c" / kind / str(level) / synset
-                jpegs(folder, count, (224, 224), 2000 + i)
+                jpegs(
+                    folder, count, (224, 224), 2000 + i + 100 * len(kind) + 10 * level
+                )
 
 
 def celeb_a(root, per_person=6, people=PEOPLE, blurry=3):

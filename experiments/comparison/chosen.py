@@ -9,10 +9,12 @@ from experiments.comparison.networks import PUBLISHED_WIDTH, Shared, network_of
 from experiments.comparison.run_options import Config
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import OUTLIERS, Benchmark, outliers
+from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.faces import celeba_images
 from fssd_jax.data.folders import load_images
 from fssd_jax.data.image_files import located
 from fssd_jax.data.imagenet import imagenet_images
+from fssd_jax.data.large_sets import Cut, LargeSet, of_folder
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.torch_weights import FORMATS
 
@@ -111,7 +113,15 @@ def outliers_for(
     """
     height, width, channels = benchmark.train.x.shape[1:]
     if name not in ("auto", *OUTLIERS, *LARGE) and located(name).exists():
+        if isinstance(benchmark.train.x, Decoded) and located(name).is_dir():
+            found = of_folder(located(name), None)
+            assert isinstance(found, LargeSet)  # it is a folder
+            return found.decoded(located(name).name, "all", Cut(height)), {}
         return load_images(name, size=(height, width), channels=channels), {}
+    if name == "imagenet2012" and benchmark.family == "imagenet":
+        raise InputError(
+            f"--outliers {name}: {benchmark.name} is of the same images; choose others"
+        )
     if channels == 1:
         return outliers(name, data_dir), {}
     if name not in ("auto", *LARGE):

@@ -248,9 +248,8 @@ def make_setting(
     val_ind, test_ind = validation_and_test(
         benchmark, None, count, of_seed(seed, Use.SPLIT_IND)
     )
-    val_ood, test_ood = validation_and_test(
-        benchmark, pair, count, of_seed(seed, Use.SPLIT_OOD)
-    )
+    use = Use.SPLIT_IND if benchmark.twins else Use.SPLIT_OOD
+    val_ood, test_ood = validation_and_test(benchmark, pair, count, of_seed(seed, use))
     if tiny:
         test_ind = test_ind.select(slice(64))
     if tiny or protocol.truncate:

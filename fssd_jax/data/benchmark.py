@@ -30,6 +30,9 @@ class Benchmark(NamedTuple):
     held: Mapping[str, ArrayDataset] | None = None
     # Pairs that there would be, and why their OoD sets cannot be had.
     missing: Mapping[str, str] = MappingProxyType({})
+    # Whether OoD image i is the in-distribution test image i, changed: then the same
+    # numbers are drawn of both for validation.
+    twins: bool = False
     # Which networks are for it, where the inputs alone do not tell.
     family: Literal["imagenet", "faces"] | None = None
 

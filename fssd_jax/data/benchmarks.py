@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.data import published, sequence_files, sequences
 from fssd_jax.data.benchmark import Benchmark, channel_statistics, renumbered
 from fssd_jax.data.colour import cifar6, cifar10
+from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.faces import celeba, ms1m
 from fssd_jax.data.folders import located
 from fssd_jax.data.genomics import genomics
@@ -196,7 +198,22 @@ def load_benchmark(name: str, data_dir: str | Path | None = None) -> Benchmark:
     """Raises `InputError` for an unknown name, listing the right ones."""
     if name not in BENCHMARKS:
         raise InputError(f"unknown benchmark {name!r}; choose from {list(BENCHMARKS)}")
-    return BENCHMARKS[name](data_dir)
+    found = BENCHMARKS[name](data_dir)
+    for pair, data in found.ood.items():
+        if any(_share(data.x, of.x) for of in (found.train, found.test)):
+            raise InputError(
+                f"{pair}: the same images were found for it and in-distribution, in "
+                f"{data.source}; put each set into a folder of its own"
+            )
+    return found
+
+
+def _share(one: Any, other: Any) -> bool:
+    """Whether some of the images are the same records; of `Decoded` alone."""
+    if not isinstance(one, Decoded) or not isinstance(other, Decoded):
+        return False
+    same = one.source.digest == other.source.digest
+    return same and bool(np.intersect1d(one.numbers, other.numbers).size)
 
 
 OUTLIERS = ("kmnist", "cns_glyphs")
@@ -250,15 +267,17 @@ def validation_and_test(
 ) -> tuple[ArrayDataset, ArrayDataset]:
     """(validation, test) images of the in-distribution set, or of a pair's OoD set.
 
-    Of a benchmark that has validation sets of its own, `count` of these, and all of the
-    test set; else both are drawn from the latter, see `split_validation`: of a small
-    OoD set a third at most.
+    Of a benchmark that has validation sets of its own, `count` of these, drawn by the
+    key, and all of the test set; else both are drawn from the latter, see
+    `split_validation`: of a small OoD set a third at most.
     """
     whole = benchmark.test if pair is None else benchmark.ood[pair]
     if benchmark.held is None:
         count = count if pair is None else min(count, len(whole.x) // 3)
         return split_validation(whole, count, key)
-    return benchmark.held[pair or "test"].select(slice(count)), whole
+    held = benchmark.held[pair or "test"]
+    order = np.asarray(jax.random.permutation(key, len(held.x)))
+    return held.select(np.sort(order[:count])), whole
 
 
 def draw(x, count: int, key: PRNGKeyArray) -> np.ndarray:

@@ -54,7 +54,7 @@ class Decoded:
 
     def __getitem__(self, chosen) -> np.ndarray:
         """An image, or those of a slice, of numbers or of a mask, in one array."""
-        if isinstance(chosen, int | np.integer):
+        if not isinstance(chosen, slice) and np.ndim(chosen) == 0:
             return self._one(int(self.numbers[chosen]))
         numbers = self.numbers[chosen].tolist()
         if not numbers:

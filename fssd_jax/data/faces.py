@@ -1,9 +1,11 @@
 """Benchmarks E and F of the paper: faces of many identities."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import identities, published
@@ -25,20 +27,18 @@ def celeba(data_dir: str | Path | None = None) -> Benchmark:
 
     The folder `celeb_a` holds the set as it was published: `img_align_celeba`,
     `list_attr_celeba.txt` and `identity_CelebA.txt`. (TFDS's has no identities.) A
-    fifth of the sharp images is the test set, drawn here: how the paper divided them is
-    not known, nor which 10,122 of the 10,177 identities it kept. Here it is those with
-    one sharp image or more to train on; test images of others are left out.
+    fifth of each identity's sharp images is the test set, drawn here: how the paper
+    divided them is not known, nor which 10,122 of the 10,177 identities it kept. Here
+    it is those with two sharp images or more.
     """
     root = located(data_dir or fetched_dir()) / "celeb_a"
     faces = _celeb_a(root)
     sharp = np.flatnonzero(~faces.blurry)
-    order = np.random.default_rng(0).permutation(sharp)
-    count = round(TESTED * len(sharp))
-    tested, trained = np.sort(order[:count]), np.sort(order[count:])
-    known = identities.number(faces.identities[trained])
-    tested = tested[np.isin(faces.identities[tested], known.names)]
+    people = faces.identities[sharp]
+    known = identities.number(people, least=2)
+    trained, tested = (sharp[part] for part in divided(people, known.names))
     y = np.searchsorted(known.names, faces.identities).clip(max=known.count - 1)
-    source = records_of(faces.files, y.astype(np.int32), 3, str(root))
+    source = records_of(faces.files, y.astype(np.int32), 3, root)
     names = tuple(map(str, known.names))
     whole = LargeSet(source, source.y, names, str(root))
     train = whole.decoded("celeb_a_not_blurry", "train", CUT, trained)
@@ -51,9 +51,25 @@ def celeba_images(side: int, data_dir: str | Path | None = None) -> ArrayDataset
     """All of CelebA, cut to squares: to train on as outliers."""
     root = located(data_dir or fetched_dir()) / "celeb_a"
     files = _celeb_a(root).files
-    source = records_of(files, np.zeros(len(files), np.int32), 3, str(root))
+    source = records_of(files, np.zeros(len(files), np.int32), 3, root)
     whole = LargeSet(source, source.y, ("",), str(root))
     return whole.decoded("celeb_a", "all", Cut(side))
+
+
+def divided(
+    people: Int[np.ndarray, " n"], names: Int[np.ndarray, " classes"]
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
+    """Numbers of images to train and to test on, drawn for each identity by itself."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(people))
+    order = order[np.argsort(people[order], kind="stable")]
+    ends = [np.searchsorted(people[order], names, side) for side in ("left", "right")]
+    trained, tested = [], []
+    for start, end in zip(*ends, strict=True):
+        cut = start + max(1, round(TESTED * (end - start)))
+        tested.append(order[start:cut])
+        trained.append(order[cut:end])
+    return np.sort(np.concatenate(trained)), np.sort(np.concatenate(tested))
 
 
 class _Faces(NamedTuple):
@@ -77,6 +93,18 @@ def _celeb_a(root: Path) -> _Faces:
         )
     names = sorted(attributes)
     folder = _one(root, IMAGES)
+    there = set(os.listdir(folder))
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} of the {len(names)} images that are listed are "
+            f"not there, such as {missing[0]}; unpack it anew"
+        )
+    wrong = [name for name in names if not numbers[name][0].isdecimal()]
+    if wrong:
+        raise InputError(
+            f"{root / IDENTITIES}: the identity of {wrong[0]} is no number; get it anew"
+        )
     blurry = np.array([attributes[name][column] == "1" for name in names])
     people = np.array([int(numbers[name][0]) for name in names])
     return _Faces([folder / name for name in names], people, blurry)
@@ -98,8 +126,11 @@ def _one(root: Path, name: str) -> Path:
 
 def _table(path: Path, skip: int) -> tuple[list[str], dict[str, list[str]]]:
     """(names of columns, if there are any; the words of each line behind its first)."""
-    lines = path.read_text().splitlines()[skip:]
-    header = lines.pop(0).split() if skip else []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()[skip:]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text in UTF-8; get it anew") from error
+    header = lines.pop(0).split() if skip and lines else []
     rows = [line.split() for line in lines if line.strip()]
     width = len(header) or 1
     bad = next((row for row in rows if len(row) != width + 1), None)

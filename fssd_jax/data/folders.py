@@ -178,7 +178,7 @@ class ImageFolder:
     files: list[Path]
     y: np.ndarray  # [n] int32, as of `load_images`
     source: str
-    digest: str  # of the files' names and labels, not of what is in them
+    digest: str  # of the files' names, sizes and labels, not of what is in them
     decode: Callable[[Path], tuple[np.ndarray, bool]]  # image, and was it resized
 
     def __len__(self) -> int:
@@ -217,21 +217,26 @@ def image_records(
         path, size=size or 1, channels=channels, resize=resize, limit=limit, seed=seed
     )
     decode = partial(_whole, channels=channels) if size is None else found.decode
-    names = [os.path.relpath(file, located(path)) for file in found.files]
-    named = _digest_of(names, found.y)
-    return ImageFolder(found.files, found.y, found.source, named, decode)
+    digest = _digest_of(found.files, located(path), found.y)
+    return ImageFolder(found.files, found.y, found.source, digest, decode)
 
 
 def records_of(
-    files: list[Path], y: Int32[np.ndarray, " n"], channels: int, source: str
+    files: list[Path], y: Int32[np.ndarray, " n"], channels: int, root: Path
 ) -> ImageFolder:
-    """These files, as large as they are stored, with labels that are told elsewhere."""
-    named = _digest_of([file.name for file in files], y)
-    return ImageFolder(files, y, source, named, partial(_whole, channels=channels))
+    """Files below `root`, as large as they are stored, with labels of elsewhere."""
+    digest = _digest_of(files, root, y)
+    decode = partial(_whole, channels=channels)
+    return ImageFolder(files, y, str(root), digest, decode)
 
 
-def _digest_of(names: list[str], y: np.ndarray) -> str:
-    return hashlib.sha256("\0".join(names).encode() + y.tobytes()).hexdigest()
+def _digest_of(files: list[Path], root: Path, y: np.ndarray) -> str:
+    """Of the files' names, sizes and labels: reading all of them takes too long."""
+    total = hashlib.sha256(y.tobytes())
+    for file in files:
+        size = file.stat().st_size if file.exists() else -1
+        total.update(f"{os.path.relpath(file, root)}\0{size}\0".encode())
+    return total.hexdigest()
 
 
 def draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:

@@ -125,7 +125,8 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
 
     Pairs are called imagenet_KIND_LEVEL. The published images are read, from the folder
     `imagenet_c`; without it, what TFDS has prepared as `imagenet2012_corrupted`, which
-    it computes anew and which are other images.
+    it computes anew and which are other images. Validation images of both sides are of
+    the same scenes, none of which is tested.
     """
     train, test = find_both("imagenet2012", "validation", data_dir)
     root = located(data_dir or fetched_dir()) / "imagenet_c"
@@ -139,13 +140,15 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
             f"imagenet: no corrupted images: {next(iter(absent.values()))}; unpack "
             f"ImageNet-C to {root}/KIND/LEVEL/SYNSET/"
         )
-    told = f"these are not there: {', '.join(absent)} ({next(iter(absent.values()))})"
+    some = ", ".join([*absent][:3])
+    why = next(iter(absent.values()), "")
+    told = f"{len(absent)} kinds and levels are not there, such as {some} ({why})"
     sets = (
         train.decoded("imagenet2012", "train", CUT),
         test.decoded("imagenet2012", "validation", CUT),
     )
     found = _benchmark("imagenet", *sets, ood, len(train.names))
-    return found._replace(missing={"imagenet_c": told} if absent else {})
+    return found._replace(missing={"imagenet_c": told} if absent else {}, twins=True)
 
 
 def _corrupted(root: Path, name: str, anywhere: bool) -> ArrayDataset | str:

@@ -1,7 +1,10 @@
 """Where sets are that do not fit in memory: class folders of images, and TFDS."""
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,12 +75,20 @@ def find_both(
       InputError: as of `find`, and if the classes are called otherwise.
     """
     train, test = find(name, "train", data_dir), find(name, tested, data_dir)
-    if train.names != test.names:
-        differ = sorted(set(train.names) ^ set(test.names))
-        raise InputError(
-            f"{train.where} and {test.where}: have classes of other names, "
-            f"{differ[:5]}; rename these folders"
-        )
+    for of in (train, test):
+        if of.names == ("",):
+            raise InputError(
+                f"{of.where}, which lie there without folders of their classes; "
+                "move each into that of its class (of ImageNet's validation set by "
+                "ILSVRC2012_validation_ground_truth.txt)"
+            )
+    for one, other in ((train, test), (test, train)):
+        lacking = sorted(set(one.names) - set(other.names))
+        if lacking:
+            raise InputError(
+                f"{len(lacking)} classes, such as {lacking[0]!r}, are in {one.where}, "
+                f"and not in {other.where}; get their images, or rename the folders"
+            )
     return train, test
 
 
@@ -107,11 +118,15 @@ def of_folder(root: Path, split: str | None) -> LargeSet | str:
 
 
 def split_folder(root: Path, split: str) -> Path | None:
-    """Its subfolder of that split, by any of its usual names; by its own, first."""
-    if (root / split).is_dir() or not root.is_dir():
-        return root / split
+    """Its subfolder of that split, by any of its usual names; by its own, first.
+
+    One without anything in it is passed over.
+    """
+    if not root.is_dir():
+        return None
     same = [p for p in sorted(root.iterdir()) if split_of(p.name) == split_of(split)]
-    return next((folder for folder in same if folder.is_dir()), None)
+    full = [p for p in (root / split, *same) if p.is_dir() and any(p.iterdir())]
+    return next(iter(full), None)
 
 
 # ---- TensorFlow Datasets ------------------------------------------------------------
@@ -148,15 +163,29 @@ def of_tfds(name: str, split: str) -> LargeSet | str:
             f"{builder.data_dir} cannot be read by number ({type(error).__name__}: "
             f"{error}); prepare it anew: tfds build {name} --file_format=array_record"
         )
-    shown = tqdm(
-        range(len(labels)), f"labels of {name}/{split}", **bar_options("record")
-    )
-    # Images are read for them, but not decoded.
-    y = np.array([labels[i]["label"] for i in shown])
+    y = _labels(labels, f"{builder.info.full_name}/{split}")
     full = f"tensorflow_datasets {builder.info.full_name}"
     digest = hashlib.sha256(f"{full}/{split}".encode() + y.tobytes()).hexdigest()
     names = tuple(builder.info.features["label"].names)
     return LargeSet(Prepared(records, digest), y.astype(np.int32), names, full)
+
+
+def _labels(records: Any, name: str) -> np.ndarray:
+    """Those of all records, which are read for them once; kept beside what is fetched.
+
+    Images are not decoded, but ImageNet's are 146 GB.
+    """
+    kept = fetched_dir() / "tfds_labels" / f"{name.replace('/', '-')}.npy"
+    if kept.is_file() and len(y := np.load(kept)) == len(records):
+        return y
+    shown = tqdm(range(len(records)), f"labels of {name}", **bar_options("record"))
+    y = np.array([records[i]["label"] for i in shown])
+    with suppress(OSError):  # it is read again where there is no place for it
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_name(f"{os.getpid()}-{kept.name}")
+        np.save(part, y)
+        part.replace(kept)
+    return y
 
 
 def prepared(name: str) -> tuple[Any, Any] | str:
@@ -165,7 +194,7 @@ def prepared(name: str) -> tuple[Any, Any] | str:
     Args:
       name: of the set, and of its config behind a slash.
     """
-    versions = sorted((tfds_dir() / name).glob("*/dataset_info.json"))
+    versions = sorted((tfds_dir() / name).glob("*/dataset_info.json"), key=_version)
     if not versions:
         return f"not prepared in {tfds_dir() / name}"
     try:
@@ -179,3 +208,8 @@ def prepared(name: str) -> tuple[Any, Any] | str:
         return (
             f"{versions[-1].parent}: cannot be used ({type(error).__name__}: {error})"
         )
+
+
+def _version(path: Path) -> list[int]:
+    """Of a set, by the name of its folder: 10.0.0 is newer than 5.1.0."""
+    return [int(part) for part in re.findall(r"\d+", path.parent.name)]

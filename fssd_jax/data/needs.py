@@ -162,12 +162,14 @@ NEEDS = {
         "ms1m",
     ),
     "G": Benchmark(
-        "Genome (before 2011) vs. Genome (after 2016)",
+        # Ten classes of 10,000 reads, and sixty: Table 1 prints ten times as many.
+        "Genome (before 2011) vs. Genome (after 2016); Table 1 prints 1000k and 6000k "
+        "test reads, the published set has a tenth",
         (
             _folder(
                 IND,
                 "genomics_ood",
-                {"train": "1000k", "test": "1000k"},
+                {"train": "1000k", "test": "100k"},
                 {"train": 10, "test": 10},
                 *GENOMICS,
                 tfds="genomics_ood",
@@ -175,7 +177,7 @@ NEEDS = {
             _folder(
                 OOD,
                 "genomics_ood",
-                {"test_ood": "6000k"},
+                {"test_ood": "600k"},
                 {},
                 *GENOMICS,
                 tfds="genomics_ood",

@@ -25,7 +25,9 @@ class ArrayDataset(NamedTuple):
     name: str
     split: str
     source: str  # where it was found: a path, or a package and its version
-    sha256: str  # of the arrays as loaded, before any selection
+    # Of the arrays as loaded, before any selection; of `Decoded`, of which records they
+    # are, and the files' names and sizes.
+    sha256: str
 
     __repr__ = brief
 

@@ -1,5 +1,6 @@
 """Images decoded when they are asked for are the array that they stand for."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -73,6 +74,9 @@ def test_digests_tell_images_and_labels_and_not_the_cut(both):
     assert larger.digest(y) == x.digest(y)
     others = x.digest(y[::-1]), x.part(slice(5)).digest(y[:5])
     assert len({x.digest(y), *others}) == 3
+    # Another source with as many images and the same labels.
+    changed = dataclasses.replace(x.source, digest="another")
+    assert Decoded(changed, x.numbers, SIDE).digest(y) != x.digest(y)
 
 
 def model():

@@ -1,7 +1,9 @@
 """The paper's C to G in small sets of the real layouts: which images, which labels."""
 
 import io
+from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -9,9 +11,9 @@ from PIL import Image
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import imagenet, inventory
-from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.benchmarks import load_benchmark, validation_and_test
 from fssd_jax.data.genomics import FILES
-from fssd_jax.data.large_sets import Prepared, find, of_tfds
+from fssd_jax.data.large_sets import Prepared, find, of_tfds, prepared
 from tests import large_files
 from tests.large_files import SYNSETS
 
@@ -63,6 +65,12 @@ def test_dogs_are_divided_and_labelled_by_their_synsets(few, tmp_path):
     assert found.paper is not None
 
 
+def test_which_images_are_trained_on_is_drawn():
+    train, test = imagenet.divided(np.zeros(1300, int), [0])
+    assert max(test) > 1000
+    assert min(train) < 200
+
+
 def test_of_a_class_that_has_few_images_fewer_are_trained_on():
     y = np.repeat([0, 1], [1150, 2000])
     train, test = imagenet.divided(y, [1, 0])
@@ -89,7 +97,7 @@ def test_dogs_of_ones_own(tmp_path):
     (tmp_path / "imagenet_dogs" / "test" / "pug").rename(
         tmp_path / "imagenet_dogs" / "test" / "cat"
     )
-    with pytest.raises(InputError, match=r"classes of other names, \['cat', 'pug'\]"):
+    with pytest.raises(InputError, match=r"1 classes, such as 'pug', are in .*train"):
         load_benchmark("dogs", tmp_path)
 
 
@@ -103,13 +111,78 @@ def test_imagenet_against_each_corruption_that_is_there(tmp_path):
     (tmp_path / "imagenet_c" / "snow").rename(tmp_path / "imagenet_c/weather/snow")
     found = load_benchmark("imagenet", tmp_path)
     assert list(found.ood) == ["imagenet_snow_2", "imagenet_fog_2"]
-    assert "imagenet_fog_1" in found.missing["imagenet_c"]
-    assert "imagenet_fog_2" not in found.missing["imagenet_c"]
+    assert found.missing["imagenet_c"].startswith("78 kinds and levels are not there")
     assert names(found.test) == list(some)
     corrupted = found.ood["imagenet_fog_2"].x
     with Image.open(corrupted.source.files[1]) as image:
         np.testing.assert_array_equal(corrupted[1], np.asarray(image)[:224, :224])
     assert inventory.command(["--check", "D", "--data-dir", str(tmp_path)]) == 1
+
+
+def test_images_are_cut_as_torchvision_does(tmp_path):
+    """The shorter side 256, and of that the 224 in the middle."""
+    some = SYNSETS[:2]
+    large_files.imagenet(tmp_path, (1, 1), some, (300, 400))
+    large_files.imagenet_c(tmp_path, ("fog",), (1,), 1, some)
+    test = load_benchmark("imagenet", tmp_path).test
+    with Image.open(test.x.source.files[0]) as image:
+        whole = image.resize((341, 256), Image.Resampling.BILINEAR)
+    left = round((341 - 224) / 2)
+    expected = np.asarray(whole)[16:240, left : left + 224]
+    np.testing.assert_array_equal(test.x[0], expected)
+
+
+def test_changed_images_are_another_set(tmp_path):
+    """Of the same names: another kind, or the same file with another content."""
+    some = SYNSETS[:2]
+    large_files.imagenet(tmp_path, (1, 1), some, SMALL)
+    large_files.imagenet_c(tmp_path, ("fog", "snow"), (1, 2), 1, some)
+
+    def digests():
+        found = load_benchmark("imagenet", tmp_path)
+        return [data.sha256 for data in (found.test, *found.ood.values())]
+
+    before = digests()
+    assert len(set(before[:1] + before[1::2])) == 3
+    path = tmp_path / "imagenet_c/fog/1" / some[0] / "00000.JPEG"
+    with Image.open(path) as image:
+        image.point(lambda value: value // 8).save(path)
+    changed = [a != b for a, b in zip(before, digests(), strict=True)]
+    assert sum(changed) == 1
+
+
+def test_the_same_folder_twice_is_told(tmp_path):
+    large_files.ms1m(tmp_path)
+    (tmp_path / "ijb_c").rename(tmp_path / "others")
+    (tmp_path / "ijb_c").symlink_to(tmp_path / "ms1m")
+    with pytest.raises(InputError, match="the same images were found for it"):
+        load_benchmark("ms1m", tmp_path)
+
+
+def test_flat_validation_images_and_empty_folders(tmp_path):
+    large_files.imagenet(tmp_path, (1, 1), SYNSETS[:2], SMALL)
+    (tmp_path / "imagenet2012" / "validation").mkdir()
+    assert find("imagenet2012", "validation", tmp_path).names == SYNSETS[:2]
+    large_files.jpegs(tmp_path / "imagenet2012" / "validation", 2, SMALL, 0)
+    with pytest.raises(InputError, match="without folders of their classes"):
+        load_benchmark("imagenet", tmp_path)
+
+
+def test_validation_of_twins_is_of_the_same_scenes(tmp_path):
+    """None of ImageNet-C's is a changed image that is tested."""
+    some = SYNSETS[:4]
+    large_files.imagenet(tmp_path, (1, 10), some, SMALL)
+    large_files.imagenet_c(tmp_path, ("fog",), (1,), 10, some)
+    found = load_benchmark("imagenet", tmp_path)
+    assert found.twins
+    key = jax.random.key(3)
+    sets = [
+        [data.x.source.files[i].parts[-2:] for i in data.x.numbers]
+        for pair in (None, "imagenet_fog_1")
+        for data in validation_and_test(found, pair, 9, key)
+    ]
+    assert sets[0] == sets[2]
+    assert sets[1] == sets[3]
 
 
 def test_nothing_there_names_the_folder_and_what_tells_more(tmp_path):
@@ -130,21 +203,67 @@ def test_celeba_by_its_lists(tmp_path):
     sets = [{f.name for f in files(data)} for data in (found.train, found.test)]
     assert sets[0] | sets[1] == person.keys() - blurry
     assert not sets[0] & sets[1]
-    assert len(sets[1]) == round(0.2 * (80 - len(blurry)))
     people = sorted(set(person.values()))
     for data in (found.train, found.test):
         of = [person[data.x.source.files[i].name] for i in data.x.numbers]
         assert [people[label] for label in data.y] == of
+    # Of each a fifth, and not the first fifth.
+    own = Counter(person[name] for name in person.keys() - blurry)
+    assert Counter(found.test.y.tolist()) == {
+        k: round(0.2 * own[of]) for k, of in enumerate(people)
+    }
+    first = [min(n for n in person.keys() - blurry if person[n] == p) for p in people]
+    assert not set(first) <= sets[1]
     assert found.num_classes == 4
-    assert found.test.x[:2].shape == (2, 112, 112, 3)
 
 
-def test_test_images_of_a_person_who_is_not_trained_on_are_left_out(tmp_path):
-    large_files.celeb_a(tmp_path, per_person=2, people=30, blurry=100)
+def test_faces_are_cut_to_the_size_of_the_released_networks(tmp_path):
+    large_files.celeb_a(tmp_path, per_person=4)
+    data = load_benchmark("celeba", tmp_path).train
+    with Image.open(data.x.source.files[data.x.numbers[0]]) as image:
+        width, height = image.size
+        size = 112, 112 * height // width
+        whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    top = round((size[1] - 112) / 2)
+    np.testing.assert_array_equal(data.x[0], whole[top : top + 112])
+    assert load_benchmark("celeba", tmp_path).std == (1.0, 1.0, 1.0)
+
+
+def test_a_person_with_one_image_is_left_out(tmp_path):
+    large_files.celeb_a(tmp_path, per_person=2, people=30, blurry=5)
     found = load_benchmark("celeba", tmp_path)
-    assert found.num_classes == len(np.unique(found.train.y)) < 30
-    assert set(found.test.y) <= set(found.train.y)
-    assert len(found.test.y) < round(0.2 * 59)
+    # Every fifth image is blurry: 12 of the 30 have one image left.
+    assert found.num_classes == 18
+    assert set(found.train.y) == set(found.test.y) == set(range(18))
+
+
+def test_whole_lists_without_images_are_told(tmp_path, capsys):
+    large_files.celeb_a(tmp_path, per_person=3)
+    for file in sorted((tmp_path / "celeb_a" / "img_align_celeba").iterdir())[2:]:
+        file.unlink()
+    with pytest.raises(InputError, match=r"10 of the 12 images .* not there, such as"):
+        load_benchmark("celeba", tmp_path)
+    assert inventory.command(["--check", "E", "--data-dir", str(tmp_path)]) == 1
+    assert "10 of the 12 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("list_attr_celeba.txt", b"", "found none; get it anew"),
+        ("list_attr_celeba.txt", b"3\n", "found none; get it anew"),
+        ("identity_CelebA.txt", "\ufeffa 1".encode("utf-16"), "no text in UTF-8"),
+        ("identity_CelebA.txt", None, "identity of 000000.jpg is no number"),
+    ],
+)
+def test_damaged_lists(tmp_path, name, content, told):
+    large_files.celeb_a(tmp_path, per_person=3)
+    path = tmp_path / "celeb_a" / name
+    if content is None:
+        content = path.read_bytes().replace(b"000000.jpg 3", b"000000.jpg x")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        load_benchmark("celeba", tmp_path)
 
 
 def test_lists_that_do_not_fit_together(tmp_path):
@@ -176,6 +295,18 @@ def test_ms1m_labels_are_those_of_the_training_set(tmp_path):
 
 
 # ---- reads --------------------------------------------------------------------------
+
+
+def test_validation_reads_are_drawn(tmp_path):
+    counts = dict.fromkeys(("validation", "validation_ood"), 40)
+    large_files.genomics(tmp_path, counts, length=30)
+    found = load_benchmark("genomics", tmp_path)
+    drawn = [
+        validation_and_test(found, None, 9, jax.random.key(k))[0].x for k in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    assert not np.array_equal(drawn[0], (found.held or {})["test"].x[:9])
 
 
 def test_genomics_as_published(tmp_path):
@@ -274,6 +405,19 @@ def test_a_set_that_tfds_has_prepared(tfds_dir):
     assert heights == list(range(40, 47))
     assert found.source.digest != find("imagenet2012", "validation").source.digest
     assert of_tfds("imagenet2012", "test") == "imagenet2012/1.0.0 has no split test"
+    # Labels are kept, and read again if they are not of as many records.
+    (kept,) = tfds_dir.parent.glob("fetched/tfds_labels/*-train.npy")
+    np.save(kept, found.y[::-1])
+    assert find("imagenet2012", "train").y.tolist() == found.y[::-1].tolist()
+    np.save(kept, found.y[:3])
+    assert find("imagenet2012", "train").y.tolist() == found.y.tolist()
+
+
+def test_the_newest_version_is_taken(tfds_dir):
+    for version in ("5.1.0", "10.0.0"):
+        (tfds_dir / "some" / version).mkdir(parents=True)
+        (tfds_dir / "some" / version / "dataset_info.json").write_text("{")
+    assert "some/10.0.0: cannot be used" in prepared("some")
 
 
 def test_of_tfds_in_another_format_it_is_told_how_to_prepare_it(tfds_dir):
