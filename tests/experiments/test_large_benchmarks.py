@@ -11,7 +11,12 @@ import pytest
 
 from experiments import table2
 from experiments.comparison import chosen, networks
+from fssd_jax import losses, recipes
+from fssd_jax.checks import InputError
 from fssd_jax.data import imagenet
+from fssd_jax.data.augment import crop_and_flip
+from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.imagenet import DOGS
 from tests import large_files
 
@@ -85,3 +90,49 @@ def test_of_decoded_images_the_table_is_complete(monkeypatch, tmp_path, data):
     assert found["controls"].keys() >= {"control: raw pixels", "control: brightness"}
     assert found["controls"]["control: raw pixels"]["note"] == "means of 2×2 pixels"
     assert found["counts"]["train"] == 85  # 80 % of 107 that are sharp
+
+
+def test_outliers_by_name_and_by_path(monkeypatch, data, tmp_path):
+    """None of them is in-distribution, and a folder is not read as a whole."""
+    of_two_steps(monkeypatch, whole=False)
+    dogs, celeba = (load_benchmark(name, data) for name in ("dogs", "celeba"))
+    found, why = chosen.outliers_for(dogs, "auto", data)
+    assert found is not None
+    assert (found.name, found.x.shape) == ("celeb_a", (160, 224, 224, 3))
+    assert not why
+    found, _ = chosen.outliers_for(celeba, "auto", data)
+    assert found is not None
+    assert (found.name, found.x.shape[1:]) == ("imagenet2012", (112, 112, 3))
+    with pytest.raises(InputError, match="dogs is of the same images"):
+        chosen.outliers_for(dogs, "imagenet2012", data)
+    large_files.jpegs(tmp_path / "mine", 3, (90, 80), 0)
+    found, _ = chosen.outliers_for(dogs, str(tmp_path / "mine"), data)
+    assert found is not None
+    assert isinstance(found.x, Decoded)
+    assert found.x.shape == (3, 224, 224, 3)
+    imagenet_ = load_benchmark("imagenet", data)
+    found, why = chosen.outliers_for(imagenet_, "auto", data)
+    assert found is None
+    assert "the paper has none here" in why["outliers"]
+    nowhere = chosen.outliers_for(dogs, "auto", tmp_path)
+    assert nowhere[0] is None
+    assert "the paper takes celeb_a" in nowhere[1]["outliers"]
+
+
+def test_faces_are_trained_by_the_margin_loss_and_augmented(data):
+    found = networks.network_of(load_benchmark("celeba", data))
+    assert found.loss is losses.cosface
+    assert found.augment is crop_and_flip
+    assert found.recipe is recipes.face
+    assert network_size(found, load_benchmark("ms1m", data)) == (4, 3)
+    dogs = networks.network_of(
+        load_benchmark("celeba", data)._replace(family="imagenet")
+    )
+    assert dogs.loss is losses.cross_entropy
+    assert dogs.augment is None  # it is cut at random where it is decoded
+    assert dogs.crop is not None
+
+
+def network_size(shared, benchmark):
+    model = shared.build(benchmark, None)
+    return len(model.stage_sizes), model.num_classes
