@@ -1,0 +1,142 @@
+"""FSSD without labels: which centre F*, which layers, how combined?
+
+  fssd label_free                          all pairs but those held back; hours
+  fssd label_free --families digits fmnist
+  fssd label_free --held-back              also the splits that decide nothing
+
+What is compared, on what, and how it is judged was written down before any of it was
+run: docs/labelfree.md. Networks are trained here, or taken from OUT/weights; what each
+gives on a pair is kept in OUT/scores, so that a run that was killed goes on. Leaves
+OUT/label_free/label_free-DIGEST/ with report.html, metrics.json and the tables.
+"""
+
+import dataclasses
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.centre_study import summary, tables
+from experiments.centre_study.centres import ORACLE
+from experiments.centre_study.pairs import FAMILIES, Family
+from experiments.centre_study.rules import RIVALS, RULES
+from experiments.centre_study.tables import Aurocs
+from experiments.comparison import answers
+from experiments.comparison.answers import GROUPS, answer
+from experiments.comparison.networks import network_of
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import Options, make_setting, prepare
+from experiments.harness import cli, files, results, sheets
+from fssd_jax import metrics
+from fssd_jax.checks import InputError
+from fssd_jax.data.benchmark import Benchmark
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """In-distribution sets, each with its pairs."""
+    seeds: int | None = None
+    """How many networks of each; by default as many as docs/labelfree.md says."""
+    held_back: bool = False
+    """Also the splits that are looked at when all is decided."""
+    out: Path = Path("results")
+    """Where results and weights go."""
+    data_dir: Path | None = None
+    """As of table2."""
+    tiny: bool = False
+    """A smoke test: one epoch, few images. Its numbers mean nothing."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    unknown = sorted(set(config.families) - set(FAMILIES))
+    if unknown:
+        raise InputError(f"--families: {unknown}; choose from {', '.join(FAMILIES)}")
+    chosen = {
+        name: FAMILIES[name]
+        for name in config.families
+        if config.held_back or not FAMILIES[name].held_back
+    }
+    if not chosen:
+        raise InputError("--families: all of these are held back; give --held-back")
+    files.writable(config.out / "label_free")
+    found: Aurocs = defaultdict(dict)
+    accuracies, failed, data = {}, {}, []
+    for name, family in chosen.items():
+        benchmark = family.load(config.data_dir if name != "digits" else None)
+        data += [benchmark.train, benchmark.test, *benchmark.ood.values()]
+        seeds = family.seeds if config.seeds is None else config.seeds
+        for seed in range(seeds):
+            right = _measure(config, family, benchmark, seed, found, failed)
+            accuracies.setdefault(name, {})[seed] = right
+    options = {**dataclasses.asdict(config), "seeds": config.seeds}
+    there = results.place(
+        config.out, "label_free", "label_free", options, data, measured_by=summary
+    )
+    facts = {"aurocs": found, "accuracies": accuracies, "failed": failed}
+    both = tables.rules(found, accuracies), tables.pairs(found)
+    arrays = {
+        f"{rule}/{pair}": np.array(list(of.values()))
+        for rule, pairs in found.items()
+        for pair, of in pairs.items()
+    }
+    numbers, drawn = tables.to_records(found), tables.pictures(found)
+    results.leave(there, facts, numbers, both, drawn, arrays, show=False)
+    sheets.show(both[:1])
+    return facts
+
+
+def _measure(
+    config: Config,
+    family: Family,
+    benchmark: Benchmark,
+    seed: int,
+    found: Aurocs,
+    failed: dict[str, str],
+) -> float:
+    """Add the AUROC of every rule to `found`; the network's accuracy."""
+    options = Options(
+        epochs=1 if config.tiny else family.epochs,
+        train_size=None if config.tiny else family.train_size,
+        full_seeds=sys.maxsize,
+        out=config.out,
+        tiny=config.tiny,
+    )
+    shared = network_of(benchmark, family.network, width=family.width, tiny=config.tiny)
+    prepared = prepare(benchmark, seed, options, shared)
+    groups = {**GROUPS, "rules": RULES}
+    for pair in benchmark.ood:
+        s = make_setting(prepared, pair, PROTOCOLS["clean"], tiny=config.tiny)
+        kept = results.place(
+            config.out,
+            "scores",
+            f"label_free-{pair}-{seed}",
+            {"network": shared.name, **dataclasses.asdict(options)},
+            [benchmark.train, benchmark.test, benchmark.ood[pair]],
+            measured_by=answers,
+        )
+        of = answer(
+            s._replace(timed=False), (*RIVALS, *RULES), files.writable(kept.path),
+            groups=groups, told=lambda name, p=pair: print(f"{p}-{seed}: {name}"),
+        )  # fmt: skip
+        failed |= {f"{pair}-{seed}: {name}": why for name, why in of.failed.items()}
+        for rows in of.groups.values():
+            for name, row in rows.items():
+                # By labels of OoD images; or of photographs, which are pairs here.
+                if row.target_ood and not name.startswith(ORACLE):
+                    continue
+                if name.endswith(", photographs"):
+                    continue
+                one = found[name].setdefault(pair, {})
+                one[seed] = metrics.auroc(row.ind, row.ood)
+    return prepared.accuracy
+
+
+def main(args: list[str] | None = None) -> int:
+    return cli.run_main(Config, run, __doc__, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
