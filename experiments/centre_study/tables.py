@@ -7,6 +7,7 @@ import numpy as np
 
 from analysis import auroc_plots
 from experiments.centre_study import summary
+from experiments.centre_study.explained import Facts, correlations
 from experiments.centre_study.pairs import NEAR, kind
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
@@ -19,6 +20,11 @@ WHOLE = (": deep", ": all", ": learned", ": deep + mahalanobis")
 RIVALS_OF_ALL = (
     *("control: untrained, clean", "control: nearest in pixels", "control: brightness"),
 )
+PREDICTORS_IN_WORDS = {
+    "offset": "offset's share of FSSD² of OoD",
+    "near_start": "distance from F_0 of OoD over their displacement",
+    "near_ood": "distance from OoD over that from in-distribution",
+}
 
 
 def complete(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -69,6 +75,24 @@ def rules(found: Aurocs, accuracies: Mapping[str, Mapping[int, float]]) -> Sheet
     ]
     screen = (*headings[:3], headings[-1])
     return Sheet("rules without labels", headings, rows, told, screen)
+
+
+def explained(facts: list[Facts]) -> Sheet:
+    """What goes with a centre's AUROC, by network and layer."""
+    rows = [
+        [
+            *(of.network, of.layer, PREDICTORS_IN_WORDS[of.predictor]),
+            f"{of.rho:+.2f} [{of.low:+.2f}, {of.high:+.2f}]",
+            str(of.networks),
+        ]
+        for of in correlations(facts)
+    ]
+    note = (
+        "Spearman's ρ over centres but the oracle: mean of the networks, and from which "
+        "to which. −1: the smaller, the better the centre."
+    )
+    headings = ["network", "layer", "AUROC with", "ρ", "networks"]
+    return Sheet("what goes with a centre's AUROC", headings, rows, [note])
 
 
 def pairs(found: Aurocs) -> Sheet:

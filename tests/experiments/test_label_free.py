@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from experiments import label_free
-from experiments.centre_study import centres, pairs, rules, summary, tables
+from experiments.centre_study import centres, explained, pairs, rules, summary, tables
+from fssd_jax import metrics
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input
 from tests.experiments.test_variants import asked
@@ -192,3 +193,48 @@ def test_tables_show_whole_scores_best_first():
     assert sheet.rows[0][-1] == f"{100 * worst:.1f}"
     numbers = tables.to_records(found)
     assert len(numbers) == 4 * 6 * 8 + 1
+
+
+# ---- why ----------------------------------------------------------------------------
+
+
+def test_facts_of_centres_by_hand(setting, few):
+    s = setting
+    facts = {(f.centre, f.layer): f for f in explained.explain(s, "p", "lenet")}
+    assert len(facts) == 4 * (len(centres.OF_IMAGES) + 3)
+    ood, start = features(s, s.test_ood), features(s, s.test_ood, s.initial)
+    ind = features(s, s.test_ind)
+    for centre, x in (("noise", np.asarray(s.noise)), ("oracle", s.val_ood)):
+        c = features(s, x)["fc1"].mean(0)
+        fact = facts[centre, "fc1"]
+        square = np.linalg.norm(ood["fc1"] - c, axis=1) ** 2
+        offset = np.linalg.norm(start["fc1"] - c, axis=1) ** 2
+        moved = np.linalg.norm(ood["fc1"] - start["fc1"], axis=1) ** 2
+        assert fact.offset == pytest.approx(offset.sum() / square.sum(), rel=1e-3)
+        assert fact.offset + fact.cross + fact.moved == pytest.approx(1, abs=1e-6)
+        near = np.sqrt(offset.mean() / moved.mean())
+        assert fact.near_start == pytest.approx(near, rel=1e-3)
+        away = [np.linalg.norm(c - of["fc1"].mean(0)) for of in (ood, ind)]
+        assert fact.near_ood == pytest.approx(away[0] / away[1], rel=1e-3)
+        scores = np.linalg.norm(ind["fc1"] - c, axis=1), np.sqrt(square)
+        assert fact.auroc == pytest.approx(metrics.auroc(*scores), abs=1e-3)
+
+
+def test_correlations_are_over_centres_of_one_network_without_the_oracle():
+    def fact(seed, centre, auroc, offset):
+        told = {"offset": offset, "near_start": 1 - offset, "near_ood": auroc}
+        parts = "p", seed, "lenet", "fc1", centre
+        return explained.Facts(*parts, auroc, cross=0.0, moved=0.0, **told)
+
+    facts = [
+        *(fact(0, f"c{k}", 0.9 - 0.1 * k, 0.1 * k) for k in range(4)),
+        *(fact(1, f"c{k}", 0.1 * k, 0.1 * k) for k in range(4)),
+        fact(0, "oracle", 1.0, 1.0),
+    ]
+    found = {of.predictor: of for of in explained.correlations(facts)}
+    offset, start = found["offset"], found["near_start"]
+    assert (offset.rho, offset.low, offset.high) == pytest.approx((0, -1, 1))
+    assert (start.rho, start.low, start.high) == pytest.approx((0, -1, 1))
+    assert found["near_ood"].rho == pytest.approx(1)
+    assert offset.networks == 2
+    assert "[-1.00, +1.00]" in tables.explained(facts).rows[0][3]
