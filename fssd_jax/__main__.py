@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import fssd_jax
+from fssd_jax.piped import until_closed
 
 ROOT = Path(__file__).resolve().parents[1]
 SIBLINGS = ("analysis", "experiments")
@@ -25,8 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the entry script that the first argument names; return the exit status."""
     name, *rest = [*(sys.argv[1:] if args is None else args)] or ["--help"]
     if name in ("-h", "--help"):
-        print(usage())
-        return 0
+        return until_closed(_help)
     if name == "--version":
         print(f"fssd-jax {fssd_jax.__version__}")
         return 0
@@ -70,6 +70,11 @@ def menu() -> dict[str, Entry]:
         told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         found[name] = Entry(module, function, told.partition("\n")[0])
     return found
+
+
+def _help() -> int:
+    print(usage())
+    return 0
 
 
 def usage() -> str:

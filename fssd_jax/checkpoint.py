@@ -25,8 +25,10 @@ import orbax.checkpoint as ocp
 from filelock import FileLock, Timeout
 from jax.extend.core import ClosedJaxpr
 
+from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import outline
+from fssd_jax.data.image_files import located
 
 INITIAL = "initial"
 RUN = "run.json"
@@ -65,14 +67,17 @@ def alone(folder: Path) -> Iterator[None]:
             print(f"waiting for the run that trains in {folder}", file=sys.stderr)
             lock.acquire()
     except OSError as error:
-        raise InputError(
-            f"cannot write to {folder.absolute()}: {error.strerror}; choose another "
-            "folder"
-        ) from error
+        raise _cannot_write(folder, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write to {folder.absolute()}: {error.strerror}; choose another folder"
+    )
 
 
 def claim(
@@ -87,7 +92,7 @@ def claim(
       beside: what is written there, too, for who scores the network (`recorded`).
 
     Raises:
-      InputError: the folder is that of another run.
+      InputError: the folder is that of another run, or cannot be written.
     """
     run = {name: _described(value) for name, value in run.items()}
     path = folder / RUN
@@ -113,8 +118,11 @@ def claim(
             "afresh"
         )
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(run | {BESIDE: dict(beside)}, indent=2))
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(json.dumps(run | {BESIDE: dict(beside)}, indent=2))
+        unfinished.replace(path)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
 
 
 def _described(value: Any) -> Any:
@@ -129,8 +137,9 @@ def tree_digest(tree: Any) -> str:
     leaves, structure = jax.tree.flatten(tree)
     total = hashlib.sha256(str(structure).encode())
     for leaf in leaves:
-        if not hasattr(leaf, "shape"):
-            leaf = np.asarray(leaf)
+        typed = isinstance(getattr(leaf, "dtype", None), np.dtype)
+        if not typed and not isinstance(leaf, jax.Array):  # a number, or PyTorch's
+            leaf = checks.to_numpy(leaf, "what is digested")
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         total.update(f"{leaf.dtype}{leaf.shape}".encode())
@@ -172,8 +181,14 @@ def save(path: Path, tree: Any) -> None:
         ) from error
 
 
-def restore(path: Path, like: Any) -> Any:
+def restore(path: Path, like: Any, delete: Path | None = None) -> Any:
     """Read a pytree with the structure, shapes and dtypes of `like`.
+
+    Args:
+      path: the checkpoint's folder.
+      like: the pytree.
+      delete: the folder without which training makes anew what cannot be read; None:
+        `path`.
 
     Raises:
       InputError: the checkpoint is damaged or of another network.
@@ -189,18 +204,19 @@ def restore(path: Path, like: Any) -> Any:
     except Exception as error:  # Orbax has no common base for what can go wrong
         raise InputError(
             f"cannot read the checkpoint {path}: it is damaged or of another network "
-            f"({type(error).__name__}); delete that folder to train afresh"
+            f"({type(error).__name__}); delete {delete or path}, and train again"
         ) from error
     return tree
 
 
-def trained(folder: Path) -> tuple[Any, Any]:
+def trained(folder: str | Path) -> tuple[Any, Any]:
     """(variables after the last epoch, variables before the first) of `train(folder=)`.
 
     Raises:
       InputError: no such training, one that has not come to its first checkpoint, or a
         damaged one.
     """
+    folder = located(folder)
     last = last_epoch(folder)
     if not last or not (folder / INITIAL).exists():
         raise InputError(
@@ -223,10 +239,10 @@ def trained(folder: Path) -> tuple[Any, Any]:
         ) from error
 
 
-def recorded(folder: Path) -> dict[str, list[float]]:
+def recorded(folder: str | Path) -> dict[str, list[float]]:
     """What `claim` wrote beside; nothing of a folder without a record of that."""
     try:
-        return dict(json.loads((folder / RUN).read_text())[BESIDE])
+        return dict(json.loads((located(folder) / RUN).read_text())[BESIDE])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -6,6 +6,23 @@ import numpy as np
 CHUNK = 4096  # images looked at together, so that a check needs little memory
 
 
+# Of Pillow's images, what each number is as a grey or a colour network takes it. A
+# palette's are numbers of colours; CMYK, YCbCr and others are colours of other axes.
+PILLOW_MODES = (
+    "1",
+    "L",
+    "LA",
+    "RGB",
+    "RGBA",
+    "I",
+    "F",
+    "I;16",
+    "I;16L",
+    "I;16B",
+    "I;16N",
+)
+
+
 class InputError(ValueError):
     """The caller's input is wrong; the message says what, and how to mend it."""
 
@@ -26,13 +43,15 @@ def images(
     unit_range: bool = True,
     start: int = 0,
     rank: int = 2,
+    ids: bool = False,
     otherwise: str = "or pass unit_range=False if your network takes other inputs",
 ):
     """Return `x` unchanged if it can be scored, else raise `InputError`.
 
-    Pixels (see `are_pixels`) must lie in 0–255, and other integers, ids, in int32;
-    floats must be finite and, if `unit_range`, in [0, 1] (models here take raw pixels;
-    the normalisation is part of the model).
+    Pixels (see `are_pixels`) must lie in 0–255, and other integers, ids, in int32; of
+    three axes they might be either, and are refused. Floats must be finite and, if
+    `unit_range`, in [0, 1] (models here take raw pixels; the normalisation is part of
+    the model).
 
     Args:
       x: [n, ...].
@@ -40,6 +59,7 @@ def images(
       unit_range: whether floats outside [0, 1] are an error.
       start: number of the first row, for errors.
       rank: the fewest axes.
+      ids: whether integers of three axes are known to be ids.
       otherwise: what one who called a function without `unit_range` can do, beside
         bringing floats into [0, 1].
     """
@@ -64,6 +84,12 @@ def images(
     pixels, int32 = are_pixels(x), np.iinfo(np.int32)
     if x.dtype in (np.uint8, bool):
         return x
+    if integers and x.ndim == 3 and not ids:
+        raise InputError(
+            f"{name}: {x.dtype}{[*x.shape]}: pixels [batch, height, width], or ids? "
+            "Give pixels as uint8, x.astype(np.uint8), or with their axis of channels, "
+            "x[..., None]; and ids as [batch, length], x.reshape(len(x), -1)"
+        )
     for at in range(0, len(x), CHUNK):
         part = np.asarray(x[at : at + CHUNK])
         low, high = part.min(), part.max()  # NaN if any value is NaN
@@ -94,13 +120,31 @@ def images(
 
 def at_least_one(name: str, value: int) -> None:
     """Raise `InputError` unless `value` is a whole number, 1 or more."""
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name}: expected 1 or more, got {value}")
+    at_least(1, name, value)
+
+
+def at_least(least: int, name: str, value) -> None:
+    """Raise `InputError` unless `value` is a whole number, `least` or more."""
+    if not is_integer(value) or value < least:
+        raise InputError(f"{name}: expected {least} or more, got {value!r}")
+
+
+def is_integer(value) -> bool:
+    """Whether it is one of Python's or NumPy's, and no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def one_of(name: str, value, choices: tuple[int, ...]) -> int:
+    """`value` as an int; raise `InputError` unless it is one of these."""
+    if not is_integer(value) or value not in choices:
+        told = ", ".join(map(str, choices))
+        raise InputError(f"{name}: expected one of {told}, got {value!r}")
+    return int(value)
 
 
 def whole(name: str, value) -> int:
     """`value` as an int; raise `InputError` unless it is one from 0 to 2³² − 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if not is_integer(value):
         raise InputError(f"{name}: expected a whole number, got {value!r}")
     if not 0 <= value < 2**32:  # beyond, JAX's and NumPy's would be those of another
         raise InputError(f"{name}: expected 0 to 2³² − 1, got {value}")
@@ -124,10 +168,24 @@ def random_key(key):
     return key
 
 
+def _check_modes(x, name: str) -> None:
+    """Raise `InputError` for an image of Pillow's, alone or not, of another mode."""
+    for one in x if isinstance(x, list | tuple) else [x]:
+        if not hasattr(one, "getpalette"):
+            return  # no image of Pillow's
+        if one.mode not in PILLOW_MODES:
+            raise InputError(
+                f"{name}: an image of Pillow's mode {one.mode}, whose numbers are "
+                'neither grey nor red, green and blue; convert it: image.convert("RGB")'
+                ', or "L"'
+            )
+
+
 def to_numpy(x, name: str = "images") -> np.ndarray:
     """An array of NumPy's, from any library's, or `InputError`."""
     if np.ma.is_masked(x):
         raise InputError(f"{name}: some values are masked; fill them: x.filled(0)")
+    _check_modes(x, name)
     try:
         if hasattr(x, "detach"):  # PyTorch, whose bfloat16 NumPy does not know
             x = x.detach().cpu()
@@ -145,7 +203,8 @@ def as_input(x, name: str = "images") -> np.ndarray:
 
     - uint8 is pixels 0–255, and so are other integers in four axes or more: float32 in
       [0, 1]; bool becomes 0 and 1.
-    - other integers are ids, of tokens or symbols: int32.
+    - other integers are ids, of tokens or symbols: int32. (Of three axes, `images`
+      refuses them.)
     - floats of any precision become float32.
     """
     x = to_numpy(x, name)
@@ -166,10 +225,15 @@ def labels(y, count: int, num_classes: int, name: str = "labels") -> np.ndarray:
         raise InputError(f"{name}: the set is empty; at least two images are needed")
     y = classes(y, num_classes, name)
     if np.all(y == y[0]):
-        raise InputError(
-            f"{name}: one class only (all {y[0]}); a classifier needs two or more"
-        )
+        raise one_class(name, y[0])
     return y
+
+
+def one_class(name: str, label) -> InputError:
+    """What to raise where all labels are this one."""
+    return InputError(
+        f"{name}: one class only (all {label}); a classifier needs two or more"
+    )
 
 
 def classes(y: np.ndarray, num_classes: int, name: str = "labels") -> np.ndarray:

@@ -27,6 +27,7 @@ import fssd_jax
 from fssd_jax import detectors
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
+from fssd_jax.data.image_files import located
 from fssd_jax.outputs import Variables
 from fssd_jax.shown import brief
 
@@ -88,7 +89,7 @@ def save(path: str | os.PathLike, fitted: Fitted, variables: Variables) -> None:
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = b"0" * 64  # where the digest goes
     content = buffer.getvalue()[:-64]
-    _write(Path(path), content + hashlib.sha256(content).hexdigest().encode())
+    _write(located(path), content + hashlib.sha256(content).hexdigest().encode())
 
 
 def load(path: str | os.PathLike, variables: Variables, **expected) -> Fitted:
@@ -110,7 +111,7 @@ def load(path: str | os.PathLike, variables: Variables, **expected) -> Fitted:
       InputError: no such file, not one of `save`, damaged, of a newer format, or
         fitted on other weights, normalisation or layers.
     """
-    header, arrays = _read(Path(path))
+    header, arrays = _read(located(path))
     _known(header["method"], f"{path}: method")
     _check_network(path, header, variables)
     try:

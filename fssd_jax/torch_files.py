@@ -17,6 +17,7 @@ import numpy as np
 
 from fssd_jax.bounded import check_size
 from fssd_jax.checks import InputError
+from fssd_jax.data.image_files import located
 from fssd_jax.torch_pickle import LEGACY, NESTED, RESAVE, SHOWN, read_pickled
 
 DEPTH = 30  # dicts in dicts; module names have dots of their own
@@ -77,7 +78,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
       InputError: it cannot be read; the message says what it is, and what to do.
     """
-    path = Path(path)
+    path = located(path)
     state = _flat(path, _read(path))
     # Beside weights there are counters, and in checkpoints settings.
     arrays = {name: value for name, value in state.items() if _is_floating(value)}

@@ -19,6 +19,7 @@ from fssd_jax import checkpoint, checks, losses, recipes
 from fssd_jax.checkpoint import Progress
 from fssd_jax.compiled import compiled, executable
 from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed, fold
+from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.descent import TrainState, train_step
 from fssd_jax.features import make_init_fn
@@ -110,11 +111,17 @@ def train(
       DivergedError: the loss or the weights are not finite; such are never saved.
     """
     seed, snapshots = checks.whole("seed", seed), sorted(map(int, snapshots))
-    folder = None if folder is None else Path(folder)
+    folder = None if folder is None else located(folder)
     images = feed(x, y, num_classes, "training images", (seed, 0))
     beside = None
     if outliers is not None:
         beside = feed(outliers, None, None, "outliers", (seed, 1))
+        kinds = [f"{f.first.dtype}{[*f.first.shape[1:]]}" for f in (beside, images)]
+        if kinds[0] != kinds[1]:
+            raise checks.InputError(
+                f"outliers: are {kinds[0]}, the training images {kinds[1]}; bring them "
+                "to the same shape and type"
+            )
     _check(epochs, snapshots, augment, on_step)
     checks.at_least_one("batch_size", batch_size)
     checks.at_least_one("save_every", save_every)
@@ -165,7 +172,8 @@ def train(
             initial, saved = checkpoint.resume(folder, initial, saved)
             for epoch in (e for e in snapshots if e <= saved.epoch):
                 path = checkpoint.snapshot_path(folder, epoch)
-                kept[epoch] = checkpoint.restore(path, initial)
+                # Only the whole training makes it again.
+                kept[epoch] = checkpoint.restore(path, initial, delete=folder)
         step_fn: Any = None
         if saved.epoch < epochs:
             step_fn = executable(program, jax.tree.leaves(first))

@@ -1,5 +1,6 @@
 """From a command line to a run: options, the process, errors of one line."""
 
+import dataclasses
 import os
 import platform
 import sys
@@ -15,6 +16,7 @@ from experiments.harness.files import CANNOT_WRITE
 from experiments.harness.provenance import available_cores, config_digest
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
+from fssd_jax.data.image_files import located
 from fssd_jax.data.sources import fetched_dir
 
 C = TypeVar("C")
@@ -54,6 +56,14 @@ def need_neural_tangents() -> None:
         raise InputError(str(error)) from error
 
 
+def _at_home(config: C) -> C:
+    """The same, of paths that begin with ~, which no shell expands behind a =."""
+    given = [(f.name, getattr(config, f.name)) for f in dataclasses.fields(config)]  # pyright: ignore
+    paths = {name: path for name, path in given if isinstance(path, Path)}
+    homes = {n: located(p) for n, p in paths.items() if str(p).startswith("~")}
+    return dataclasses.replace(config, **homes)  # pyright: ignore
+
+
 def run_main(
     config_type: type[C],
     run: Callable[[C], Any],
@@ -72,7 +82,7 @@ def run_main(
     config = tyro.cli(config_type, args=args, description=description)
     start()
     try:
-        names = failed(run(config))
+        names = failed(run(_at_home(config)))
     except (InputError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.folders import ImageStream, stream_images
 from fssd_jax.data.image_files import located
@@ -34,8 +35,7 @@ def stream_imagenet_c(
     Raises:
       InputError: no such kind or level below `root` (it lists those that are).
     """
-    root = located(root)
-    _check_level(level)
+    root, level = located(root), checks.one_of("level", level, LEVELS)
     folder = folder_of(root, kind, level)
     if folder is not None:
         return stream_images(
@@ -70,8 +70,7 @@ def load_cifar_c(root: str | Path, kind: str, level: int) -> ArrayDataset:
     Raises:
       InputError: no such kind (it lists those that are), or files of another form.
     """
-    root = located(root)
-    _check_level(level)
+    root, level = located(root), checks.one_of("level", level, LEVELS)
     path = root / f"{kind}.npy"
     if not path.is_file():
         found = sorted(p.stem for p in root.glob("*.npy") if p.stem != "labels")
@@ -79,10 +78,13 @@ def load_cifar_c(root: str | Path, kind: str, level: int) -> ArrayDataset:
             f"{root}: no file {path.name}; there are {', '.join(found) or 'no kinds'}"
         )
     x, y = _mapped(path), _mapped(root / "labels.npy")
-    if x.ndim != 4 or x.dtype != np.uint8 or len(x) % 5 or y.shape != (len(x),):
+    integers = np.issubdtype(y.dtype, np.integer)
+    of_images = x.ndim == 4 and x.dtype == np.uint8 and len(x) and len(x) % 5 == 0
+    if not (of_images and integers and y.shape == (len(x),)):
         raise InputError(
-            f"{path}: images {x.dtype}{list(x.shape)} and labels {list(y.shape)}, "
-            "expected uint8 [5·n, height, width, channels] and [5·n]; get them again"
+            f"{path}: images {x.dtype}{list(x.shape)} and labels "
+            f"{y.dtype}{list(y.shape)}, expected uint8 [5·n, height, width, channels] "
+            "and integers [5·n]; get them again"
         )
     count = len(x) // 5
     chosen = slice((level - 1) * count, level * count)
@@ -92,14 +94,9 @@ def load_cifar_c(root: str | Path, kind: str, level: int) -> ArrayDataset:
     )
 
 
-def _check_level(level: int) -> None:
-    if level not in LEVELS:
-        raise InputError(f"level: expected one of 1, 2, 3, 4, 5, got {level!r}")
-
-
 def _mapped(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+    try:  # whatever the file is called, .npz is refused
+        return np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); get it again"

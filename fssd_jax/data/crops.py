@@ -4,13 +4,14 @@ Pure functions of an image and, where they draw, of a NumPy generator.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from fssd_jax.bounded import PIXELS
-from fssd_jax.checks import InputError, at_least_one
+from fssd_jax.checks import InputError, is_integer
 
 AREA = (0.08, 1.0)  # of the crop, of the image's
 RATIO = (3 / 4, 4 / 3)  # of the crop's width to its height
@@ -40,8 +41,10 @@ def random_resized_crop(
       ratio: of width to height, from which to which; its logarithm is uniform.
       flip: whether to mirror half of them.
     """
-    top, left, high, wide = random_box(rng, image.shape[:2], area, ratio)
     height, width = height_width(size)
+    check_pixels("a crop", (width, height))
+    check_image(image)
+    top, left, high, wide = random_box(rng, image.shape[:2], area, ratio)
     cut = as_pillow(image[top : top + high, left : left + wide])
     resized = np.asarray(cut.resize((width, height), BILINEAR))
     resized = resized.reshape(height, width, image.shape[2])
@@ -90,14 +93,16 @@ def centre_crop(
     size = height_width(size)
     check_resize(resize, size)
     cover = size if resize is None else (resize, resize)
-    check_pixels("an image", covering(image.shape[1::-1], cover))
-    return cut_centre(as_pillow(image), size, cover)[0]
+    whole = as_pillow(image)
+    check_pixels("an image", covering(whole.size, cover))
+    return cut_centre(whole, size, cover)[0]
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    at_least_one("size", min(height, width))
-    return height, width
+    sides = [*size] if isinstance(size, Sequence) else [size, size]
+    if len(sides) != 2 or not all(map(is_integer, sides)) or min(sides) < 1:
+        raise InputError(f"size: expected 1 or more, or (height, width), got {size!r}")
+    return int(sides[0]), int(sides[1])
 
 
 def check_resize(resize: int | None, size: tuple[int, int]) -> None:
@@ -108,12 +113,17 @@ def check_resize(resize: int | None, size: tuple[int, int]) -> None:
 
 
 def as_pillow(image: np.ndarray) -> Image.Image:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+    check_image(image)
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+def check_image(image: np.ndarray) -> None:
+    of_pixels = image.dtype == np.uint8 and image.ndim == 3 and image.size
+    if not of_pixels or image.shape[2] not in (1, 3):
         raise InputError(
             f"a crop takes uint8 images [height, width, 1 or 3], got {image.dtype}"
-            f"{[*image.shape]}; convert them before"
+            f"{[*image.shape]}; convert them before, or leave out what has no pixel"
         )
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def cut_centre(
@@ -133,7 +143,8 @@ def check_pixels(what: object, size: tuple[int, int]) -> None:
     if size[0] * size[1] > PIXELS:
         raise InputError(
             f"{what}: of {size[0]}×{size[1]} pixels, stored or resized, over the limit "
-            f"of {PIXELS}; remove it, or cut or shrink it before"
+            f"of {PIXELS}; give a smaller size, or remove it, or cut or shrink it "
+            "before"
         )
 
 

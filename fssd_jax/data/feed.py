@@ -14,7 +14,13 @@ from fssd_jax.checks import InputError, as_input
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import Rows, pair
 from fssd_jax.data.pipeline import cut
-from fssd_jax.data.records import Reading, Records, as_records, fingerprint
+from fssd_jax.data.records import (
+    Reading,
+    Records,
+    as_records,
+    check_classes,
+    fingerprint,
+)
 
 OTHERWISE = "and let the model itself map [0, 1] to the inputs that it takes"
 Order = Int[np.ndarray, "steps batch"]  # numbers of images
@@ -43,15 +49,18 @@ def feed(
     Args:
       x: an array; `records.Records`, or a source of records, which have their labels.
       y: class indices [n] of an array.
-      num_classes: labels run from 0 to num_classes − 1; None: there are none.
+      num_classes: labels run from 0 to num_classes − 1; None: there are none, or none
+        are looked at.
       name: what they are, for errors.
       draws: what a record's transform draws is of these, the epoch and its number.
 
     Raises:
       InputError: unusable images or labels.
     """
-    if num_classes is not None and y is None and isinstance(x, tuple | Mapping):
+    if y is None and isinstance(x, tuple | Mapping):
         x, y = pair(x, name)
+    if num_classes is None:
+        y = None
     records = as_records(x)
     if records is not None:
         if y is not None:
@@ -92,7 +101,10 @@ def _of_records(
             yield part if num_classes is not None else part._replace(y=None)
 
     first, _ = reading(0).one(0)
-    return Feed(len(records), first[None], batches, (fingerprint(reading(0)), None))
+    found = fingerprint(reading(0))
+    if num_classes is not None:
+        check_classes(reading(0), found["drawn"])
+    return Feed(len(records), first[None], batches, (found, None))
 
 
 class Feeds(NamedTuple):

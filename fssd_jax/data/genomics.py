@@ -79,12 +79,7 @@ def _dataset(
 
 def _load(split: str, data_dir) -> tuple[np.ndarray, np.ndarray, str]:
     """(reads [n, length] int8, names of genera [n], where they are)."""
-    folder = located(data_dir or fetched_dir()) / NAME
     tried = []
-    if (folder / FILES[split]).is_file():
-        path = folder / FILES[split]
-        return *_encoded(_rows(path), str(path)), str(path)
-    tried.append(f"no file {folder / FILES[split]}")
     if data_dir is None:
         found = prepared(NAME)
         if not isinstance(found, str):
@@ -95,6 +90,10 @@ def _load(split: str, data_dir) -> tuple[np.ndarray, np.ndarray, str]:
             rows = ((r["seq"], names[int(r["label"])]) for r in records)
             return *_encoded(rows, where, len(records)), where
         tried.append(found)
+    path = located(data_dir or fetched_dir()) / NAME / FILES[split]
+    if path.is_file():
+        return *_encoded(_rows(path), str(path)), str(path)
+    tried.append(f"no file {path}")
     raise InputError(
         f"genomics: {'; '.join(tried)}; get and unpack "
         "storage.googleapis.com/tfds-data/downloads/genomics_ood/genomics_ood.zip"

@@ -47,7 +47,7 @@ class _Seen(NamedTuple):
     others: dict[str, list[Parts]]
 
 
-def located(path: str | Path) -> Path:
+def located(path: str | os.PathLike) -> Path:
     """The absolute path; ~ is the user's home unless something is called so."""
     path = Path(path)
     if path.parts[:1] and path.parts[0].startswith("~") and not path.exists():

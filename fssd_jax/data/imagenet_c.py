@@ -8,12 +8,14 @@ which the text gives no number: `noisy` takes any.
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
 from multiprocessing import get_context
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data import common_corruptions, frost_pictures
 from fssd_jax.data.corruption_amounts import AMOUNTS
+from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import bar_options
 
 KINDS = tuple(common_corruptions.CORRUPTIONS)
@@ -68,16 +71,16 @@ def corrupt(
 
     Raises:
       InputError: an unknown kind or level, images of another type or shape, a damaged
-        file in `cache`, no photographs, workers that could not start.
+        file in `cache`, a folder that cannot be read or written, or is full, no
+        photographs, workers that could not start.
     """
     if kind not in KINDS:
         raise InputError(f"kind: unknown {kind!r}; choose from {', '.join(KINDS)}")
-    if level not in LEVELS:
-        raise InputError(f"level: expected one of 1, 2, 3, 4, 5, got {level!r}")
+    level = checks.one_of("level", level, LEVELS)
     images = _checked(images)
     if published == "auto":
         published = "cifar" if min(images.shape[1:3]) < SMALL else "imagenet"
-    if published not in AMOUNTS[kind]:
+    if published not in list(AMOUNTS[kind]):  # what has no hash is none, too
         raise InputError(
             f"published: expected auto, imagenet or cifar, got {published!r}"
         )
@@ -107,6 +110,8 @@ def noisy(
     if kind not in NOISES:
         raise InputError(f"kind: unknown {kind!r}; choose from {', '.join(NOISES)}")
     most = np.inf if kind == "gaussian_noise" else 1
+    if not isinstance(amount, Real) or isinstance(amount, bool):
+        raise InputError(f"amount: expected a number, got {amount!r}")
     if not 0 <= amount <= most or not np.isfinite(amount):
         raise InputError(f"amount: expected 0 to {most} for {kind}, got {amount}")
     images = _checked(images)
@@ -139,29 +144,20 @@ def _made(images, kind, amount, seed, workers, cache, progress) -> np.ndarray:
         frost_pictures.folder()  # told before anything is begun
     if workers is None:
         workers = min(os.cpu_count() or 1, len(images) // WORTH)
-    elif not isinstance(workers, int) or workers < 0:
-        raise InputError(f"workers: expected None, 0 or more, got {workers!r}")
+    checks.at_least(0, "workers", workers)
     parts = _parts(images, kind, amount, seed, workers)
     bar = bar_options("image") | {"desc": kind, "disable": not progress}
     if cache is None:
         with tqdm(total=len(images), **bar) as shown:
             return _fill(np.empty(images.shape, images.dtype), parts, shown)
     name = f"{kind}-{_digest(images, kind, amount, seed)[:20]}.npy"
-    path = Path(cache).expanduser() / name
-    if not path.exists():
+    path = located(cache) / name
+    with _told(path.parent):
+        there = path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(".unfinished", name, path.parent)
-        os.close(handle)
-        try:
-            made = np.lib.format.open_memmap(
-                unfinished, "w+", images.dtype, images.shape
-            )
-            with tqdm(total=len(images), **bar) as shown:
-                _fill(made, parts, shown).flush()
-            _beside(path).write_text(_sha256(Path(unfinished)) + "\n")
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+    if not there:
+        with tqdm(total=len(images), **bar) as shown:
+            _write(path, images, parts, shown)
     return _read(path, images)
 
 
@@ -174,7 +170,9 @@ def _fill(made, parts: Iterator[np.ndarray], shown: tqdm):
     return made
 
 
-def _parts(images, kind, amount, seed, workers: int) -> Iterator[np.ndarray]:
+def _parts(
+    images, kind, amount, seed, workers: int
+) -> Generator[np.ndarray, None, None]:
     """Corrupted, in order; `workers` + 2 parts are held at most."""
     size = max(1, min(WORTH, HELD // max(1, images[0].nbytes)))
     starts = range(0, len(images), size)
@@ -233,13 +231,57 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What the folder does not allow becomes one error."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cache: {folder} cannot be used ({error.strerror}); free space in it, "
+            "have its owner let you read and write there, or give another folder"
+        ) from error
+
+
+def _write(
+    path: Path, images, parts: Generator[np.ndarray, None, None], shown: tqdm
+) -> None:
+    """All or nothing, with the rights that files of the user have.
+
+    Not memory-mapped: a disk that is full would end the process.
+    """
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+    form = np.lib.format
+    header = form.header_data_from_array_1_0(np.empty(0, images.dtype))
+    header |= {"shape": images.shape}
+    try:
+        with _told(path.parent), unfinished.open("xb") as file:
+            form.write_array_header_1_0(file, header)
+        with closing(parts):
+            for part in parts:
+                with _told(path.parent), unfinished.open("ab") as file:
+                    file.write(np.ascontiguousarray(part, images.dtype).tobytes())
+                shown.update(len(part))
+        with _told(path.parent):
+            _beside(path).write_text(_sha256(unfinished) + "\n")
+            unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
 def _read(path: Path, images: np.ndarray) -> np.ndarray:
     """Memory-mapped, once its bytes are seen to be those that were written."""
     try:
         whole = _sha256(path) == _beside(path).read_text().strip()
         found = np.load(path, mmap_mode="r", allow_pickle=False) if whole else None
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         found = None
+    except OSError as error:
+        raise InputError(
+            f"cache: {path} cannot be read ({error.strerror}); have its owner let you "
+            "read it, or give another folder"
+        ) from error
     if found is None or (found.shape, found.dtype) != (images.shape, images.dtype):
         raise InputError(f"{path}: damaged, or not finished; remove it")
     return found

@@ -190,12 +190,19 @@ def pair(item: Any, name: str) -> tuple[Any, Any]:
         return to_numpy(item, name), None  # numbers
     if len(item) == 1:
         return item[0], None
-    if len(item) == 2 and np.ndim(item[1]) < 2:
+    if len(item) == 2 and _axes(item[1]) < 2:
         return item[0], item[1]
     raise InputError(
         f"{name}: a {type(item).__name__} of {_kinds(item)}: which of them are the "
         f"network's inputs is not known; {FORMS}"
     )
+
+
+def _axes(y: Any) -> int:
+    try:
+        return np.ndim(y)
+    except ValueError:  # rows of several lengths
+        return 2
 
 
 def _labels(y: Any, count: int, name: str) -> np.ndarray | None:
@@ -223,7 +230,7 @@ def _check(x: Any, name: str, start: int, unit_range: bool) -> int:
     for path, leaf in jax.tree.leaves_with_path(x):
         of = f"{name}{jax.tree_util.keystr(path)}"
         images = unit_range and np.ndim(leaf) >= 4
-        checks.images(leaf, of, unit_range=images, start=start, rank=1)
+        checks.images(leaf, of, unit_range=images, start=start, rank=1, ids=True)
         counts[of] = len(leaf)
     if len(set(counts.values())) != 1:
         raise InputError(f"{name}: the arrays have different numbers of rows: {counts}")

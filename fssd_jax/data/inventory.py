@@ -8,22 +8,24 @@ import argparse
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fssd_jax import extras
 from fssd_jax.checks import InputError
-from fssd_jax.data import faces, genomics, idx, sources
+from fssd_jax.data import benchmarks, faces, genomics, sequences, sources, stored
 from fssd_jax.data.corrupted_sets import GROUPS, LEVELS
 from fssd_jax.data.image_files import ENDINGS, located
 from fssd_jax.data.imagenet_c import KINDS
 from fssd_jax.data.needs import NEEDS, Need, agrees
 from fssd_jax.data.split_names import split_of
+from fssd_jax.piped import until_closed
 
-READS = (*ENDINGS, ".fna.gz")
+GENOMES, CORRUPTED = "genomes", "imagenet_c"
 
 
 class Found(NamedTuple):
@@ -42,7 +44,10 @@ def command(args: Sequence[str] | None = None) -> int:
     what.add_argument("--check", metavar="NAME", help=f"one of {', '.join(NEEDS)}")
     told = "a folder that holds the sets, each in a subfolder of its name"
     parser.add_argument("--data-dir", type=Path, help=told)
-    asked = parser.parse_args(args)
+    return until_closed(_reports, parser.parse_args(args))
+
+
+def _reports(asked: argparse.Namespace) -> int:
     try:
         names = list(NEEDS) if asked.list else [_name(asked.check)]
         whole = [_report(name, asked.data_dir) for name in names]
@@ -87,7 +92,9 @@ def _report_set(need: Need, data_dir: Path | None) -> bool:
         return whole
     print(f"  {need.role}: {', '.join(absent)}: not there. Looked for")
     print("".join(f"    {line}\n" for line in looked), end="")
-    print(f"    To get it: {need.get}")
+    # With --data-dir it is not looked for where it would be got to.
+    alone = "" if data_dir is None else "without --data-dir, "
+    print(f"    To get it: {alone}{need.get}")
     if need.layout:
         print(f"    Its folder: {need.name}/{need.layout}")
     return False
@@ -124,31 +131,47 @@ def find(
     if need.name in sources.EMBEDDED:
         data = sources.load(need.name, split)
         return Found(data.source, len(data.x)), []
-    known = sources.TFDS.get(need.name)
     looked = ["--data-dir: not given"] if data_dir is None else []
-    for kind, place in _places(need, known, data_dir):
-        looked.append(f"{kind}: {place}")
-        seen = _prepared if kind == "TFDS" else _in_folder
-        found = seen(need, split, place)
-        if found is not None:
+    for kind, place, idx_only in _places(need, data_dir):
+        looked.append(f"{kind}: {place}{' (IDX files)' * idx_only}")
+        try:
+            if kind == "TFDS":
+                found = _prepared(need, split, place)
+            else:
+                found = _in_folder(need, split, place, idx_only)
+        except (InputError, OSError) as error:
+            found = Found(str(place), 0, wrong=(f"cannot be used: {error}",))
+        passed_over = kind == "TFDS" and need.name != CORRUPTED
+        if passed_over and found is not None and found.wrong:
+            looked[-1] += f": {found.wrong[0]}"  # the loader goes on, too
+        elif found is not None:
             return found, looked
     return None, looked
 
 
-def _places(need: Need, known, data_dir) -> Iterator[tuple[str, Path]]:
+def _places(need: Need, data_dir) -> Iterator[tuple[str, Path, bool]]:
+    """(title, place, whether only IDX files there may be the set)."""
+    known = need.name in sources.TFDS
+    fetched = "where `fssd fetch` puts sets"
     if data_dir is not None:
-        root = located(data_dir)
-        yield "--data-dir", root / need.name
-        if known is not None and known.unnamed:
-            yield "--data-dir", root
-        if known is not None:
-            return
-    if need.tfds is not None:
-        yield "TFDS", sources.tfds_dir() / need.tfds
-    if known is not None and known.debian is not None:
-        yield "a Debian package", Path(known.debian[0])
-    if need.layout:
-        yield "where `fssd fetch` puts sets", sources.fetched_dir() / need.name
+        if known:
+            for _, folder, idx_only in sources.places(need.name, data_dir):
+                yield "--data-dir", folder, idx_only
+        elif need.layout:
+            yield "--data-dir", located(data_dir) / need.name, False
+        return
+    by_tfds = [] if need.tfds is None else [("TFDS", sources.tfds_dir() / need.tfds)]
+    # Of the published images TFDS has others, which are the last resort.
+    if need.name == CORRUPTED:
+        by_tfds.insert(0, (fetched, sources.fetched_dir() / need.name))
+    yield from ((*of, False) for of in by_tfds)
+    if need.name == CORRUPTED:
+        return
+    if known:
+        for title, folder, idx_only in sources.places(need.name, None):
+            yield title if idx_only else fetched, folder, idx_only
+    elif need.layout:
+        yield fetched, sources.fetched_dir() / need.name, False
 
 
 # ---- what is there ------------------------------------------------------------------
@@ -156,32 +179,39 @@ def _places(need: Need, known, data_dir) -> Iterator[tuple[str, Path]]:
 
 def _prepared(need: Need, split: str, place: Path) -> Found | None:
     """By dataset_info.json, which TFDS writes beside the data of each version."""
-    if need.name == "imagenet_c":
+    if need.name == CORRUPTED:
         return _corruptions(need, split, place, "{}_{}", _prepared)
     files = sorted(place.glob("*/dataset_info.json"))
     if not files:
         return None
     try:
+        told = json.loads(files[-1].read_text())
+        kept = told.get("fileFormat")
         splits = {
             part["name"]: sum(map(int, part.get("shardLengths", [])))
-            for part in json.loads(files[-1].read_text())["splits"]
+            for part in told["splits"]
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return _damaged(files[-1], error)
     if split not in splits:
         return None
-    return Found(str(files[-1].parent), splits[split])
+    wrong = ()  # why `sources.from_tfds` would not read it
+    if find_spec("tensorflow_datasets") is None:
+        wrong = (extras.command("tensorflow_datasets"),)
+    elif kept not in (None, "array_record"):
+        wrong = (f"prepared as {kept}; remove it, and then {need.get}",)
+    return Found(str(files[-1].parent), splits[split], wrong=wrong)
 
 
-def _in_folder(need: Need, split: str, place: Path) -> Found | None:
-    if need.name == "imagenet_c":
+def _in_folder(need: Need, split: str, place: Path, idx_only: bool) -> Found | None:
+    if need.name in sources.TFDS:
+        return _as_loaded(need, split, place, idx_only)
+    if need.name == GENOMES:
+        return _of_genomes(place)
+    if need.name == CORRUPTED:
         return _corruptions(need, split, place, "{}/{}", _in_classes)
     if need.name in COUNTED:
         return COUNTED[need.name](place, split)
-    if split in ("train", "test") and (files := idx.find(place, split)) is not None:
-        return _of_idx(*files)
-    if (place / f"{split}.npz").is_file():
-        return _of_npz(place / f"{split}.npz")
     return _in_classes(need, split, place)
 
 
@@ -217,37 +247,37 @@ def _damaged(path: Path, error: Exception) -> Found:
     return Found(str(path), 0, wrong=(told,))
 
 
-def _of_idx(images: Path, labels: Path) -> Found:
+def _as_loaded(need: Need, split: str, place: Path, idx_only: bool) -> Found | None:
+    """What `sources.load` would read, and why it would not."""
+    grey, classes = sources.TFDS[need.name].grey, sources.TFDS[need.name].classes
+    found = stored.find(place, split, grey=grey, idx_only=idx_only)
+    if isinstance(found, str):
+        return None
+    where, wrong = found.where, ()
     try:
-        x, y = idx.read(images, labels)
+        y = stored.labels(found, grey=grey)
     except InputError as error:
-        return _damaged(images.parent, error)
-    return Found(str(images.parent), len(x), len(np.unique(y)))
-
-
-def _of_npz(path: Path) -> Found:
-    """By the header of x, or of images, and the labels."""
+        return Found(str(where), 0, wrong=(f"cannot be used: {error}",))
     try:
-        with (
-            np.load(path, allow_pickle=False) as arrays,
-            zipfile.ZipFile(path) as zipped,
-        ):
-            name = "x" if "x" in arrays else "images"
-            with zipped.open(f"{name}.npy") as member:
-                version = np.lib.format.read_magic(member)
-                header = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    header = np.lib.format.read_array_header_2_0
-                (count, *_), _, _ = header(member)
-            labels = "y" if "y" in arrays else "labels"
-            classes = len(np.unique(arrays[labels])) if labels in arrays else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        return _damaged(path, error)
-    return Found(str(path), count, classes)
+        if len(found.paths) == 1:
+            stored.check(where, y, classes, grey=grey)
+    except InputError as error:
+        wrong = (f"cannot be used: {error}",)
+    return Found(str(where), len(y), len(np.unique(y)), wrong=wrong)
+
+
+def _of_genomes(place: Path) -> Found | None:
+    """Strains, and species; of those that the benchmark takes none may be missing."""
+    if not place.is_dir():
+        return None
+    strains = sequences.find(place)
+    missing = {*benchmarks.TRAINED, *benchmarks.HELD_OUT} - strains.keys()
+    wrong = (f"cannot be used: no folders {sorted(missing)}",) if missing else ()
+    return Found(str(place), sum(map(len, strains.values())), len(strains), wrong=wrong)
 
 
 def _in_classes(need: Need, split: str, place: Path) -> Found | None:
-    """Images, or genomes, in class folders: of the split's folder, or of the place."""
+    """Images in class folders: of the split's folder, or of the place."""
     names = [split, *(p.name for p in _folders(place) if split_of(p.name))]
     same = [
         name for name in names if name == split or split_of(name) == split_of(split)
@@ -266,16 +296,16 @@ def _folders(place: Path) -> list[Path]:
     try:
         with os.scandir(place) as entries:
             return sorted(place / e.name for e in entries if e.is_dir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _count(folder: Path) -> int:
-    """Files in it that are images, or genomes, by their names."""
+    """Files in it that are images, by their names."""
     try:
         with os.scandir(folder) as entries:
-            return sum(e.name.lower().endswith(READS) for e in entries)
-    except OSError:
+            return sum(e.name.lower().endswith(tuple(ENDINGS)) for e in entries)
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

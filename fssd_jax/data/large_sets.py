@@ -172,5 +172,10 @@ def prepared(name: str) -> tuple[Any, Any] | str:
         import tensorflow_datasets as tfds
     except ImportError as error:
         return f"not installed ({error.name}): {command('tensorflow_datasets')}"
-    # From its folder: some sets are not known by their names (TFDS 4.9.10).
-    return tfds, tfds.builder_from_directory(versions[-1].parent)
+    try:
+        # From its folder: some sets are not known by their names (TFDS 4.9.10).
+        return tfds, tfds.builder_from_directory(versions[-1].parent)
+    except Exception as error:  # whatever another version of TFDS wrote
+        return (
+            f"{versions[-1].parent}: cannot be used ({type(error).__name__}: {error})"
+        )

@@ -26,8 +26,9 @@ class Benchmark(NamedTuple):
 def _sets(role, name, counts, classes, **others) -> Need:
     """Of a set of TFDS with features `image` and `label`."""
     told = {
-        "layout": "SPLIT/CLASS/*.png, SPLIT.npz, or IDX files",
-        "get": f"`tfds build {name}` (TensorFlow Datasets)",
+        "layout": "SPLIT/CLASS/*.png, or SPLIT.npz",
+        # That `tfds build` makes by itself is not read by number.
+        "get": f"`tfds build {name} --file_format=array_record` (TensorFlow Datasets)",
         "tfds": name,
     }
     return Need(role, name, counts, classes, **{**told, **others})
@@ -47,12 +48,14 @@ GENOMICS = (
     "unpacked",
     "before_2011_in_tr.txt and four others",
 )
+GREY = "SPLIT/0/*.png to SPLIT/9/*.png, SPLIT.npz, or IDX files"
 FETCH = "`fssd fetch`, or `apt-get install dataset-fashion-mnist`"
 FMNIST = _sets(
     IND,
     "fashion_mnist",
     {"train": "60k", "test": "10k"},
     {"train": 10, "test": 10},
+    layout=GREY,
     get=FETCH,
 )
 CIFAR10 = _sets(
@@ -81,7 +84,12 @@ WHOLE = _folder(
 NEEDS = {
     "A": Benchmark(
         "FMNIST vs. MNIST",
-        (FMNIST, _sets(OOD, "mnist", {"test": "10k"}, {}, get="`fssd fetch`")),
+        (
+            FMNIST,
+            _sets(
+                *(OOD, "mnist", {"test": "10k"}, {}), layout=GREY, get="`fssd fetch`"
+            ),
+        ),
         "fmnist",
     ),
     "B": Benchmark("CIFAR10 vs. SVHN", (CIFAR10, SVHN), "cifar10"),

@@ -52,8 +52,7 @@ class Records:
     processes: bool = False
 
     def __post_init__(self):
-        if self.workers:  # 0: none
-            checks.at_least_one("workers", self.workers)
+        checks.at_least(0, "workers", self.workers)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -96,7 +95,7 @@ def single_records(data: Any) -> Records | None:
     if found is None or found is data or not len(found):
         return found if found is data else None
     try:
-        label = _parted(found.source[0])[1]
+        label = _parted(found.source[0], "record 0")[1]
     except Exception:  # whatever a source may raise; who reads it will tell
         return None
     return found if label is not None and np.ndim(label) == 0 else None
@@ -120,7 +119,7 @@ class Reading(NamedTuple):
         """
         of = f"{self.name}, record {number}"
         try:
-            x, label = _parted(self.records.source[number])
+            record = self.records.source[number]
         except InputError:  # which names the file, or says what was expected
             raise
         except Exception as error:  # whatever a source may raise
@@ -128,16 +127,20 @@ class Reading(NamedTuple):
                 f"{of}: cannot be read ({type(error).__name__}: {error}): damaged? Get "
                 "it again, or leave it out"
             ) from error
+        x, label = _parted(record, of)
         x = checks.to_numpy(x, of)
         if self.records.transform is not None:
             rng = np.random.default_rng([*self.draws, number])
             try:
                 # A copy: what it changes in place would change the source.
-                x = checks.to_numpy(self.records.transform(x.copy(), rng), of)
+                x = self.records.transform(x.copy(), rng)
             except Exception as error:
                 raise InputError(
                     f"{of}: its transform failed ({type(error).__name__}: {error})"
                 ) from error
+            if x is None:
+                raise InputError(f"{of}: its transform returned None, not the image")
+            x = checks.to_numpy(x, f"{of}, transformed")
         advice = {"start": number, "otherwise": self.otherwise}
         checks.images(x[None], of, unit_range=self.unit_range, **advice)
         return checks.as_input(x[None], of)[0], self._label(label, of)
@@ -191,21 +194,28 @@ class _Parts:
     def __getitem__(self, part: int) -> tuple[np.ndarray, np.ndarray | None]:
         found = [self._one(int(number)) for number in self.numbers[part]]
         x, y = zip(*found, strict=True)
-        return np.stack(x), None if self.like[2] else np.asarray(y)
+        return np.stack(x), None if self.like[2] else _stacked(y)
 
     def _one(self, number: int) -> tuple[np.ndarray, Any]:
         x, label = self.reading.one(number)
-        if (x.dtype, x.shape, label is None) != self.like:
-            kinds = [
-                f"{kind}{[*shape]}{' without label' * bare}"
-                for kind, shape, bare in ((x.dtype, x.shape, label is None), self.like)
-            ]
+        of, (dtype, shape, bare) = f"{self.reading.name}, record {number}", self.like
+        if (x.dtype, x.shape) != (dtype, shape):
             raise InputError(
-                f"{self.reading.name}, record {number}: is {kinds[0]}, record 0 is "
-                f"{kinds[1]}; bring them to one size, such as by Records(source, "
+                f"{of}: is {x.dtype}{[*x.shape]}, record 0 is {dtype}{[*shape]}; bring "
+                "them to one size, such as by Records(source, "
                 "transform=partial(crops.centre_crop, size=224))"
             )
+        if (label is None) != bare:
+            has = ("a label, record 0 has none", "no label, record 0 has one")[not bare]
+            raise InputError(f"{of}: has {has}; give all records one, or none")
         return x, label
+
+
+def _stacked(labels: Sequence[Any]) -> np.ndarray:
+    """[n] of numbers or text; of other labels, such as boxes, [n] objects."""
+    if all(np.isscalar(y) or getattr(y, "shape", None) == () for y in labels):
+        return np.asarray(labels)
+    return np.fromiter(labels, object, len(labels))
 
 
 def _by_workers(
@@ -215,7 +225,7 @@ def _by_workers(
         yield from map(parts.__getitem__, range(len(parts)))
         return
     grain = extras.need("grain", "reading ahead (Records(workers=0) does without)")
-    here = 0 if how.processes else how.workers
+    here = 0 if how.processes else min(how.workers, ahead)  # or Grain warns
     read = grain.ReadOptions(num_threads=here, prefetch_buffer_size=ahead * bool(here))
     data = grain.MapDataset.source(parts).to_iter_dataset(read)
     if how.processes:
@@ -228,8 +238,15 @@ def _by_workers(
     if not how.processes:
         yield from found
         return
-    for x, y in found:  # in memory that is shared, and let go when it is copied
-        yield np.array(x), None if y is None else np.array(y)
+    try:
+        for x, y in found:  # in memory that is shared, and let go when it is copied
+            yield np.array(x), None if y is None else np.array(y)
+    except RuntimeError as error:  # what is wrong with a record is an `InputError`
+        raise InputError(
+            f"{parts.reading.name}: a process that reads died ({error}): out of "
+            "memory, or ended by the source? Give fewer workers, or none: "
+            "Records(source, workers=0)"
+        ) from error
 
 
 def _parse_flags() -> None:
@@ -249,21 +266,37 @@ def fingerprint(reading: Reading) -> dict[str, Any]:
     count, source = len(reading.records), reading.records.source
     numbers = np.random.default_rng(0).choice(count, min(count, DRAWN), replace=False)
     own = getattr(source, "digest", None)
-    return {
-        "count": count,
-        "digest": own if isinstance(own, str) else "",
-        "drawn": [reading.one(int(number)) for number in numbers],
-    }
+    drawn = [reading.one(int(number)) for number in numbers]
+    if reading.num_classes is None:  # labels decide nothing
+        drawn = [(x, None) for x, _ in drawn]
+    own = own if isinstance(own, str) else ""
+    return {"count": count, "digest": own, "drawn": drawn}
 
 
-def _parted(item: Any) -> tuple[Any, Any]:
+def check_classes(reading: Reading, drawn: Sequence[tuple[np.ndarray, Any]]) -> None:
+    """Raise `InputError` if all labels are the same, as of an array.
+
+    Args:
+      reading: the records.
+      drawn: some of them, with labels; others are read while these are of one class.
+    """
+    seen = {int(label) for _, label in drawn}
+    for number in np.random.default_rng(0).permutation(len(reading.records)):
+        if len(seen) > 1:
+            return
+        seen.add(int(reading.one(int(number))[1]))
+    if len(seen) == 1:
+        raise checks.one_class(reading.name.replace("images", "labels"), *seen)
+
+
+def _parted(item: Any, of: str) -> tuple[Any, Any]:
     """(image, label or None) of a record."""
     if isinstance(item, Mapping):
         if "image" not in item:
-            raise InputError(f"a record is a dict of {sorted(map(str, item))}; {FORMS}")
+            raise InputError(f"{of}: is a dict of {sorted(map(str, item))}; {FORMS}")
         return item["image"], item.get("label")
     if isinstance(item, tuple | list) and len(item) in (1, 2):
         return item[0], item[1] if len(item) == 2 else None
     if isinstance(item, tuple | list):
-        raise InputError(f"a record is a {type(item).__name__} of {len(item)}; {FORMS}")
+        raise InputError(f"{of}: is a {type(item).__name__} of {len(item)}; {FORMS}")
     return item, None

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fssd_jax.checks import InputError
-from fssd_jax.data import glyphs, idx
-from fssd_jax.data.embedded import COLOUR_SIDE, EMBEDDED, Arrays
+from fssd_jax.data import glyphs, stored
+from fssd_jax.data.embedded import EMBEDDED, Arrays
+from fssd_jax.data.image_files import located
 from fssd_jax.extras import FETCH, command
 from fssd_jax.shown import brief
 
@@ -40,7 +41,8 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
     - `fashion_mnist`, `mnist`: splits `train` and `test`, from the first of these that
       has them: `data_dir` alone if given (its subfolder of that name, or itself, with
       IDX files, plain or .gz); TensorFlow Datasets, prepared or downloaded; the folder
-      of a Debian package; the folder that `fssd fetch` fills.
+      of a Debian package; the folder that `fssd fetch` fills. A folder of its name may
+      have what those of `cifar10` have instead, 28×28 in grey.
     - `kmnist`: 70,000 cursive Japanese characters, in splits and sources as `mnist`
       but that of `data_dir` only the subfolder counts.
     - `cifar10`, `svhn_cropped`: 32×32 in colour, of ten classes, splits `train` and
@@ -91,7 +93,7 @@ def digest(*arrays) -> str:
 def fetched_dir() -> Path:
     """What `fssd fetch` fills: $FSSD_JAX_DATA, or a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FSSD_JAX_DATA") or Path(cache) / "fssd_jax")
+    return located(os.environ.get("FSSD_JAX_DATA") or Path(cache) / "fssd_jax")
 
 
 def tfds_dir() -> Path:
@@ -115,8 +117,9 @@ class Published(NamedTuple):
     # Whether files in `data_dir` itself, not in its subfolder of the set's name, may be
     # the set: those without its name are of the set to which others are the outliers.
     unnamed: bool = False
-    # Classes of a set in colour, which lies in folders of images, not in IDX files.
-    classes: int | None = None
+    # In grey, 28×28, which IDX files may hold too; or in colour, 32×32.
+    grey: bool = True
+    classes: int = 10
 
 
 # By the name that TFDS has for it. A new set is a row here.
@@ -128,112 +131,62 @@ TFDS = {
     ),
     "mnist": Published("storage.googleapis.com", unnamed=True),
     "kmnist": Published("codh.rois.ac.jp"),
-    "cifar10": Published("www.cs.toronto.edu", classes=10),
-    "svhn_cropped": Published("ufldl.stanford.edu", classes=10),
+    "cifar10": Published("www.cs.toronto.edu", grey=False),
+    "svhn_cropped": Published("ufldl.stanford.edu", grey=False),
 }
 
 
-def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
+class Place(NamedTuple):
+    title: str
+    folder: Path
+    idx_only: bool = False  # whether only IDX files there may be the set
+
+
+def places(name: str, data_dir: str | Path | None) -> list[Place]:
+    """The folders that may hold a set of `TFDS`, in order.
+
+    Without `data_dir` what TFDS has prepared comes before them.
+    """
+    of = TFDS[name]
     if data_dir is not None:
-        folders = [Path(data_dir) / name]
-        if TFDS[name].unnamed:
-            folders.append(Path(data_dir))
-        found = [_from_folder(name, folder, split) for folder in folders]
-        for arrays in found:
-            if not isinstance(arrays, str):
-                return arrays
-        raise InputError(f"{name}/{split}: {'; '.join(map(str, found))}")
-    own = fetched_dir() / name
-    colour = TFDS[name].classes is not None
-    debian = [] if colour else [("a Debian package", lambda: _from_debian(name, split))]
-    tried = []
-    for where, look in (
-        ("TensorFlow Datasets", lambda: from_tfds(name, split)),
-        *debian,
-        ("its own folder" if colour else FETCH, lambda: _from_folder(name, own, split)),
-    ):
-        arrays = look()
-        if not isinstance(arrays, str):
-            return arrays
-        tried.append(f"  {where}: {arrays}")
-    files = "class folders of images" if colour else "IDX files, plain or .gz"
+        root = located(data_dir)
+        found = [Place("data_dir", root / name)]
+        return found + [Place("data_dir", root, idx_only=True)] * of.unnamed
+    debian = []
+    if of.debian is not None:
+        debian = [Place("a Debian package", Path(of.debian[0]), idx_only=True)]
+    own = FETCH if of.grey else "its own folder"
+    return [*debian, Place(own, fetched_dir() / name)]
+
+
+def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
+    of, tried = TFDS[name], []
+    if data_dir is None:
+        found = from_tfds(name, split)
+        if not isinstance(found, str):
+            return found
+        tried.append(f"  TensorFlow Datasets: {found}")
+    if data_dir is None and of.grey and of.debian is None:
+        tried.append(f"  a Debian package: there is none for {name}")
+    for title, folder, idx_only in places(name, data_dir):
+        found = stored.find(folder, split, grey=of.grey, idx_only=idx_only)
+        if not isinstance(found, str):
+            return stored.read(found, of.classes, grey=of.grey)
+        packed = of.debian is not None and folder == Path(of.debian[0])
+        get = f" (apt-get install {of.debian[1]})" if packed else ""  # pyright: ignore
+        tried.append(f"  {title}: {found}{get}")
+    if data_dir is not None:
+        told = "; ".join(line.partition(": ")[2] for line in tried)
+        raise InputError(f"{name}/{split}: {told}")
+    own = fetched_dir() / name / split
     raise InputError(
         f"{name}/{split} was not found. Tried, in this order:\n"
-        + f"  data_dir, or --data-dir: not given; a folder of {files}\n"
+        "  data_dir, or --data-dir: not given; a folder of class folders of images, of "
+        f"arrays{', or of IDX files' * of.grey}\n"
         + "\n".join(tried)
         + "\nThe quickest way out: "
-        + (f"put its images into {own / split}/CLASS/" if colour else FETCH)
+        + (FETCH if of.grey else f"put its images into {own}/CLASS/")
     )
-
-
-def _from_folder(name: str, folder: Path, split: str) -> Arrays | str:
-    """The arrays, or why there are none."""
-    classes = TFDS[name].classes
-    if classes is None:
-        return _from_idx(folder, split)
-    return _from_images(folder, split, classes)
-
-
-def _from_images(folder: Path, split: str, classes: int) -> Arrays | str:
-    """Images in colour of a folder SPLIT, or of SPLIT.npz.
-
-    Raises:
-      InputError: other classes than the set has, of which each has its number; what
-        `load_images` raises.
-    """
-    from fssd_jax.data.folders import load_images  # it has its classes from here
-
-    paths = [folder.absolute() / f"{split}{ending}" for ending in (".npz", "")]
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        return f"neither a folder {paths[1]} nor a file {paths[0]}"
-    found = load_images(path, size=COLOUR_SIDE, channels=3)
-    present = np.unique(found.y).tolist()
-    if present != list(range(classes)):
-        raise InputError(
-            f"{path}: holds images of {len(present)} classes, expected {classes}, "
-            "whose numbers are those of its subfolders in sorted order, or 0 to "
-            f"{classes - 1} in y; put in what is missing"
-        )
-    if path.is_dir():
-        _check_names(path)
-        endings = sorted({file.suffix.lower() for file in path.glob("*/*.*")})
-        return found.x, found.y, f"{found.source}; image files {' '.join(endings)}"
-    return found.x, found.y, found.source
-
-
-def _check_names(path: Path) -> None:
-    """Raise unless its classes, numbered by name, are those of the other splits."""
-
-    def names(folder: Path) -> set[str]:
-        found = (part.name for part in folder.iterdir() if part.is_dir())
-        return {name for name in found if not name.startswith(".")}
-
-    for other in path.parent.iterdir():
-        if other.is_dir() and other.name in ("train", "test"):
-            if differ := names(other) ^ names(path):
-                raise InputError(
-                    f"{path} and {other} have classes of other names, "
-                    f"{sorted(differ)}; rename these folders, whose sorted names are "
-                    "numbered"
-                )
-
-
-def _from_idx(folder: str | Path, split: str) -> Arrays | str:
-    """The arrays, or why there are none."""
-    files = idx.find(Path(folder), split)
-    if files is None:
-        return f"no IDX files of split {split} in {Path(folder).absolute()}"
-    return *idx.read(*files), str(files[0].parent.absolute())
-
-
-def _from_debian(name: str, split: str) -> Arrays | str:
-    debian = TFDS[name].debian
-    if debian is None:
-        return f"there is none for {name}"
-    folder, package = debian
-    found = _from_idx(folder, split)
-    return f"{found} (apt-get install {package})" if isinstance(found, str) else found
 
 
 def from_tfds(name: str, split: str, download: bool = True) -> Arrays | str:
@@ -276,8 +229,8 @@ def _reachable(host: str) -> bool:
 
 
 def _cns_glyphs(data_dir: str | Path | None) -> Arrays:
-    folder = fetched_dir() if data_dir is None else Path(data_dir)
-    path = (folder / "cns_glyphs" / glyphs.FILE).absolute()
+    folder = fetched_dir() if data_dir is None else located(data_dir)
+    path = folder / "cns_glyphs" / glyphs.FILE
     if not path.is_file():
         raise InputError(
             f"cns_glyphs/train: there is no {path}; `{FETCH}` gets it into "

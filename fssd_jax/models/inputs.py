@@ -17,10 +17,13 @@ def normalised(
       InputError: x is not [batch, height, width, channel] with as many channels.
     """
     if x.ndim != 4 or x.shape[-1] != len(mean) or len(mean) != len(std):
+        advice = "grey images need a last axis of 1: x[..., None]"
+        if x.ndim == 4 and x.shape[1] == len(mean):
+            advice = "the channels come last: x.transpose(0, 2, 3, 1)"
         raise InputError(
             f"expected images [batch, height, width, {len(mean)}], got shape {x.shape}"
-            f" (mean and std are given for {len(mean)} and {len(std)} channels); grey "
-            "images need a last axis of 1: x[..., None]"
+            f" (mean and std are given for {len(mean)} and {len(std)} channels); "
+            f"{advice}"
         )
     mean_, std_ = (jnp.asarray(a, jnp.float32)[None, None, None] for a in (mean, std))
     return (x - mean_) / std_

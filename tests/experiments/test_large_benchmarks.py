@@ -30,7 +30,7 @@ LETTERS = dict(zip(NETWORKS, "CDEFG", strict=True))
 def data(tmp_path_factory):
     """All of them; enough OoD images for ten folds of validation."""
     root = tmp_path_factory.mktemp("large")
-    large_files.imagenet(root, (8, 12), (*DOGS[:4], "n01440764", "n02114367"))
+    large_files.imagenet(root, (18, 12), (*DOGS[:4], "n01440764", "n02114367"))
     large_files.imagenet_c(root, ("fog",), (3,), 8, (*DOGS[:4], "n02114367"))
     large_files.celeb_a(root, per_person=40)
     large_files.ms1m(root, (20, 20))
@@ -50,7 +50,7 @@ def of_two_steps(monkeypatch, whole: bool):
 
     for module in (networks, chosen):
         monkeypatch.setattr(module, "network_of", network_of)
-    monkeypatch.setattr(imagenet, "PER_BREED", (4, 4))
+    monkeypatch.setattr(imagenet, "PER_BREED", (8, 10))
     monkeypatch.setattr(imagenet, "DOGS", DOGS[:4])
 
 

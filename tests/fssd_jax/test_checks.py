@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from analysis.concentration import concentration
 from analysis.displacement import decompose
@@ -31,6 +32,7 @@ def spoiled(value):
         (spoiled(255.0), r"lie in \[0, 1\], found 0.5 to 255; divide by 255"),
         (np.full((2, 1, 1, 3), 256), "0-255, found 256 to 256"),
         (np.full((2, 1, 1, 3), -1), "0-255, found -1"),
+        (np.ones((2, 4, 4), int), r"int64\[2, 4, 4\]: pixels \[.*, or ids\?"),
         (np.full((2, 3), 2**31), "ids must be below 2³¹, found 2147483648"),
         (spoiled(-0.1), r"found -0.1 to 0.5; scale them back, or pass unit_range"),
         (spoiled(300.0), "found 0.5 to 300; scale them back"),
@@ -47,10 +49,31 @@ def test_bad_images(x, message):
 
 
 @pytest.mark.parametrize(
-    "x", [GOOD, np.uint8(GOOD * 255), np.full((2, 3), 255), GOOD > 0]
+    "x",
+    [
+        *(GOOD, np.uint8(GOOD * 255), np.full((2, 3), 255), GOOD > 0),
+        # What is advised for integers of three axes.
+        *(np.ones((2, 4, 4), np.uint8), np.ones((2, 4, 4, 1), int)),
+        np.ones((2, 4, 4), int).reshape(2, -1),
+    ],
 )
 def test_good_images_come_back_as_they_are(x):
     assert checks.images(x) is x
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr"])
+def test_numbers_of_a_palette_and_the_like_are_no_pixels(mode):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    image = Image.fromarray(colours).convert(mode)
+    for given in (image, [image, image]):
+        with pytest.raises(InputError, match=rf"mode {mode}, .*convert\(\"RGB\"\)"):
+            checks.to_numpy(given)
+    advised = checks.to_numpy(Image.fromarray(colours).convert(mode).convert("RGB"))
+    # A palette has fewer colours, and the others are rounded.
+    assert np.abs(advised.astype(int) - colours).mean() < 40
+    for mode in ("1", "L", "RGB", "RGBA"):
+        taken = Image.fromarray(colours).convert(mode)
+        np.testing.assert_array_equal(checks.to_numpy(taken), np.asarray(taken))
 
 
 def test_other_ranges_are_allowed_when_asked_for():
@@ -128,6 +151,19 @@ def test_a_bad_image_is_found_beyond_the_first_chunk(monkeypatch):
 def test_bad_labels(y, message):
     with pytest.raises(InputError, match=message):
         checks.labels(y, 4, 3)
+
+
+@pytest.mark.parametrize("value", [-1, None, True, 2.0, "2", np.ones(2, int)])
+def test_what_is_no_number_of_workers_or_level(value):
+    with pytest.raises(InputError, match="workers: expected 0 or more, got"):
+        checks.at_least(0, "workers", value)
+    with pytest.raises(InputError, match="level: expected one of 1, 2, got"):
+        checks.one_of("level", value, (1, 2))
+
+
+def test_numpys_numbers_are_numbers():
+    assert checks.one_of("level", np.int64(2), (1, 2)) == 2
+    checks.at_least(0, "workers", np.int64(0))
 
 
 def test_good_labels():

@@ -24,6 +24,7 @@ def test_class_folders_are_read_back(nowhere):
     order = np.random.default_rng(1).permutation(20)  # the files' names do not decide
     write(nowhere / "fetched" / "cifar10" / "test", X[order], Y[order])
     write(nowhere / "mine" / "cifar10" / "test", 255 - X, Y)
+    (nowhere / "fetched" / "cifar10" / "test" / "dog" / "read.me").touch()
     data = load("cifar10", "test")
     assert (data.name, data.split, data.x.dtype) == ("cifar10", "test", np.uint8)
     np.testing.assert_array_equal(data.y, Y)
@@ -51,6 +52,9 @@ def test_a_class_that_is_missing_is_an_error(tmp_path):
         load("cifar10", "train", tmp_path)
     np.savez(tmp_path / "cifar10" / "test.npz", x=X)
     with pytest.raises(InputError, match="images of 1 classes, expected 10"):
+        load("cifar10", "test", tmp_path)
+    np.savez(tmp_path / "cifar10" / "test.npz", x=X, y=Y + 1)
+    with pytest.raises(InputError, match=r"numbers 1 to 10, expected 0 to 9.*renumber"):
         load("cifar10", "test", tmp_path)
 
 

@@ -59,7 +59,20 @@ def test_cifar_c_is_five_levels_in_one_file(tmp_path):
 def test_cifar_c_of_another_form_is_refused(tmp_path):
     np.save(tmp_path / "fog.npy", np.zeros((10, 32, 32, 3), np.uint8))
     np.save(tmp_path / "labels.npy", np.zeros(9, np.uint8))
-    with pytest.raises(InputError, match=r"labels \[9\]"):
+    with pytest.raises(InputError, match=r"labels uint8\[9\]"):
+        load_cifar_c(tmp_path, "fog", 1)
+    np.save(tmp_path / "labels.npy", np.arange(10) / 3)
+    with pytest.raises(InputError, match=r"float64\[10\].*integers"):
+        load_cifar_c(tmp_path, "fog", 1)
+    np.save(tmp_path / "labels.npy", np.zeros(0, int))
+    np.save(tmp_path / "none.npy", np.zeros((0, 32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match=r"images uint8\[0, 32, 32, 3\]"):
+        load_cifar_c(tmp_path, "none", 1)
+    with pytest.raises(InputError, match="1, 2, 3, 4, 5, got True"):
+        load_cifar_c(tmp_path, "fog", True)
+    np.savez(tmp_path / "labels.npz", np.zeros(10, int))
+    (tmp_path / "labels.npz").rename(tmp_path / "labels.npy")
+    with pytest.raises(InputError, match=r"labels\.npy: cannot be read"):
         load_cifar_c(tmp_path, "fog", 1)
     (tmp_path / "labels.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match=r"labels\.npy: cannot be read"):

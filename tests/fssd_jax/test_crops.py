@@ -1,12 +1,20 @@
 """Crops against torchvision's formula, written out, and its distribution."""
 
+from functools import partial
+from inspect import unwrap  # of the check of types, which users do not have
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.stats import ks_2samp, kstest
 
 from fssd_jax import InputError
-from fssd_jax.data.crops import centre_crop, random_box, random_resized_crop
+from fssd_jax.data.crops import (
+    centre_crop,
+    height_width,
+    random_box,
+    random_resized_crop,
+)
 
 RNG = np.random.default_rng(0)
 equal = np.testing.assert_array_equal
@@ -83,7 +91,15 @@ def test_what_is_no_image_of_pixels_is_told_so():
         centre_crop(np.zeros((4, 4, 3)), size=2)
     with pytest.raises(InputError, match="over the limit"):
         centre_crop(np.zeros((1, 100_000, 1), np.uint8), size=224)
-    with pytest.raises(InputError, match="size: expected 1 or more"):
-        centre_crop(np.zeros((4, 4, 3), np.uint8), size=0)
+    for size in (0, 4.0, (4,), "4", (4, 4.0), np.ones(2)):
+        with pytest.raises(InputError, match="size: expected 1 or more"):
+            unwrap(height_width)(size)
+    drawn = partial(random_resized_crop, rng=np.random.default_rng(0))
+    with pytest.raises(InputError, match="over the limit"):
+        drawn(np.zeros((4, 4, 3), np.uint8), size=10**5)
+    for crop in (drawn, partial(centre_crop, resize=None)):
+        with pytest.raises(InputError, match=r"uint8\[0, 4, 3\].*no pixel"):
+            crop(np.zeros((0, 4, 3), np.uint8), size=2)
+    assert unwrap(height_width)(np.int64(2)) == (2, 2)
     with pytest.raises(InputError, match="resize: 256 is less than the size"):
         centre_crop(np.zeros((4, 4, 3), np.uint8), size=299)

@@ -1,9 +1,14 @@
 """Sets that are corrupted as ImageNet-C is: what holds of all kinds, and the cache."""
 
+import errno
+import os
+from inspect import unwrap  # of the check of types, which users do not have
+
 import numpy as np
 import pytest
 
 from fssd_jax.checks import InputError
+from fssd_jax.data import imagenet_c
 from fssd_jax.data.corruption_amounts import AMOUNTS
 from fssd_jax.data.imagenet_c import KINDS, LEVELS, corrupt, noisy
 from tests.fssd_jax.corrupted import COLOUR, GREY, image, made
@@ -130,6 +135,44 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     made(GREY, "contrast", cache=tmp_path)
 
 
+def test_other_users_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        made(GREY, "contrast", cache=tmp_path / "kept")
+    finally:
+        os.umask(before)
+    files = (tmp_path / "kept").iterdir()
+    rights = {path.suffix: path.stat().st_mode & 0o777 for path in files}
+    assert rights == {".npy": 0o640, ".sha256": 0o640}
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_is_left(tmp_path):
+    """Here a limit of 4 kB a file; memory that is mapped would end the process."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot be used \(File too large\)"):
+            made(np.repeat(GREY, 4, 0), "contrast", cache=tmp_path / "kept")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cache: .*file cannot be used \(File exists"):
+        made(GREY, "contrast", cache=tmp_path / "file")
+    made(GREY, "contrast", cache=tmp_path / "kept")
+
+    def locked(*args, **kwargs):  # root may read all
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(imagenet_c, "_sha256", locked)
+    with pytest.raises(InputError, match=r"kept/contrast.*cannot be read \(Permission"):
+        made(GREY, "contrast", cache=tmp_path / "kept")
+
+
 # ---- refusals -----------------------------------------------------------------------
 
 
@@ -146,6 +189,7 @@ def test_frost_says_what_gets_its_photographs(photographs):
     [
         (lambda: made(GREY, "rain"), "choose from gaussian_noise"),
         (lambda: made(GREY, "fog", 6), "level"),
+        (lambda: made(GREY, "fog", True), "level"),
         (lambda: made(GREY, "fog", published="mnist"), "published"),
         (lambda: made(GREY[..., 0], "fog"), r"images\[\.\.\., None\]"),
         (lambda: made(GREY.astype(int), "fog"), "uint8"),
@@ -154,6 +198,7 @@ def test_frost_says_what_gets_its_photographs(photographs):
         (lambda: noisy(GREY, "fog", 0.1), "gaussian_noise, impulse_noise"),
         (lambda: noisy(GREY, "impulse_noise", 1.5), "0 to 1"),
         (lambda: noisy(GREY, "gaussian_noise", float("nan")), "amount"),
+        (lambda: unwrap(noisy)(GREY, "gaussian_noise", "a"), "amount: expected a numb"),
     ],
 )
 def test_refusals(call, told):

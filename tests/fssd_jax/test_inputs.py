@@ -111,6 +111,9 @@ def test_pixels_become_floats_and_ids_stay_what_they_are():
     assert as_input(jnp.ones((1, 2), jnp.bfloat16)).dtype == np.float32
     with pytest.raises(InputError, match="below 2³¹"):
         list(batches(ids + 1, 8))
+    # Among several inputs three axes are not taken for images, as is said.
+    (batch,) = batches({"ids": np.full((2, 3, 4), 300)}, 2)
+    np.testing.assert_array_equal(batch.x["ids"], np.full((2, 3, 4), 300))
 
 
 def features(variables, x):

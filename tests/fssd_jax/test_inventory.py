@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fssd_jax.data import inventory, sources
+from fssd_jax import InputError
+from fssd_jax.data import inventory, sources, stored
+from fssd_jax.data.benchmarks import HELD_OUT, TRAINED
 from fssd_jax.data.imagenet_c import KINDS, LEVELS
 from fssd_jax.data.inventory import command, find
 from fssd_jax.data.needs import NEEDS, agrees
+from tests.fssd_jax.test_sources import write
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def test_what_is_missing_says_where_it_was_looked_for_and_how_to_get_it(
     assert command(["--check", "G"]) == 1
     told = capsys.readouterr().out
     assert str(tmp_path / "tfds" / "genomics_ood") in told
-    assert "tfds build genomics_ood" in told
+    assert "genomics_ood.zip, unpacked" in told
     assert command(["--check", "c", "--data-dir", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert str(tmp_path / "imagenet_dogs") in told
@@ -97,17 +100,13 @@ def test_prepared_sets_of_tfds_are_counted(tmp_path, capsys):
     assert "genomics_ood/train: 1,000,000 samples" not in told
 
 
-def test_of_another_cut_of_a_set_the_counts_are_only_told(tmp_path, capsys):
-    prepare(tmp_path / "tfds" / "celeb_a" / "2.1.0", train=162_770, test=19_962)
-    assert command(["--check", "E"]) == 0
-    assert "prepared as train 162,770, test 19,962" in capsys.readouterr().out
-
-
 def test_a_damaged_description_is_told(tmp_path, capsys):
     prepare(tmp_path / "tfds" / "genomics_ood" / "0.0.1")
     (tmp_path / "tfds" / "genomics_ood" / "0.0.1" / "dataset_info.json").write_text("{")
     assert command(["--check", "G"]) == 1
-    assert "warning: genomics_ood/train: damaged" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "genomics_ood/train, genomics_ood/test: not there" in told
+    assert "genomics_ood: damaged (JSONDecodeError" in told
 
 
 @pytest.mark.parametrize("name", ["test", "Testing"])
@@ -127,19 +126,115 @@ def test_a_set_of_one_split_needs_no_folder_for_it(tmp_path):
     assert found.count == 10
 
 
-def test_arrays_are_counted_by_their_header(tmp_path, capsys):
+def of_arrays(folder, **arrays):
+    np.savez(folder / "test.npz", **arrays)
+
+
+def renamed(folder, x):
+    np.save(folder / "x.npy", x)
+    (folder / "x.npy").rename(folder / "test.npz")
+
+
+def broken_labels(folder, x):
+    """Their stream is damaged, and the headers are whole."""
+    y = np.random.default_rng(0).integers(0, 9, 4000)
+    np.savez_compressed(folder / "test.npz", x=x[:1], y=y)
+    whole = bytearray((folder / "test.npz").read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 300] = b"\xff" * 300
+    (folder / "test.npz").write_bytes(whole)
+
+
+def of_folders(folder, x, names):
+    for name, image in zip(names, x, strict=True):
+        (folder / "test" / name).mkdir(parents=True)
+        Image.fromarray(image.squeeze()).save(folder / "test" / name / "a.png")
+
+
+def of_idx(folder, x):
+    write(folder, "test", x.reshape(10, 28, -1), np.arange(10, dtype=np.uint8))
+
+
+def locked(folder, x, monkeypatch):
+    """As whoever is not root sees a folder of root's."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(stored.Path, "exists", refuse)
+
+
+LETTERS, NUMBERS = "abcdefghij", "0123456789"
+LAID = {  # (set, what is there) → how many images there are, and whether they are read
+    ("cifar10", "arrays"): (lambda f, x, _: of_arrays(f, x=x, y=range(10)), 10, True),
+    ("mnist", "arrays"): (lambda f, x, _: of_arrays(f, x=x, y=range(10)), 10, True),
+    ("cifar10", "folders"): (lambda f, x, _: of_folders(f, x, LETTERS), 10, True),
+    ("mnist", "folders"): (lambda f, x, _: of_folders(f, x, NUMBERS), 10, True),
+    ("mnist", "letters"): (lambda f, x, _: of_folders(f, x, LETTERS), 10, False),
+    ("cifar10", "nine"): (lambda f, x, _: of_folders(f, x[1:], LETTERS[1:]), 9, False),
+    ("mnist", "IDX"): (lambda f, x, _: of_idx(f, x), 10, True),
+    ("cifar10", "IDX"): (lambda f, x, _: of_idx(f, x[..., 0][:, :28, :28]), None, 0),
+    ("cifar10", "CHW"): (
+        lambda f, x, _: of_arrays(f, x=x.transpose(0, 3, 1, 2), y=range(10)), 0, False
+    ),
+    ("cifar10", "from 1"): (
+        lambda f, x, _: of_arrays(f, x=x, y=range(1, 11)), 10, False
+    ),
+    ("cifar10", "empty"): (lambda f, x, _: (f / "test.npz").touch(), 0, False),
+    ("mnist", "npy"): (lambda f, x, _: renamed(f, x), 10, False),
+    ("mnist", "labels"): (lambda f, x, _: broken_labels(f, x), 0, False),
+    ("cifar10", "locked"): (locked, 0, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "what"), LAID)
+def test_what_is_found_is_what_is_loaded(tmp_path, monkeypatch, capsys, name, what):
+    need = next(n for b in NEEDS.values() for n in b.needs if n.name == name)
+    lay, count, loads = LAID[name, what]
+    (tmp_path / name).mkdir()
+    shape = (10, 28, 28, 1) if name == "mnist" else (10, 32, 32, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    lay(tmp_path / name, images, monkeypatch)
+    found, _ = find(need, "test", tmp_path)
+    assert (found and found.count) == count
+    assert bool(found and not found.wrong) == loads
+    if loads:
+        assert len(sources.load(name, "test", tmp_path).x) == count
+    else:
+        with pytest.raises(InputError) as error:
+            sources.load(name, "test", tmp_path)
+        if found:
+            assert str(error.value) in found.wrong[0]
+    assert command(["--list", "--data-dir", str(tmp_path)]) == 0
+    assert f"{name}/test: " in capsys.readouterr().out or not found
+
+
+def test_what_is_prepared_in_a_form_that_is_not_read_is_passed_over(tmp_path, capsys):
+    """`tfds build` alone makes files that have no numbers; the loader goes on, too."""
     cifar = NEEDS["B"].needs[0]
-    (tmp_path / "cifar10").mkdir()
-    x = np.zeros((7, 2, 2, 3), np.uint8)
-    np.savez(tmp_path / "cifar10" / "test.npz", x=x, y=np.arange(7) % 3)
-    found, _ = find(cifar, "test", tmp_path)
-    assert (found.count, found.classes) == (7, 3)
-    (tmp_path / "cifar10" / "train.npz").write_bytes(b"PK no archive")
-    assert command(["--check", "cifar10", "--data-dir", str(tmp_path)]) == 1
-    told = capsys.readouterr().out
-    assert "warning: cifar10/train: damaged" in told
-    assert "warning: cifar10/test: 7 samples, expected 10k" in told
-    assert "warning: cifar10/test: 3 classes, expected 10" in told
+    prepare(tmp_path / "tfds" / "cifar10" / "3.0.2", test=10)
+    info = tmp_path / "tfds" / "cifar10" / "3.0.2" / "dataset_info.json"
+    told = json.loads(info.read_text())
+    for kept, count in (("tfrecord", None), ("array_record", 10)):
+        info.write_text(json.dumps(told | {"fileFormat": kept}))
+        found, looked = find(cifar, "test")
+        assert (found and found.count) == count
+    info.write_text(json.dumps(told | {"fileFormat": "tfrecord"}))
+    _, looked = find(cifar, "test")
+    assert "prepared as tfrecord; remove it, and then `tfds build cifar10 " in looked[1]
+    (tmp_path / "fetched" / "cifar10").mkdir(parents=True)
+    images = np.zeros((10, 32, 32, 3), np.uint8)
+    of_arrays(tmp_path / "fetched" / "cifar10", x=images, y=range(10))
+    assert find(cifar, "test")[0].count == 10
+
+
+def test_a_folder_that_is_given_is_the_only_one_as_the_advice_says(tmp_path, capsys):
+    for name in ("cifar10", "genomes"):
+        assert command(["--check", name, "--data-dir", str(tmp_path / "a")]) == 1
+        told = capsys.readouterr().out
+        assert "To get it: without --data-dir, `" in told
+        assert "tfds:" not in told
+        assert "where `fssd fetch`" not in told
 
 
 def test_idx_files_are_counted(tmp_path):
@@ -180,13 +275,16 @@ def test_imagenet_c_is_eighty_sets(tmp_path, capsys, monkeypatch, place):
 
 
 def test_genomes_are_strains_of_species(tmp_path, capsys):
-    for species in range(8):
-        folder = tmp_path / "fetched" / "genomes" / f"species_{species}"
+    for number, species in enumerate((*TRAINED, *HELD_OUT)):
+        folder = tmp_path / "fetched" / "genomes" / species
         folder.mkdir(parents=True)
-        for strain in range(4 - (species < 3)):
+        for strain in range(4 - (number < 3)):
             (folder / f"strain_{strain}.fna.gz").touch()
     assert command(["--check", "genomes"]) == 0
     assert "genomes: 29 of 29, 8 classes" in capsys.readouterr().out
+    folder.rename(folder.with_name("Another_one"))
+    assert command(["--check", "genomes"]) == 1
+    assert f"no folders ['{HELD_OUT[-1]}']" in capsys.readouterr().out
 
 
 def test_an_unknown_name_lists_the_known_ones(capsys):

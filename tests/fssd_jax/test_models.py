@@ -40,6 +40,19 @@ def test_images_of_other_channels_are_not_broadcast(channels, means, stds):
         normalised(np.ones((2, 4, 4, channels), np.float32), mean, std)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_advised_for_other_axes_is_right(channels):
+    x = np.random.default_rng(0).random((2, channels, 4, 5), np.float32)
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    with pytest.raises(InputError, match=r"come last: x\.transpose\(0, 2, 3, 1\)"):
+        normalised(x, mean, std)
+    np.testing.assert_array_equal(
+        normalised(x.transpose(0, 2, 3, 1), mean, std), np.moveaxis(x, 1, -1)
+    )
+    with pytest.raises(InputError, match=r"a last axis of 1: x\[\.\.\., None\]"):
+        normalised(x[:, 0], mean, std)
+
+
 def test_pooling_agrees_with_flax():
     for side in (6, 7):
         x = jax.random.normal(jax.random.key(0), (2, side, side, 3))

@@ -1,5 +1,6 @@
 """A folder belongs to one training: what is refused, taken up, waited for."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,19 @@ def test_what_another_run_left_behind_is_not_taken(finished, tmp_path):
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(InputError, match="record, which is damaged"):
         run(tmp_path)
+
+
+def test_what_is_advised_for_a_damaged_folder_mends_it_at_once(tmp_path):
+    found = run(tmp_path / "run", snapshots=(1,))
+    for name in ("snapshot-00001", "epoch-00002", "initial"):
+        for file in (tmp_path / "run" / name).rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+        with pytest.raises(InputError, match=r"; delete .*, and train again") as error:
+            run(tmp_path / "run", snapshots=(1,))
+        (told,) = re.findall("; delete (.*), and train again", str(error.value))
+        shutil.rmtree(told)
+        assert_same(run(tmp_path / "run", snapshots=(1,)), found)
 
 
 def test_constants_of_the_step_are_looked_at():

@@ -11,7 +11,7 @@ from PIL import Image
 from fssd_jax import InputError, checkpoint
 from fssd_jax.checks import DivergedError
 from fssd_jax.data.folders import image_records, load_images
-from fssd_jax.data.records import Pairs, Records
+from fssd_jax.data.records import Pairs, Reading, Records, check_classes
 from fssd_jax.train import train
 from tests.conftest import Smooth
 from tests.fssd_jax.test_train import adam, assert_same, folders
@@ -201,6 +201,43 @@ def test_what_is_no_source():
             fit(x, y)
     with pytest.raises(InputError, match="outliers, record 4: cannot be read"):
         fit(X, Y, outliers=Source(broken=[4]))
+    for cut in (OUTLIERS[:, :2], list(OUTLIERS[:, :2])):
+        told = r"outliers: are float32\[2, 4, 1\], the training images float32\[4, 4"
+        with pytest.raises(InputError, match=told):
+            fit(X, Y, outliers=cut)
+
+
+@pytest.mark.parametrize("count", [9, 90])
+def test_records_of_one_class_are_refused_as_their_arrays_are(count):
+    one = np.full(count, 2)
+    for x, y in ((X[:count], one), (Pairs(X[:count], one), None)):
+        with pytest.raises(
+            InputError, match=r"training labels: one class only \(all 2"
+        ):
+            fit(x, y)
+    # Whichever record is the other one: most are not among those that are drawn.
+    for other in range(1, count, 8):
+        y = one.copy()
+        y[other] = 0
+        check_classes(Reading(Records(Pairs(X[:count], y)), "x", num_classes=3), [])
+
+
+def test_labels_of_outliers_are_not_looked_at(tmp_path):
+    """Boxes, paths and what not; and a run is that of the next process."""
+    run = {"epochs": 1, "recipe": adam}
+    alone = fit(X, Y, outliers=OUTLIERS, **run)
+    for n, label in enumerate((lambda i: [0] * (i % 3), lambda i: {"path": str(i)})):
+        for _ in range(2):
+            beside = [(x, label(i)) for i, x in enumerate(OUTLIERS)]
+            found = fit(X, Y, outliers=beside, folder=tmp_path / str(n), **run)
+            assert_same(found, alone)
+    assert_same(fit(X, Y, outliers=(OUTLIERS, np.zeros(31, int)), **run), alone)
+
+
+def test_a_folder_takes_tensors(tmp_path):
+    torch = pytest.importorskip("torch")
+    found = fit(torch.tensor(X), torch.tensor(Y), folder=tmp_path, epochs=1)
+    assert_same(fit(X, Y, folder=tmp_path, epochs=1), found)
 
 
 # ---- memory -------------------------------------------------------------------------
