@@ -12,7 +12,7 @@ it, of each centre c and layer, with means m over images of a set:
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +60,7 @@ def explain(s: Setting, pair: str, name: str) -> list[Facts]:
         at = s.feature_fn, s.initial, s.variables, singularity
         terms = [decompose(*at, x, batch_size=s.batch_size) for x in (ind, ood)]
         distances = [
-            np.sqrt(sum(np.asarray(t, np.float64) for t in of)) for of in terms
+            np.sqrt(np.maximum(np.sum(of, axis=0, dtype=np.float64), 0)) for of in terms
         ]
         shares = terms[1].shares()
         for k, (layer, c) in enumerate(singularity.center.items()):
@@ -92,13 +92,13 @@ def of_perceptron(s: Setting) -> Setting:
 
 
 class Correlation(NamedTuple):
-    """Over centres but the oracle, mean over networks of Spearman's ρ with the AUROC."""
+    """Spearman's ρ with the AUROC over centres but the oracle, and over networks."""
 
     network: str
     layer: str
     predictor: str
-    rho: float
-    low: float  # the lowest of the networks, and the highest
+    rho: float  # mean of the networks
+    low: float  # the lowest, and the highest
     high: float
     networks: int
 
@@ -112,11 +112,15 @@ def correlations(facts: Iterable[Facts]) -> list[Correlation]:
     found = []
     for (network, layer), of_networks in groups.items():
         for predictor in PREDICTORS:
-            rhos = [
-                spearmanr([f.auroc for f in of], [getattr(f, predictor) for f in of])[0]
-                for of in of_networks.values()
-            ]
+            rhos = [_rho(of, predictor) for of in of_networks.values()]
             ends = min(rhos), max(rhos)
-            mean = float(np.mean(rhos))
+            mean = sum(rhos) / len(rhos)
             found.append(Correlation(network, layer, predictor, mean, *ends, len(rhos)))
     return found
+
+
+def _rho(facts: list[Facts], predictor: str) -> float:
+    found: Any = spearmanr(
+        [fact.auroc for fact in facts], [getattr(fact, predictor) for fact in facts]
+    )
+    return float(found.statistic)

@@ -88,8 +88,8 @@ def explained(facts: list[Facts]) -> Sheet:
         for of in correlations(facts)
     ]
     note = (
-        "Spearman's ρ over centres but the oracle: mean of the networks, and from which "
-        "to which. −1: the smaller, the better the centre."
+        "Spearman's ρ over centres but the oracle: mean of the networks, and from "
+        "which to which. −1: the smaller, the better the centre."
     )
     headings = ["network", "layer", "AUROC with", "ρ", "networks"]
     return Sheet("what goes with a centre's AUROC", headings, rows, [note])
