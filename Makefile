@@ -82,8 +82,8 @@ clean:
 # PyPI's PyTorch for Linux brings CUDA (3 GB); to avoid it,
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-peers
 .venv/with-peers: .venv/with-dev
-	@echo "installing PyTorch into .venv"
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@echo "installing PyTorch and pytorch-ood into .venv"
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch pytorch-ood==0.4.0
 	@touch $@
 
 # One stamp an extra: `make quickstart` does not wait for the developer's tools.

@@ -6,17 +6,18 @@
 
   fssd score --features in.npz --ood-features ood.npz --noise-features noise.npz
 
-Weights are a PyTorch state dict, by torch.save or safetensors, or what
-train(..., folder=...) left in its folder; images a folder of image
-files, or a .npz of uint8 or floats in [0, 1]. Nothing is fitted on an OoD image. Beside
-FSSD of every layer, MSP, energy, the maximum logit and ODIN stand controls that know
-nothing of your training: the same network untrained, and pixels. With --train,
-Mahalanobis and k nearest neighbours, too. Leaves OUT/score/IN-OOD-MODEL-SEED-DIGEST/
-with report.html, metrics.json, the table, the scores of every image, pictures, and
-fssd.npz: the fitted "fssd default" and its threshold, for `fssd_jax.load`. Scores are
-kept in OUT/scores, network by network: the same command again goes on from there. A
-method that fails does not stop the others: it is shown with the reason, the exit status
-is 1 after all else is written, and the same command tries it again.
+Weights are a PyTorch state dict, by torch.save or safetensors, or what train(...,
+folder=...) left in its folder; images a folder of image files, or a .npz of uint8 or
+floats in [0, 1]. Nothing is fitted on an OoD image. Beside FSSD of every layer, MSP,
+energy, the maximum logit, GEN, KL matching, ASH, SCALE and ODIN stand controls that
+know nothing of your training: the same network untrained, and pixels. With --train,
+those that need it, too: Mahalanobis, k nearest neighbours, ViM and others. Leaves
+OUT/score/IN-OOD-MODEL-SEED-DIGEST/ with report.html, metrics.json, the table, the
+scores of every image, pictures, and fssd.npz: the fitted "fssd default" and its
+threshold, for `fssd_jax.load`. Scores are kept in OUT/scores, network by network: the
+same command again goes on from there. A method that fails does not stop the others: it
+is shown with the reason, the exit status is 1 after all else is written, and the same
+command tries it again.
 
 With --features no network runs here: the features of each layer were computed
 elsewhere, and there are no controls, which would need the network untrained, or pixels.

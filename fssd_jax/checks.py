@@ -142,6 +142,13 @@ def one_of(name: str, value, choices: tuple[int, ...]) -> int:
     return int(value)
 
 
+def share_of_hundred(name: str, percent: float) -> float:
+    """The fraction, or raise `InputError`."""
+    if not 0 <= percent <= 100:
+        raise InputError(f"{name}: expected 0 to 100, got {percent}")
+    return percent / 100
+
+
 def whole(name: str, value) -> int:
     """`value` as an int; raise `InputError` unless it is one from 0 to 2³² − 1."""
     if not is_integer(value):

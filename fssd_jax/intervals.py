@@ -45,7 +45,7 @@ def auroc(mean: float, variance: float, smaller: int) -> Interval:
     return share(mean, 1 / min(per_trial, 1 / smaller))
 
 
-def rate_at(positives, negatives, percent: int) -> Interval:
+def rate_at(positives, negatives, percent: int | float) -> Interval:
     """Of the false positive rate where the true positive rate is `percent`.
 
     Of n in-distribution scores, J ~ Binomial(n, percent / 100) lie at or above the

@@ -5,6 +5,7 @@ In-distribution is the positive class and a higher score means more in-distribut
 """
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +34,9 @@ def evaluate(ind, ood) -> Metrics:
     """Metrics of the scores of in-distribution (positive) and OoD (negative) images.
 
     AUROC counts a tie as one half (Mann–Whitney); AUPRC is average precision,
-    Σ (R_n − R_{n−1}) P_n over distinct thresholds; FPR80 is the false positive rate
-    at the first threshold whose true positive rate is at least 80 %.
+    Σ (R_n − R_{n−1}) P_n over distinct thresholds (`auprc_out` is that of OoD images);
+    FPR80 is the false positive rate at the first threshold whose true positive rate is
+    at least 80 % (`fpr_at` has any other).
 
     The intervals are of new images of both kinds, by the same network and detector;
     nothing is resampled. AUROC and AUPRC: Clopper–Pearson with the number of trials
@@ -53,19 +55,9 @@ def evaluate(ind, ood) -> Metrics:
       InputError: an empty set, or scores that are not finite.
     """
     ind, ood = checks.scores(ind, "in-distribution"), checks.scores(ood, "OoD")
-    # How often each distinct score occurs, best first.
-    values, index = np.unique(-np.concatenate([ind, ood]), return_inverse=True)
-    positives, negatives = (
-        np.bincount(groups, minlength=len(values))
-        for groups in (index[: len(ind)], index[len(ind) :])
-    )
+    positives, negatives = _counts(ind, ood)
     auroc, auroc_variance = _auroc(positives, negatives)
-    auprc, trials = _auprc(positives, negatives)
-    # As if one more image of either kind, better than all, had been seen: the best
-    # scores decide most, and those of the sample may happen to be all of one kind.
-    for ind_first, ood_first in ((1, 0), (0, 1)):
-        more = np.append(ind_first, positives), np.append(ood_first, negatives)
-        trials = min(trials, _auprc(*more)[1])
+    auprc, trials = _safe_auprc(positives, negatives)
     return Metrics(
         auroc,
         auprc,
@@ -76,6 +68,46 @@ def evaluate(ind, ood) -> Metrics:
         intervals.rate_at(positives, negatives, 80),
         intervals.rate_at(positives, negatives, 95),
     )
+
+
+class Rate(NamedTuple):
+    """A fraction in [0, 1] with its 95 % interval."""
+
+    value: float
+    ci95: Interval
+
+    __repr__ = brief
+
+
+def auprc_out(ind, ood) -> Rate:
+    """Average precision with OoD as the positive class, by the negated score.
+
+    Args and errors as of `evaluate`.
+    """
+    counts = _counts(checks.scores(ind, "in-distribution"), checks.scores(ood, "OoD"))
+    positives, negatives = counts
+    # OoD images that score lowest come first.
+    value, trials = _safe_auprc(negatives[::-1], positives[::-1])
+    return Rate(value, intervals.share(value, trials))
+
+
+def fpr_at(ind, ood, tpr: float) -> Rate:
+    """The false positive rate at the first threshold with that true positive rate.
+
+    Args:
+      ind: scores [n] of in-distribution images, the positive class.
+      ood: scores [m] of OoD images.
+      tpr: in (0, 1]; a decimal such as 0.95 is that fraction exactly.
+
+    Raises:
+      InputError: another tpr; an empty set, or scores that are not finite.
+    """
+    if not 0 < tpr <= 1:
+        raise checks.InputError(f"tpr: expected above 0 and to 1, got {tpr}")
+    counts = _counts(checks.scores(ind, "in-distribution"), checks.scores(ood, "OoD"))
+    percent = 100 * Fraction(str(tpr))
+    ends = intervals.rate_at(*counts, float(percent))
+    return Rate(_rate_at(*counts, percent), ends)
 
 
 def auroc(ind, ood) -> float:
@@ -163,6 +195,14 @@ def paired(ind_a, ood_a, ind_b, ood_b) -> Paired:
     return Paired(a - b, (low, high), max(p, 2.0 ** (1 - min(n, m))))
 
 
+def _counts(ind: np.ndarray, ood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each distinct score occurs in either set, best first."""
+    values, index = np.unique(-np.concatenate([ind, ood]), return_inverse=True)
+    groups = index[: len(ind)], index[len(ind) :]
+    positives, negatives = (np.bincount(g, minlength=len(values)) for g in groups)
+    return positives, negatives
+
+
 def _wins(scores, others) -> np.ndarray:
     """How many others each score exceeds, twice, so that a tie counts 1."""
     ordered = np.sort(others)
@@ -200,11 +240,28 @@ def _auprc(positives, negatives) -> tuple[float, float]:
     return value, value * (1 - value) / variance if variance else math.inf
 
 
-def _rate_at(positives, negatives, percent: int) -> float:
+def _safe_auprc(positives, negatives) -> tuple[float, float]:
+    """Average precision, and the fewest trials of three samples.
+
+    As if one more image of either kind, better than all, had been seen: the best
+    scores decide most, and those of the sample may happen to be all of one kind.
+    """
+    value, trials = _auprc(positives, negatives)
+    for first_positive, first_negative in ((1, 0), (0, 1)):
+        more = (
+            np.append(first_positive, positives),
+            np.append(first_negative, negatives),
+        )
+        trials = min(trials, _auprc(*more)[1])
+    return value, trials
+
+
+def _rate_at(positives, negatives, percent: int | Fraction) -> float:
     """False positive rate at the first threshold with that true positive rate."""
     tp, fp = np.cumsum(positives), np.cumsum(negatives)
     # Whole numbers, because 0.8 · n in floating point may land just above a count.
-    return float(fp[np.argmax(100 * tp >= percent * tp[-1])] / fp[-1])
+    least = math.ceil(Fraction(percent) * int(tp[-1]) / 100)
+    return float(fp[np.argmax(tp >= least)] / fp[-1])
 
 
 def _variance(counts, values) -> float:

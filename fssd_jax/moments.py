@@ -63,6 +63,15 @@ def add(name: str, total: Moments, f, y: np.ndarray) -> None:
     total.count[present] += count
 
 
+def all_as_one(moments: Moments) -> Moments:
+    """Of all classes together, as if they were one."""
+    n = moments.count.sum()
+    mean = moments.count @ moments.mean / n
+    gap = moments.mean - mean
+    between = (moments.count[:, None] * gap).T @ gap
+    return Moments(np.array([n]), mean[None], moments.scatter + between)
+
+
 def lower_factor(
     name: str, moments: Moments, ridge: float
 ) -> Float[np.ndarray, "dim dim"]:

@@ -19,7 +19,8 @@ from analysis import pca
 from experiments.comparison import rows
 from experiments.comparison.controls import CONTROLS
 from experiments.comparison.failures import fails_alone
-from experiments.comparison.methods import METHODS, last_hidden
+from experiments.comparison.methods import METHODS
+from experiments.comparison.rivals import last_hidden
 from experiments.comparison.rows import Ask, Method, Rows, seconds_per_1000
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import singularity_of
@@ -39,7 +40,8 @@ GROUPS: dict[str, dict[str, Method]] = {
 SHOWN = 1000  # images of each set in the scatter plot, fewer of a layer that is large:
 MOST = 2**26  # numbers of each set, 256 MiB
 SEEN = "pictures"  # the part that holds what pictures are drawn from
-NEEDED = {"logit_fn": "logits"}  # fields of a setting, in a reader's words
+# Fields of a setting, in a reader's words.
+NEEDED = {"logit_fn": "logits", "head": "a linear last layer"}
 Key = tuple[str, str]  # group and name of a method
 PICTURES: Key = ("", SEEN)  # they ask as a method does
 
@@ -108,9 +110,9 @@ def answer(
             with fails_alone(failed, key[1]), clock(key[1]):
                 rows.save(paths[key], method.run(s))
     found: dict[str, Rows] = {group: {} for group in groups}
-    left_out = {
-        name: _why(name, s, groups) for name in wanted - {name for _, name in methods}
-    }
+    there = {name for _, name in methods}
+    known = [name for of in groups.values() for name in of]
+    left_out = {n: _why(n, s, groups) for n in known if n in wanted - there}
     for (group, name), path in paths.items():
         if name in failed:
             path.unlink(missing_ok=True)  # of before, which `again` was to replace
@@ -138,8 +140,10 @@ def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
 def _why(name: str, s: Setting, groups: Mapping[str, Mapping[str, Method]]) -> str:
     needs = next(known[name] for known in groups.values() if name in known).needs
     missing = [n for n in needs if not s.has((n,))]
-    because = [f" ({s.why[n]})" if n in s.why else "" for n in missing]
-    told = (NEEDED.get(n, n) + why for n, why in zip(missing, because, strict=True))
+    why = dict(s.why)
+    if "head" in missing:
+        why["head"] = s.last_layer.why
+    told = (NEEDED.get(n, n) + (f" ({why[n]})" if n in why else "") for n in missing)
     return f"it needs {', '.join(told)}"
 
 

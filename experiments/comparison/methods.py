@@ -3,13 +3,10 @@
 A new method is a function and a row in `METHODS`, at the end of this file.
 """
 
-from collections import OrderedDict
-from functools import cache, partial
+from functools import partial
 from types import ModuleType
 
-from jaxtyping import Array, Float
-
-from experiments.comparison import protocols, retrained
+from experiments.comparison import protocols, retrained, rivals
 from experiments.comparison.rows import (
     Ask,
     Method,
@@ -28,22 +25,22 @@ from experiments.comparison.singular import (
     passes,
     run_fssd,
 )
-from fssd_jax.data.inputs import as_input
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import (
+    ash,
+    dice,
     displacement,
     energy,
-    knn,
+    fdbd,
     mahalanobis,
     max_logit,
     msp,
     odin,
+    react,
+    scale,
+    vim,
 )
-from fssd_jax.outputs import FeatureFn, pool
 from fssd_jax.questions import Question
-
-LOGITS = "logits"
-
 
 # ---- the rivals ---------------------------------------------------------------------
 
@@ -123,45 +120,6 @@ def _of_mahalanobis(s: Setting, state: mahalanobis.State) -> dict:
     }
 
 
-def ask_knn(s: Setting) -> list[Ask]:
-    """On the last layer before the logits, averaged over space."""
-    assert s.train is not None  # `needs`
-    train = s.train.x
-    layer = last_hidden(list(s.averaged_fn(s.variables, as_input(train[:1]))))
-    pooled = _pooled(s.averaged_fn, layer)
-    state = knn.fit(
-        *(pooled, s.variables, train, layer),
-        k=min(50, len(train)),
-        batch_size=s.batch_size,
-    )
-    facts = {
-        "fitted_on": "training set",
-        "note": f"{layer}, k = {len(state.ranks)}",
-        "data": f"{len(train):,} features",
-    }
-    return [Ask(Question(knn.score, pooled, state), one_row("knn", **facts))]
-
-
-@cache
-def _pooled(feature_fn: FeatureFn, layer: str) -> FeatureFn:
-    """That layer as Sun et al. (2022) take it of a convolutional network.
-
-    One function for one network, because compilations are kept by its identity.
-    """
-
-    def pooled(variables, x) -> OrderedDict[str, Float[Array, "batch dim"]]:
-        return pool(OrderedDict([(layer, feature_fn(variables, x)[layer])]), "mean")
-
-    of_features = getattr(feature_fn, "of_features", False)
-    pooled.of_features = of_features  # pyright: ignore[reportFunctionMemberAccess]
-    return pooled
-
-
-def last_hidden(layers: list[str]) -> str:
-    """The last layer before the logits; the logits, if there is no other."""
-    return ([layer for layer in layers if layer != LOGITS] or layers)[-1]
-
-
 def ask_displacement(s: Setting) -> list[Ask]:
     """Layers standardised on in-distribution images and summed."""
     asks = []
@@ -192,7 +150,29 @@ METHODS: dict[str, Method] = {
         partial(ask_logits, "max logit", max_logit), needs=("logit_fn",)
     ),
     "energy": Method(partial(ask_logits, "energy", energy), needs=("logit_fn",)),
-    "knn": Method(ask_knn, needs=("train",)),
+    "gen": Method(rivals.ask_gen, needs=("logit_fn",)),
+    "kl_matching": Method(rivals.ask_kl_matching, needs=("logit_fn",)),
+    "ash": Method(partial(rivals.ask_shaped, "ash", ash), needs=("head",)),
+    "scale": Method(partial(rivals.ask_shaped, "scale", scale), needs=("head",)),
+    "react": Method(
+        partial(rivals.ask_head, "react", react, rivals.of_react),
+        needs=("train", "head"),
+    ),
+    "dice": Method(
+        partial(rivals.ask_head, "dice", dice, rivals.of_dice), needs=("train", "head")
+    ),
+    "vim": Method(
+        partial(rivals.ask_head, "vim", vim, rivals.of_vim), needs=("train", "head")
+    ),
+    "fdbd": Method(
+        partial(rivals.ask_head, "fdbd", fdbd, rivals.of_fdbd), needs=("train", "head")
+    ),
+    "knn": Method(rivals.ask_knn, needs=("train",)),
+    "nnguide": Method(rivals.ask_nnguide, needs=("train", "logit_fn")),
+    "she": Method(rivals.ask_she, needs=("train", "logit_fn")),
+    "gram": Method(rivals.ask_gram, needs=("train", "logit_fn")),
+    "feature_norm": Method(rivals.ask_feature_norm, needs=("train", "pixels")),
+    "relative_mahalanobis": Method(rivals.ask_relative_mahalanobis, needs=("train",)),
     "mahalanobis_clean": Method(
         partial(ask_mahalanobis, "mahalanobis clean"), needs=("train",)
     ),

@@ -1,7 +1,12 @@
 """The numbers of a comparison as flat records."""
 
-from experiments.comparison.report import FITTED, KINDS, METRICS, Result
+from experiments.comparison.report import FITTED, KINDS, METRICS, TPRS, Result
 from experiments.harness.records import Record, record, records
+
+MORE = {
+    "auprc_out": "AUPRC out",
+    **{f"fpr{100 * tpr:g}": f"FPR{100 * tpr:g}" for tpr in TPRS},
+}
 
 
 def of_result(result: Result, **keys) -> list[Record]:
@@ -10,6 +15,9 @@ def of_result(result: Result, **keys) -> list[Record]:
     for kind in KINDS:
         for name, row in result[kind].items():
             numbers += of_metrics(row, method=name, **keys)
+            for metric, quantity in MORE.items():
+                rate = row[metric], row[f"{metric}_ci95"]
+                numbers.append(record(quantity, *rate, method=name, **keys))
     fitted = next((name for name in FITTED if name in result["methods"]), None)
     keys_of_fitted = {"method": fitted, **keys}
     numbers += records({"ε": result["epsilon"]}, **keys_of_fitted)

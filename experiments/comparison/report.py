@@ -16,6 +16,7 @@ from fssd_jax import metrics
 from fssd_jax.checks import InputError
 
 METRICS = ("auroc", "auprc", "fpr80", "fpr95")
+TPRS = (0.5, 0.9, 0.99)  # FPR at these, too
 KINDS = ("methods", "variants", "controls")
 FITTED = ("fssd", "fssd clean")  # the first that there is is told layer by layer
 
@@ -91,7 +92,12 @@ def paired_tests(groups: dict[str, Rows]) -> list[dict[str, Any]]:
 
 
 def _row(scored: Scored) -> dict[str, Any]:
-    row = metrics.evaluate(scored.ind, scored.ood)._asdict()
+    sets = scored.ind, scored.ood
+    row = metrics.evaluate(*sets)._asdict()
+    more = {"auprc_out": metrics.auprc_out(*sets)}
+    more |= {f"fpr{100 * tpr:g}": metrics.fpr_at(*sets, tpr) for tpr in TPRS}
+    for name, rate in more.items():
+        row |= {name: rate.value, f"{name}_ci95": rate.ci95}
     facts = ("fitted_on", "target_ood", "note", "training", "passes", "data")
     return {**row, **{fact: getattr(scored, fact) for fact in facts}}
 

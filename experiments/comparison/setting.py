@@ -13,6 +13,7 @@ import numpy as np
 import fssd_jax
 from analysis.concentration import with_batch_statistics
 from experiments.comparison import loaded, networks, protocols
+from experiments.comparison.heads import Found, head_of
 from experiments.comparison.networks import Shared, Training
 from experiments.comparison.protocols import Protocol
 from experiments.harness.files import Stopwatch
@@ -22,6 +23,7 @@ from fssd_jax.data.benchmarks import Benchmark, draw, validation_and_test
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.features import make_init_fn
+from fssd_jax.head import Head
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.train import Trained, accuracy
 
@@ -121,6 +123,16 @@ class Setting(NamedTuple):
     def averaged_fn(self) -> FeatureFn:
         """For methods that average over all axes but the first and the last."""
         return self.channels_last or self.feature_fn
+
+    @property
+    def last_layer(self) -> Found:
+        of = self.averaged_fn, self.logit_fn, self.variables, self.test_ind
+        return head_of(*of, self.batch_size)
+
+    @property
+    def head(self) -> Head | None:
+        """A linear last layer, whose weights are known."""
+        return self.last_layer.head
 
     def has(self, fields: tuple[str, ...]) -> bool:
         return all(getattr(self, field) is not None for field in fields)

@@ -138,8 +138,14 @@ def of_photographs(results: list[Result]) -> list[str]:
 
 
 def left_out(result: Result) -> list[str]:
-    """A note for what was asked for and gives no row."""
-    return [f"{name} is left out: {why}." for name, why in result["left_out"].items()]
+    """Notes for what was asked for and gives no row, one a reason."""
+    names: dict[str, list[str]] = {}
+    for name, why in result["left_out"].items():
+        names.setdefault(why, []).append(name)
+    return [
+        f"{', '.join(of)} {'is' if len(of) == 1 else 'are'} left out: {why}."
+        for why, of in names.items()
+    ]
 
 
 def missing_sheets(benchmark: Benchmark) -> list[Sheet]:

@@ -26,6 +26,7 @@ class Use(IntEnum):
     SCALED_NOISE = 107
     PHOTOGRAPHS = 108
     BATCH_STATISTICS = 109
+    JIGSAWS = 110
     # kernel_study: networks of NTK parametrisation.
     KERNEL_NOISE = 200
     KERNEL_DIRECTIONS = 201

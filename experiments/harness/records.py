@@ -26,8 +26,12 @@ QUANTITIES = {
     "AUROC": "1",
     "AUROC, ε = 0": "1",  # where an ε was chosen beside
     "AUPRC": "1",
+    "AUPRC out": "1",  # OoD positive
+    "FPR50": "1",
     "FPR80": "1",
+    "FPR90": "1",
     "FPR95": "1",
+    "FPR99": "1",
     # By OpenOOD: of in-distribution images, where 95 % of OoD ones are found; areas by
     # trapezoids, in-distribution or OoD positive.
     "FPR@95": "1",

@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds
     from fssd_jax.detectors import (
+        ash,
         deep_ensemble,
+        dice,
         displacement,
         energy,
+        fdbd,
+        feature_norm,
         fssd,
+        gen,
+        gram,
+        kl_matching,
         knn,
         mahalanobis,
         max_logit,
         mc_dropout,
         msp,
+        nnguide,
         odin,
+        react,
+        relative_mahalanobis,
+        scale,
+        she,
+        vim,
     )
 else:
     from fssd_jax.lazy import attach
@@ -24,14 +37,27 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "ash",
     "deep_ensemble",
+    "dice",
     "displacement",
     "energy",
+    "fdbd",
+    "feature_norm",
     "fssd",
+    "gen",
+    "gram",
+    "kl_matching",
     "knn",
     "mahalanobis",
     "max_logit",
     "mc_dropout",
     "msp",
+    "nnguide",
     "odin",
+    "react",
+    "relative_mahalanobis",
+    "scale",
+    "she",
+    "vim",
 ]

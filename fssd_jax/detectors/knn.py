@@ -66,12 +66,8 @@ def fit(
     )
     if not 1 <= k <= len(z):
         raise InputError(f"k: expected 1 to {len(z)}, the training images; got {k}")
-    rows = min(CHUNK, len(z))
-    chunks = -(-len(z) // rows)
-    padded = np.zeros((chunks * rows, z.shape[1]), z.dtype)
     mean = z.mean(0, dtype=np.float64).astype(z.dtype)
-    padded[: len(z)] = z - mean
-    bank = OrderedDict([(layer, jax.device_put(padded.reshape(chunks, rows, -1)))])
+    bank = OrderedDict([(layer, in_chunks(z - mean))])
     ranks = jnp.arange(1, k + 1)
     return State(bank, jax.device_put(mean), jnp.int32(len(z)), ranks)
 
@@ -90,14 +86,43 @@ def score(
     same_sizes(state.bank, dict.fromkeys(state.bank, z))
     z = z - state.mean[None]
     (bank,) = state.bank.values()
-    rows, k = bank.shape[1], len(state.ranks)
+    _, nearest = largest(z, bank, state.count, len(state.ranks), nearest=True)
+    # Not √(2 − 2 z·z'), which loses half the digits of a small distance.
+    return -norm(z - bank.reshape(-1, bank.shape[-1])[nearest[:, -1]])
 
-    def closer(best, chunk):
+
+def in_chunks(rows: Float[np.ndarray, "n dim"]) -> Float[Array, "chunk row dim"]:
+    """On the device; zeros fill the last chunk."""
+    size = min(CHUNK, len(rows))
+    chunks = -(-len(rows) // size)
+    padded = np.zeros((chunks * size, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    return jax.device_put(padded.reshape(chunks, size, -1))
+
+
+def largest(
+    z: Float[Array, "batch dim"],
+    bank: Float[Array, "chunk row dim"],
+    count: Int[Array, ""],
+    k: int,
+    *,
+    nearest: bool = False,
+) -> tuple[Float[Array, "batch k"], Int[Array, "batch k"]]:
+    """The k largest products z·b with the first `count` rows of the bank, and which.
+
+    Args:
+      z, bank, count, k: of what, with what, and how many.
+      nearest: of z·b − ‖b‖²/2 instead, whose order is that of nearness.
+    """
+    size = bank.shape[1]
+
+    def better(best, chunk):
         start, other = chunk
-        index = start + jnp.arange(rows, dtype=jnp.int32)
+        index = start + jnp.arange(size, dtype=jnp.int32)
         similarity = jnp.matmul(z, other.T, precision="highest")
-        similarity -= jnp.square(other).sum(-1)[None] / 2
-        similarity = jnp.where((index < state.count)[None], similarity, -jnp.inf)
+        if nearest:
+            similarity -= jnp.square(other).sum(-1)[None] / 2
+        similarity = jnp.where((index < count)[None], similarity, -jnp.inf)
         both = jnp.concatenate([best[0], similarity], 1)
         indices = jnp.concatenate(
             [best[1], jnp.broadcast_to(index[None], similarity.shape)], 1
@@ -110,10 +135,15 @@ def score(
         jnp.full((len(z), k), -jnp.inf, jnp.result_type(z, bank)),
         jnp.zeros((len(z), k), jnp.int32),
     )
-    starts = rows * jnp.arange(len(bank), dtype=jnp.int32)
-    (_, nearest), _ = jax.lax.scan(closer, nothing, (starts, bank))
-    # Not √(2 − 2 z·z'), which loses half the digits of a small distance.
-    return -norm(z - bank.reshape(-1, bank.shape[-1])[nearest[:, -1]])
+    starts = size * jnp.arange(len(bank), dtype=jnp.int32)
+    found, _ = jax.lax.scan(better, nothing, (starts, bank))
+    return found
+
+
+def normalised(f: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
+    """f / ‖f‖; a feature of zeros has no direction and stays zero."""
+    length = norm(f)[:, None]
+    return f / jnp.where(length == 0, 1, length)
 
 
 def _normalised(feature_fn, variables, layer, x) -> Float[Array, "batch dim"]:
@@ -121,7 +151,4 @@ def _normalised(feature_fn, variables, layer, x) -> Float[Array, "batch dim"]:
     features = features_of(feature_fn, variables, x)
     if name not in features:
         raise InputError(f"unknown layer {name!r}; choose from {list(features)}")
-    f = pool(OrderedDict([(name, features[name])]), "flatten")[name]
-    # A feature of zeros has no direction and stays zero.
-    length = norm(f)[:, None]
-    return f / jnp.where(length == 0, 1, length)
+    return normalised(pool(OrderedDict([(name, features[name])]), "flatten")[name])

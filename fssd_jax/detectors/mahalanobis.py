@@ -23,8 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from fssd_jax import checks, moments
 from fssd_jax.compiled import by_parts, compiled
-from fssd_jax.data.inputs import count_rows
-from fssd_jax.data.pipeline import map_batches, scored_batches
+from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import (
     EPSILONS,
     Ensemble,
@@ -33,6 +32,7 @@ from fssd_jax.ensemble import (
     fit_swept,
     standardise,
 )
+from fssd_jax.labelled import moments_of_classes
 from fssd_jax.moments import Moments
 from fssd_jax.outputs import (
     FeatureFn,
@@ -45,7 +45,6 @@ from fssd_jax.outputs import (
 from fssd_jax.shown import brief
 from fssd_jax.steps import Scores, sweep_each
 
-LABELS = "training labels"
 BLOCK = 64  # classes compared with at once
 
 
@@ -163,7 +162,7 @@ def confidences(
     """M_k(x) of every layer from one forward pass."""
     features = pool(features_of(feature_fn, variables, x), "mean")
     same_layers(gaussians.factor, features)
-    return jnp.stack([_confidence(gaussians, k, features[k]) for k in features], -1)
+    return jnp.stack([confidence(gaussians, k, features[k]) for k in features], -1)
 
 
 @by_parts
@@ -190,12 +189,13 @@ def layer_confidence(
     features = features_of(feature_fn, variables, x)
     same_layers(gaussians.factor, features)
     feature = OrderedDict([(layer, features[layer])])
-    return _confidence(gaussians, layer, pool(feature, "mean")[layer])
+    return confidence(gaussians, layer, pool(feature, "mean")[layer])
 
 
-def _confidence(
+def confidence(
     gaussians: Gaussians, layer: str, f: Float[Array, "batch dim"]
 ) -> Float[Array, " batch"]:
+    """M_k of pooled features."""
     factor, center = gaussians.factor[layer], gaussians.center[layer]
     white = jax.scipy.linalg.solve_triangular(factor, f.T, lower=True).T
     # The gradient of the minimum is that of the nearest centre's distance: found apart,
@@ -258,51 +258,27 @@ def estimate_gaussians(
       InputError: unusable images or labels, a class without images, or a layer whose
         features are all the same or not finite.
     """
-    if y is not None:
-        known = count_rows(x)  # None of a stream
-        y = checks.labels(y, len(y) if known is None else known, num_classes, LABELS)
     if not ridge >= 0:
         raise checks.InputError(f"ridge: expected 0 or more, got {ridge}")
-    found: OrderedDict[str, Moments] = OrderedDict()
-    count = 0
-    parts = scored_batches(
-        *(_pooled, feature_fn, variables, None, x),
+    found = moments_of_classes(
+        *(_pooled, feature_fn, variables, x, y, num_classes),
         batch_size=batch_size,
         unit_range=unit_range,
         mesh=mesh,
-        name="training images",
     )
-    for features, mask, beside in parts:
-        start, count = count, count + int(mask.sum())
-        if y is not None:
-            classes = y[start:count]
-        elif beside is not None:
-            classes = np.asarray(beside)[mask]
-        else:
-            raise checks.InputError(f"{LABELS}: give y, or batches (x, y)")
-        if len(classes) < count - start:
-            raise checks.InputError(f"{LABELS}: fewer than the images")
-        classes = checks.classes(classes, num_classes, LABELS)
-        for name, f in features.items():
-            if name not in found:
-                found[name] = moments.nothing(num_classes, f.shape[1])
-            moments.add(name, found[name], np.asarray(f)[mask], classes)
-    if y is not None and len(y) > count:
-        raise checks.InputError(f"{LABELS}: {len(y)} for {count} images")
     factor, center = OrderedDict(), OrderedDict()
     for name, of_layer in found.items():
-        empty = np.flatnonzero(of_layer.count == 0).tolist()
-        if empty:
-            raise checks.InputError(
-                f"{LABELS}: no image of classes {empty[:10]}"
-                f"{' and more' if len(empty) > 10 else ''}; renumber the classes or "
-                "lower num_classes"
-            )
-        lower = moments.lower_factor(name, of_layer, ridge)
-        white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
-        factor[name] = jax.device_put(np.float32(lower))
-        center[name] = jax.device_put(np.float32(white))
+        factor[name], center[name] = gaussian(name, of_layer, ridge)
     return Gaussians(factor, center)
+
+
+def gaussian(
+    name: str, of_layer: Moments, ridge: float
+) -> tuple[Float[Array, "dim dim"], Float[Array, "classes dim"]]:
+    """L and L⁻¹ μ_c of a layer's classes."""
+    lower = moments.lower_factor(name, of_layer, ridge)
+    white = scipy.linalg.solve_triangular(lower, of_layer.mean.T, lower=True).T
+    return jax.device_put(np.float32(lower)), jax.device_put(np.float32(white))
 
 
 @compiled(static=1)

@@ -86,9 +86,14 @@ def test_rows_are_those_of_numpy_and_scikit_learn(dumps, tmp_path, capsys, chann
     path, facts = results(tmp_path)
     assert list(facts["methods"]) == [
         *(f"fssd {layer}" for layer in (*LAYERS, "noise", "clean", "default")),
-        *("msp", "max logit", "energy", "knn", "mahalanobis clean", "odin"),
+        *("msp", "max logit", "energy", "gen", "kl matching", "knn", "nnguide"),
+        *("she", "gram", "relative mahalanobis", "mahalanobis clean", "odin"),
     ]
     assert facts["controls"] == facts["failed"] == {}
+    without = {"ash", "scale", "react", "dice", "vim", "fdbd"}
+    assert set(facts["left_out"]) >= {*without, "feature_norm"}
+    for name in without:
+        assert facts["left_out"][name].startswith("it needs a linear last layer (no")
     assert facts["counts"]["ind"] == 160
     scores = read_npz(path / "scores.npz")
     ood = dumps["ood"]
@@ -284,6 +289,6 @@ def test_where_the_channels_are_can_be_told(dumps, tmp_path):
     for channels in ("first", "last"):
         assert main(tmp_path, dumps, "--channels", channels, train=True) == 0
         rows[channels] = results(tmp_path)[1]["methods"]
-    name = "mahalanobis clean"
-    assert rows["first"].pop(name)["auroc"] != rows["last"].pop(name)["auroc"]
+    for name in ("mahalanobis clean", "gram"):
+        assert rows["first"].pop(name)["auroc"] != rows["last"].pop(name)["auroc"]
     assert rows["first"] == rows["last"]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from experiments import table2
 from experiments.comparison import (
@@ -22,10 +23,13 @@ from experiments.comparison import (
 )
 from experiments.comparison.rows import LayerScores, Method, Scored
 from experiments.harness.sheets import FORMATS
-from fssd_jax import InputError, metrics
+from fssd_jax import InputError, head, map_batches, metrics
 from fssd_jax.data import pipeline
 from fssd_jax.data.sources import ArrayDataset
+from fssd_jax.detectors import nnguide, react, she, vim
 from tests.experiments.conftest import near_only
+from tests.experiments.recorded import recorded
+from tests.npz import read_npz
 
 ROWS = {
     "methods": [
@@ -33,7 +37,9 @@ ROWS = {
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
         *("fssd default", "fssd default, photographs"),
         *("displacement", "relative displacement", "msp", "max logit"),
-        *("energy", "knn", "mahalanobis clean", "deep ensemble"),
+        *("energy", "gen", "kl matching", "ash", "scale", "react", "dice", "vim"),
+        *("fdbd", "knn", "nnguide", "she", "gram", "feature norm"),
+        *("relative mahalanobis", "mahalanobis clean", "deep ensemble"),
         *("mc dropout", "mc dropout, mean"),
         *("mc dropout, variance", "outlier exposure, fine-tuned"),
         *("outlier exposure, from scratch", "odin", "mahalanobis", "fssd"),
@@ -90,6 +96,11 @@ def test_it_has_every_row_and_what_each_was_fitted_on(everything):
         assert row["target_ood"] == ("target OoD" in row["fitted_on"])
     assert methods["outlier exposure, fine-tuned"]["fitted_on"] == "64 made_up"
     assert methods["fssd fc1"]["fitted_on"] == "nothing"
+    assert methods["vim"]["fitted_on"] == "training set"
+    assert methods["kl matching"]["fitted_on"] == "20 in"
+    assert methods["gram"]["fitted_on"] == "20 in, training set"
+    for name in ("gen", "ash", "scale"):
+        assert methods[name]["fitted_on"] == "nothing"
     sources = ("shuffled pixels", "scaled noise", "OoD validation")
     for name in (
         "fssd, no input step",
@@ -192,11 +203,64 @@ def test_what_gives_no_row_is_told(setting, everything):
     out, _, _ = everything
     (kept,) = (out / "scores").iterdir()
     alone = setting._replace(training=None, train=None)
-    found = answers.answer(alone, ["msp", "knn", "deep_ensemble"], kept)
+    found = answers.answer(alone, ["msp", "knn", "vim", "deep_ensemble"], kept)
     assert found.left_out == {
-        "knn": "it needs train", "deep_ensemble": "it needs training",
+        "knn": "it needs train", "vim": "it needs train",
+        "deep_ensemble": "it needs training",
     }  # fmt: skip
     assert list(found.groups["methods"]) == ["msp"]
+
+
+def test_a_last_layer_that_is_not_linear_is_told(setting, everything):
+    out, _, _ = everything
+    (kept,) = (out / "scores").iterdir()
+
+    def squared(variables, x):
+        return setting.logit_fn(variables, x) ** 2
+
+    other = setting._replace(logit_fn=squared)
+    found = answers.answer(other, ["msp", "vim", "react"], kept)
+    assert set(found.left_out) == {"vim", "react"}
+    for why in found.left_out.values():
+        assert why.startswith("it needs a linear last layer (no linear last layer: no")
+    assert setting.head is not None
+
+
+def test_rivals_score_as_the_library_does_on_the_images(setting):
+    """What is fitted on kept features is what the images give."""
+    s = setting
+    network = s.averaged_fn, s.variables
+    both = head.with_logits(s.feature_fn, s.logit_fn)
+    labelled = s.train.x, s.train.y, s.num_classes, "fc1"
+    expected = {
+        "vim": vim.fit(*network, s.head, s.train.x),
+        "react": react.fit(*network, s.head, s.train.x),
+        "she": she.fit(both, s.variables, *labelled),
+        "nnguide": nnguide.fit(both, s.variables, s.train.x, "fc1", k=10),
+    }
+    for name, state in expected.items():
+        (ask,) = methods.METHODS[name].ask(s)
+        of = ask.question.score, ask.question.apply_fn, s.variables
+        states = ask.question.state, state
+        found, own = (map_batches(*of, one, s.test_ind) for one in states)
+        np.testing.assert_allclose(found, own, 1e-3, 1e-4 * np.ptp(own), err_msg=name)
+
+
+def test_auprc_out_and_other_rates_are_told(everything):
+    _, path, _ = everything
+    told, scores = report.read(path)["methods"], read_npz(path / "scores.npz")
+    for name in ("fssd", "vim", "gram"):
+        ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
+        outside = np.repeat([0, 1], [len(ind), len(ood)])
+        expected = average_precision_score(outside, -np.concatenate([ind, ood]))
+        assert told[name]["auprc_out"] == pytest.approx(expected)
+        low, high = told[name]["auprc_out_ci95"]
+        assert low <= expected <= high
+        for percent in (50, 90, 99):
+            least = np.sort(ind)[::-1][int(np.ceil(len(ind) * percent / 100)) - 1]
+            assert told[name][f"fpr{percent}"] == np.mean(ood >= least)
+            found = recorded(path)(method=name, quantity=f"FPR{percent}", layer=None)
+            assert found[0][0] == told[name][f"fpr{percent}"]
 
 
 def test_the_time_of_a_method_is_its_own(setting, monkeypatch):

@@ -57,7 +57,9 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
         *("fssd default", "fssd default, photographs"),
-        *("msp", "max logit", "energy", "knn", "mahalanobis clean", "odin"),
+        *("msp", "max logit", "energy", "gen", "kl matching", "ash", "scale"),
+        *("react", "dice", "vim", "fdbd", "knn", "nnguide", "she", "gram"),
+        *("feature norm", "relative mahalanobis", "mahalanobis clean", "odin"),
     ]
     assert list(facts["controls"]) == [
         "control: untrained, clean",

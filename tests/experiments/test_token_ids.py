@@ -102,12 +102,15 @@ def test_table2_runs_and_says_what_there_is_not(
 ):
     monkeypatch.setattr(table2, "load_benchmark", benchmark)
     asked = ["odin", "mahalanobis", "outlier_exposure", "ensembles"]
+    rivals = ["vim", "ash", "she", "gram", "nnguide", "relative_mahalanobis"]
+    asked += [*rivals, "feature_norm"]
     options = ["--benchmark", "genomes", "--tiny", "--out", str(out)]
     assert table2.main([*options, "--methods", *asked]) == 0
     (folder,) = (p for p in (out / "table2").iterdir() if p.is_dir())
     told = json.loads((folder / "metrics.json").read_text())
     assert told["failed"] == {}
-    assert set(told["left_out"]) == {"outlier_exposure", "ensembles"}
+    assert set(told["left_out"]) == {"outlier_exposure", "ensembles", "feature_norm"}
+    assert {name.replace("_", " ") for name in rivals} <= set(told["methods"])
     assert told["methods"]["odin"]["note"].endswith("ε = 0")
     assert told["methods"]["mahalanobis"]["passes"] == "1"
     assert "control: composition" in told["controls"]

@@ -4,22 +4,36 @@ import pkgutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fssd_jax
-from fssd_jax import detectors, map_batches
+from fssd_jax import detectors, head, map_batches
 from fssd_jax.detectors import (
+    ash,
     deep_ensemble,
+    dice,
     displacement,
     energy,
+    fdbd,
+    feature_norm,
     fssd,
+    gen,
+    gram,
+    kl_matching,
     knn,
     mahalanobis,
     max_logit,
     mc_dropout,
     msp,
+    nnguide,
     odin,
+    react,
+    relative_mahalanobis,
+    scale,
+    she,
+    vim,
 )
 from tests.fssd_jax.equal_networks import (
     CLASSES,
@@ -80,8 +94,49 @@ def fit(method: str, network: Network, data):
     if method == "mc_dropout":  # at rate 0: above it, no two libraries draw one mask
         state = mc_dropout.fit(jax.random.key(3), passes=3)
         return mc_dropout.score, stochastic(0.0), variables, state
-    module = {"msp": msp, "energy": energy, "max_logit": max_logit}[method]
-    return module.score, logits, variables, module.fit()
+    if method == "kl_matching":
+        state = kl_matching.fit(logits, variables, ind)
+        return kl_matching.score, logits, variables, state
+    known = {"msp": msp, "energy": energy, "max_logit": max_logit, "gen": gen}
+    if method in known:
+        return known[method].score, logits, variables, known[method].fit()
+    return fit_rival(method, network, data)
+
+
+def fit_rival(method: str, network: Network, data):
+    """Of those that read the layer before the logits."""
+    of, variables, ind = activated(network), network.variables, data["ind"]
+    y = np.arange(len(ind)) % CLASSES
+    last = head.find(of, network.logit_fn, variables, ind)
+    state = {
+        "ash": lambda: ash.fit(last, percentile=50.0),
+        "scale": lambda: scale.fit(last, percentile=50.0),
+        "react": lambda: react.fit(of, variables, last, ind),
+        "dice": lambda: dice.fit(of, variables, last, ind, percentile=50.0),
+        "vim": lambda: vim.fit(of, variables, last, ind),
+        "fdbd": lambda: fdbd.fit(of, variables, last, ind),
+        "she": lambda: she.fit(of, variables, ind, y, CLASSES, "act"),
+        "nnguide": lambda: nnguide.fit(of, variables, ind, "act", k=3),
+        "relative_mahalanobis": lambda: relative_mahalanobis.fit(
+            of, variables, ind, y, CLASSES, "act"
+        ),
+        "gram": lambda: gram.fit(of, variables, ind, data["ood"], orders=3),
+        "feature_norm": lambda: feature_norm.fit(of, variables, ind),
+    }[method]()
+    module = getattr(detectors, method)
+    return module.score, of, variables, state
+
+
+def activated(network: Network):
+    """The layer before the logits, after its activation."""
+
+    def feature_fn(variables, x):
+        features = network.feature_fn(variables, x)
+        features["act"] = jnp.tanh(features.pop("hidden"))
+        features.move_to_end("logits")
+        return features
+
+    return feature_fn
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -101,6 +156,18 @@ def test_every_detector_scores_as_with_linen(networks, data, tmp_path, method):
     assert tolerance > 0
     for name, scores in found.items():
         np.testing.assert_allclose(scores, expected, 0, tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["Linen", "NNX", "plain"])
+def test_the_last_layer_is_found_whatever_the_framework(networks, data, name):
+    network, x = networks[name], data["x"]
+    found = head.find(activated(network), network.logit_fn, network.variables, x)
+    assert list(found.kernel) == ["act"]
+    kernel = networks["Linen"].variables["params"]["logits"]["kernel"]
+    np.testing.assert_array_equal(found.kernel["act"], kernel)
+    # Before its activation the layer does not give the logits.
+    with pytest.raises(fssd_jax.InputError, match=r"no linear.*'norm', 'hidden'\]"):
+        head.find(network.feature_fn, network.logit_fn, network.variables, x)
 
 
 @pytest.mark.parametrize("name", ["Linen", "NNX", "plain"])

@@ -12,8 +12,8 @@ import fssd_jax
 from fssd_jax import map_batches
 from fssd_jax.data import pipeline
 from fssd_jax.detectors import (
-    deep_ensemble, displacement, energy, fssd, knn, mahalanobis, max_logit,
-    mc_dropout, msp, odin,
+    deep_ensemble, displacement, energy, fssd, gram, knn, mahalanobis, max_logit,
+    mc_dropout, msp, nnguide, odin, vim,
 )
 
 assert jax.device_count() == 8
@@ -41,7 +41,11 @@ EPS = (0.0, 0.01)
 
 def states():
     gaussians = mahalanobis.estimate_gaussians(feature_fn, W, X, Y, 3)
+    last = fssd_jax.head.find(feature_fn, logit_fn, W, X)
     return {
+        "vim": (vim, feature_fn, vim.fit(feature_fn, W, last, X)),
+        "nnguide": (nnguide, feature_fn, nnguide.fit(feature_fn, W, X, "h", k=4)),
+        "gram": (gram, feature_fn, gram.fit(feature_fn, W, X, X, orders=2)),
         "fssd": (fssd, feature_fn,
                  fssd.fit(feature_fn, W, NOISE, X, OOD, epsilons=EPS)),
         "noise": (fssd, feature_fn, fssd.fit(feature_fn, W, NOISE)),

@@ -4,7 +4,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fssd_jax import InputError, evaluate
-from fssd_jax.metrics import auroc, paired
+from fssd_jax.metrics import auprc_out, auroc, fpr_at, paired
 
 
 def sklearn_metrics(ind, ood):
@@ -24,7 +24,51 @@ def test_agrees_with_scikit_learn(ties, sizes):
         ind, ood = ind.round(), ood.round()
     found = evaluate(ind, ood)
     np.testing.assert_allclose(found[:4], sklearn_metrics(ind, ood), atol=1e-12)
+    outside = np.r_[np.zeros(len(ind)), np.ones(len(ood))]
+    expected = average_precision_score(outside, -np.r_[ind, ood])
+    out = auprc_out(ind, ood)
+    assert out.value == pytest.approx(expected, abs=1e-12)
+    assert out.ci95[0] <= expected <= out.ci95[1]
     assert auroc(ind, ood) == pytest.approx(found.auroc, abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("tpr", [0.001, 0.5, 0.8, 0.9, 0.975, 0.99, 1.0])
+def test_the_fpr_at_any_tpr_is_scikit_learns(ties, tpr):
+    rng = np.random.default_rng(1)
+    ind, ood = rng.normal(1, 1, 80), rng.normal(0, 1, 130)
+    if ties:
+        ind, ood = ind.round(), ood.round()
+    truth = np.repeat([1, 0], [80, 130])
+    fpr, found, _ = roc_curve(truth, np.r_[ind, ood], drop_intermediate=False)
+    expected = fpr[1:][np.argmax(found[1:] >= tpr - 1e-12)]
+    rate = fpr_at(ind, ood, tpr)
+    assert rate.value == pytest.approx(expected, abs=1e-12)
+    assert rate.ci95[0] <= expected <= rate.ci95[1]
+    if tpr == 0.8:
+        whole = evaluate(ind, ood)
+        assert rate == (whole.fpr80, whole.fpr80_ci95)
+
+
+def test_a_decimal_rate_is_that_fraction_exactly():
+    """The seventh of 100, though 0.07 · 100 is 7.000000000000001."""
+    ind, ood = np.arange(100.0, 0.0, -1), [93.5, 94.5]
+    assert 0.07 * 100 > 7
+    assert fpr_at(ind, ood, 0.07).value == 0.5
+    assert fpr_at(ind, ood, 0.08).value == 1
+    for wrong in (0.0, 1.01, -1.0):
+        with pytest.raises(InputError, match="tpr: expected above 0 and to 1"):
+            fpr_at(ind, ood, wrong)
+
+
+def test_swapping_the_classes_swaps_the_precisions():
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(1, 1, 60), rng.normal(0, 1, 45)
+    one, other = evaluate(a, b), evaluate(-b, -a)
+    out = auprc_out(a, b)
+    assert out.value == pytest.approx(other.auprc, abs=1e-12)
+    assert out.ci95 == pytest.approx(other.auprc_ci95)
+    assert one.auprc != pytest.approx(other.auprc, abs=0.01)
 
 
 def test_limits():

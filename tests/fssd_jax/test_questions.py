@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 
 import fssd_jax
-from fssd_jax import InputError, Question, look, map_batches
+from fssd_jax import InputError, Question, head, look, map_batches
 from fssd_jax.data import pipeline
 from fssd_jax.data.inputs import as_input
-from fssd_jax.detectors import displacement, energy, fssd, knn, max_logit, msp
+from fssd_jax.detectors import (
+    ash,
+    displacement,
+    energy,
+    fssd,
+    gram,
+    knn,
+    max_logit,
+    msp,
+    nnguide,
+)
 from fssd_jax.models import LeNet
 
 
@@ -37,6 +47,16 @@ def everything(lenet):
         ),
         "displacement": Question(displacement.score, feature_fn, moved),
         "moved": Question(displacement.displacements, feature_fn, start),
+    }
+    both = head.with_logits(feature_fn, logit_fn)
+    last = head.find(feature_fn, logit_fn, variables, images)
+    guide = nnguide.fit(both, variables, images, "fc1", k=3)
+    questions |= {
+        "ash": Question(ash.score, feature_fn, ash.fit(last)),
+        "nnguide": Question(nnguide.score, both, guide),
+        "gram": Question(
+            gram.score, both, gram.fit(both, variables, images, images, orders=2)
+        ),
     }
     return questions, variables, images
 
@@ -74,7 +94,7 @@ def convolutions(text):
 
 
 def test_the_compiled_look_runs_each_network_once(everything):
-    """Eight scores, two networks: the trained one, and the one before training."""
+    """Eleven scores, two networks: the trained one, and the one before training."""
     questions, variables, images = everything
     text = compiled(questions, variables, images)
     once = [(23, 24, 24, 64), (23, 26, 26, 32)]

@@ -12,19 +12,33 @@ import fssd_jax
 from fssd_jax import Fitted, Question
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import (
+    ash,
     deep_ensemble,
+    dice,
     displacement,
     energy,
+    fdbd,
+    feature_norm,
     fssd,
+    gen,
+    gram,
+    kl_matching,
     knn,
     mahalanobis,
     max_logit,
     mc_dropout,
     msp,
+    nnguide,
     odin,
+    react,
+    relative_mahalanobis,
+    scale,
+    she,
+    vim,
 )
 from fssd_jax.ensemble import Ensemble
 from fssd_jax.fssd import Singularity
+from fssd_jax.head import Head
 from fssd_jax.shown import brief
 from fssd_jax.train import Trained
 
@@ -49,7 +63,26 @@ GAUSSIANS = mahalanobis.Gaussians(
     of_layers(np.eye(70), np.eye(50)), of_layers(np.ones((3, 70)), np.ones((3, 50)))
 )
 TREE = {"params": {"a": {"kernel": jnp.zeros((20, 30))}, "b": {"bias": jnp.zeros(7)}}}
+HEAD = Head(OrderedDict(first=jnp.zeros((90, 3))), jnp.zeros(3))
+BOUNDS = of_layers(np.zeros((10, 3, 70)), np.ones((10, 3, 50)))
 STATES = {
+    "ash": ash.fit(HEAD),
+    "scale": scale.fit(HEAD),
+    "react": react.State(HEAD, jnp.float32(1.5)),
+    "dice": dice.State(HEAD),
+    "vim": vim.State(HEAD, jnp.zeros(90), jnp.zeros((90, 60)), jnp.float32(0.5)),
+    "fdbd": fdbd.State(HEAD, jnp.zeros(90), jnp.zeros((3, 3))),
+    "gen": gen.fit(),
+    "kl_matching": kl_matching.State(jnp.zeros((3, 3))),
+    "she": she.State(OrderedDict(first=jnp.zeros((3, 90)))),
+    "nnguide": nnguide.State(
+        OrderedDict(first=jnp.zeros((1, 90, 64))), jnp.int32(90), jnp.arange(1, 11)
+    ),
+    "relative_mahalanobis": relative_mahalanobis.State(GAUSSIANS, GAUSSIANS),
+    "gram": gram.State(BOUNDS, BOUNDS, of_layers(np.float32(1.5), np.float32(2))),
+    "feature_norm": feature_norm.State(
+        OrderedDict(first=jnp.float32(1.5)), of_layers(np.float32(1.5), np.float32(1))
+    ),
     "fssd": fssd.State(
         SINGULARITY, jnp.float32(0.01), ENSEMBLE, STEPS, jnp.array([0.5, 0.875])
     ),

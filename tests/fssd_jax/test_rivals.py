@@ -1,0 +1,455 @@
+"""Today's rivals: each against its paper's formula, written in NumPy in float64."""
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp, softmax
+
+from fssd_jax import InputError, detectors, head, map_batches, metrics
+from fssd_jax.detectors import (
+    ash,
+    dice,
+    fdbd,
+    feature_norm,
+    gen,
+    gram,
+    kl_matching,
+    knn,
+    nnguide,
+    react,
+    relative_mahalanobis,
+    scale,
+    she,
+    vim,
+)
+from tests.fssd_jax.rivals import (
+    CHANNELS,
+    CLASSES,
+    Known,
+    classes_of,
+    feature_fn,
+    images,
+    known,
+    logit_fn,
+    weights,
+)
+
+RAW = {"unit_range": False}  # the inputs are the logits
+
+
+class Case(NamedTuple):
+    variables: dict[str, jax.Array]
+    head: head.Head
+    train: np.ndarray
+    y: np.ndarray
+    ind: np.ndarray
+    x: np.ndarray
+    # Of the training, validation and tested images.
+    of_train: Known
+    of_ind: Known
+    of_x: Known
+
+    @property
+    def network(self):
+        return feature_fn, self.variables
+
+    @property
+    def kernel(self):
+        return np.float64(self.variables["kernel"])
+
+    @property
+    def bias(self):
+        return np.float64(self.variables["bias"])
+
+    def energy(self, h, kernel=None):
+        kernel = self.kernel if kernel is None else kernel
+        return logsumexp(h @ kernel + self.bias, axis=1)
+
+
+@pytest.fixture(scope="module")
+def case():
+    v = weights()
+    train, ind, x = images(1, 90), images(2, 40), images(3, 30)
+    x[:5] = 1 - x[:5] ** 3  # some that are unusual
+    found = head.find(feature_fn, logit_fn, v, ind)
+    of = (known(v, a) for a in (train, ind, x))
+    return Case(v, found, train, classes_of(v, train), ind, x, *of)
+
+
+def close(case: Case, score, state, expected, apply_fn: Any = feature_fn):
+    found = map_batches(score, apply_fn, case.variables, state, case.x, batch_size=16)
+    np.testing.assert_allclose(found, expected, 2e-4, 2e-5 * np.ptp(expected))
+
+
+# ---- what all do --------------------------------------------------------------------
+
+
+def channels(variables, x):
+    """The image's channels are the units, two a class."""
+    logits = jnp.matmul(x.mean((1, 2)), variables["kernel"], precision="highest")
+    return OrderedDict(maps=x, logits=logits + variables["bias"][None])
+
+
+def blobs(seed, n, known=True):
+    """The two channels of a class are bright; of OoD, two of neighbours, half so."""
+    rng, y = np.random.default_rng(seed), np.arange(n) % CLASSES
+    x = rng.uniform(0, 0.1 if known else 0.05, (n, 3, 3, 2 * CLASSES))
+    for i, c in enumerate(y):
+        bright = [2 * c, 2 * c + 1] if known else [2 * c + 1, (2 * c + 2) % 8]
+        x[i, ..., bright] = rng.uniform(0.7, 1, (2, 3, 3)) / (1 if known else 2)
+    return x.astype(np.float32), y
+
+
+RIVALS = (
+    *("react", "dice", "vim", "fdbd", "ash", "scale", "gen", "kl_matching", "she"),
+    *("nnguide", "relative_mahalanobis", "gram", "feature_norm"),
+)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_it_separates_blobs_and_does_not_depend_on_the_batch(name):
+    kernel = 10 * np.repeat(np.eye(CLASSES), 2, axis=0)
+    v = {"kernel": jnp.float32(kernel), "bias": jnp.arange(CLASSES) / 10}
+    (train, y), (ind, _), (ood, _) = blobs(0, 80), blobs(1, 60), blobs(2, 60, False)
+    logits = lambda v, x: channels(v, x)["logits"]  # noqa: E731
+    last = head.find(channels, logits, v, train)
+    module, apply_fn = getattr(detectors, name), channels
+    if name in ("ash", "scale"):
+        state = module.fit(last, percentile=75.0)
+    elif name in ("gen", "kl_matching"):
+        apply_fn = logits
+        state = gen.fit() if name == "gen" else kl_matching.fit(logits, v, ind)
+    else:
+        given = {
+            "she": (train, y, CLASSES, "maps"),
+            "nnguide": (train, "maps"),
+            "relative_mahalanobis": (train, y, CLASSES, "maps"),
+            "gram": (train, ind),
+            "feature_norm": (train,),
+        }
+        options = {"dice": {"percentile": 75.0}}
+        state = module.fit(
+            channels, v, *given.get(name, (last, train)), **options.get(name, {})
+        )
+    scores = [map_batches(module.score, apply_fn, v, state, x) for x in (ind, ood)]
+    assert [s.shape for s in scores] == [(60,), (60,)]
+    assert metrics.auroc(*scores) > 0.95
+    again = map_batches(module.score, apply_fn, v, state, ind[::-1], batch_size=7)
+    size = max(np.ptp(s) for s in scores)
+    np.testing.assert_allclose(scores[0], again[::-1], 1e-4, 1e-5 * size)
+
+
+# ---- what reads the last layer ------------------------------------------------------
+
+
+def test_react_clips_at_the_percentile_of_the_training_set(case):
+    state = react.fit(*case.network, case.head, case.train, batch_size=16)
+    clip = np.quantile(case.of_train.h, 0.9)
+    np.testing.assert_allclose(state.clip, clip, rtol=2e-3)
+    # One pass tells the percentile to some 1/2048; the score is of that one.
+    clipped = np.minimum(case.of_x.h, np.float64(state.clip))
+    assert (clipped < case.of_x.h).any()
+    close(case, react.score, state, case.energy(clipped))
+
+
+def test_dice_keeps_a_tenth_of_the_weights(case):
+    state = dice.fit(*case.network, case.head, case.train, batch_size=16)
+    contribution = case.of_train.h.mean(0)[:, None] * case.kernel
+    kept = contribution > np.percentile(contribution, 90)
+    assert kept.sum() == 5  # of 48
+    close(case, dice.score, state, case.energy(case.of_x.h, kept * case.kernel))
+
+
+def largest(h, k):
+    """Which of each row's numbers are among its k largest."""
+    rank = np.argsort(np.argsort(-h, axis=1, kind="stable"), axis=1)
+    return rank < k
+
+
+@pytest.mark.parametrize("kind", ["s", "b", "p"])
+def test_ash_shapes_each_image_by_itself(case, kind):
+    state = ash.fit(case.head, percentile=65.0)
+    h = case.of_x.h
+    kept = largest(h, CHANNELS - 8)  # 65 % of 12 are 8
+    shaped = {
+        "s": np.exp(h.sum(1) / (h * kept).sum(1))[:, None] * h * kept,
+        "b": kept * h.sum(1, keepdims=True) / kept.sum(1, keepdims=True),
+        "p": h * kept,
+    }
+    score = {"s": ash.score, "b": ash.score_b, "p": ash.score_p}[kind]
+    close(case, score, state, case.energy(shaped[kind]))
+    assert len(ash.fit(case.head).ranks) == 1  # a tenth
+
+
+def test_scale_is_ash_s_without_pruning(case):
+    h = case.of_x.h
+    total = np.sort(h, axis=1)[:, -2:].sum(1)  # 15 % of 12
+    factor = np.exp(h.sum(1) / total)
+    close(case, scale.score, scale.fit(case.head), case.energy(factor[:, None] * h))
+
+
+def test_features_of_zeros_are_scored_by_the_bias(case):
+    def dead(variables, x):
+        return OrderedDict(maps=0 * feature_fn(variables, x)["maps"])
+
+    for method in (ash, scale):
+        state = method.fit(case.head)
+        found = map_batches(method.score, dead, case.variables, state, case.x)
+        np.testing.assert_allclose(found, logsumexp(case.bias), rtol=1e-6)
+
+
+def test_vim_is_the_energy_less_what_lies_off_the_principal_space(case):
+    state = vim.fit(*case.network, case.head, case.train, dim=4, batch_size=16)
+    origin = -np.linalg.pinv(case.kernel.T) @ case.bias
+    np.testing.assert_allclose(origin @ case.kernel, -case.bias, rtol=1e-6)
+    centred = case.of_train.h - origin
+    # By singular vectors, not by the covariance.
+    off = np.linalg.svd(centred, full_matrices=True)[2][4:].T
+    alpha = case.of_train.logits.max(1).mean()
+    alpha /= np.linalg.norm(centred @ off, axis=1).mean()
+    virtual = alpha * np.linalg.norm((case.of_x.h - origin) @ off, axis=1)
+    close(case, vim.score, state, case.of_x.energy - virtual)
+    assert vim.fit(*case.network, case.head, case.train).residual.shape == (12, 6)
+
+
+def test_vim_refuses_what_it_cannot_divide(case):
+    with pytest.raises(InputError, match="dim: expected 0 to 11, got 12"):
+        vim.fit(*case.network, case.head, case.train, dim=12)
+    few = case.train[:2]  # whose features span two directions
+    with pytest.raises(InputError, match=r"no more than 6 directions; give a smaller"):
+        vim.fit(*case.network, case.head, few, dim=6)
+    assert vim.fit(*case.network, case.head, few).residual.shape == (12, 11)
+    once = iter([case.train[:40], case.train[40:]])
+    with pytest.raises(InputError, match="gone through before: make it anew, or give"):
+        vim.fit(*case.network, case.head, once)
+    vim.fit(*case.network, case.head, [case.train[:40], case.train[40:]])
+
+
+def test_fdbd_is_the_mean_distance_to_the_boundaries(case):
+    state = fdbd.fit(*case.network, case.head, case.train, batch_size=16)
+    h, mean = case.of_x.h, case.of_train.h.mean(0)
+    expected = []
+    for row, logits, top in zip(h, case.of_x.logits, case.of_x.predicted, strict=True):
+        distances = [
+            abs(logits[top] - logits[c])
+            / np.linalg.norm(case.kernel[:, top] - case.kernel[:, c])
+            for c in range(CLASSES)
+            if c != top
+        ]
+        expected.append(np.mean(distances) / np.linalg.norm(row - mean))
+    close(case, fdbd.score, state, expected)
+
+
+# ---- what reads logits --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gamma", "most"), [(0.1, 100), (0.5, 2), (1.0, 1)])
+def test_gen_is_the_generalised_entropy(case, gamma, most):
+    p = np.sort(case.of_x.p, axis=1)[:, ::-1][:, :most]
+    expected = -(p**gamma * (1 - p) ** gamma).sum(1)
+    close(case, gen.score, gen.fit(gamma=gamma, most=most), expected, logit_fn)
+
+
+def test_gen_tells_apart_what_is_all_but_certain():
+    """1 − p = e^−20 and less, which float32 does not hold beside 1."""
+    logits = np.stack([np.zeros(6), np.arange(20.0, 26.0)], 1)
+    of_x = lambda v, x: x  # noqa: E731
+    found = map_batches(gen.score, of_x, {}, gen.fit(), np.float32(logits), **RAW)
+    gap = logits[:, 1]
+    expected = -2 * np.exp(-0.1 * gap) * (1 + np.exp(-gap)) ** -0.2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_kl_matching_is_the_divergence_to_the_nearest_class(case):
+    state = kl_matching.fit(logit_fn, case.variables, case.ind, batch_size=16)
+    usual = [
+        case.of_ind.p[case.of_ind.predicted == k].mean(0)
+        for k in np.unique(case.of_ind.predicted)
+    ]
+    divergence = [(case.of_x.p * np.log(case.of_x.p / d)).sum(1) for d in usual]
+    close(case, kl_matching.score, state, -np.min(divergence, axis=0), logit_fn)
+
+
+def test_kl_matching_leaves_out_classes_that_are_never_predicted():
+    logits = np.array([[9.0, 0, -300], [0, 9, -300], [1, 0, 9]])
+    of_x = lambda v, x: x  # noqa: E731
+    state = kl_matching.fit(of_x, {}, np.float32(logits[[0, 1, 1]]), **RAW)
+    assert state.logs.shape == (2, 3)
+    # Its probability is e^−309 in those that are known: finite all the same.
+    found = map_batches(kl_matching.score, of_x, {}, state, np.float32(logits), **RAW)
+    p = softmax(logits[2])
+    assert found[2] == pytest.approx(-p[2] * 300, rel=0.05)
+    np.testing.assert_allclose(found[:2], 0, atol=1e-5)
+
+
+# ---- what reads a layer -------------------------------------------------------------
+
+
+def test_she_takes_the_patterns_of_what_is_predicted_rightly(case):
+    labelled = case.train, case.y, CLASSES, "maps"
+    state = she.fit(*case.network, *labelled, batch_size=16)
+    right = case.of_train.predicted == case.y
+    assert 0.5 < right.mean() < 0.9
+    patterns = np.stack(
+        [case.of_train.h[right & (case.y == c)].mean(0) for c in range(CLASSES)]
+    )
+    expected = (case.of_x.h * patterns[case.of_x.predicted]).sum(1)
+    close(case, she.score, state, expected)
+    # Batches with their labels are the same.
+    parts = [(case.train[i::2], case.y[i::2]) for i in range(2)]
+    again = she.fit(*case.network, parts, None, CLASSES, "maps")
+    np.testing.assert_allclose(again.patterns["maps"], patterns, rtol=1e-5)
+
+
+def test_she_of_a_class_that_is_never_right_takes_all_of_it(case):
+    y = np.where(case.of_train.predicted == 1, 2, case.y)
+    y[:3] = [1, 0, 3]
+    never = (y == 1) & (case.of_train.predicted != 1)
+    y[(y == 1) & (case.of_train.predicted == 1)] = 0
+    assert never.any()
+    state = she.fit(*case.network, case.train, y, CLASSES, "maps")
+    np.testing.assert_allclose(
+        state.patterns["maps"][1], case.of_train.h[never].mean(0), rtol=1e-5
+    )
+    with pytest.raises(InputError, match=r"no image of classes \[1\]"):
+        she.fit(*case.network, case.train, np.where(y == 1, 0, y), CLASSES, "maps")
+
+
+@pytest.mark.parametrize("chunk", [16, 4096])
+def test_nnguide_guides_the_energy(case, monkeypatch, chunk):
+    monkeypatch.setattr(knn, "CHUNK", chunk)  # of 90: the last is not full
+    state = nnguide.fit(*case.network, case.train, "maps", k=7, batch_size=16)
+    unit = lambda h: h / np.linalg.norm(h, axis=1, keepdims=True)  # noqa: E731
+    bank = unit(case.of_train.h) * case.of_train.energy[:, None]
+    products = np.sort(unit(case.of_x.h) @ bank.T, axis=1)
+    expected = products[:, -7:].mean(1) * case.of_x.energy
+    close(case, nnguide.score, state, expected)
+    with pytest.raises(InputError, match="k: expected 1 to 90"):
+        nnguide.fit(*case.network, case.train, "maps", k=91)
+
+
+def test_relative_mahalanobis_is_the_difference_of_two(case):
+    labelled = case.train, case.y, CLASSES, "maps"
+    state = relative_mahalanobis.fit(*case.network, *labelled, batch_size=16)
+    h, x = case.of_train.h, case.of_x.h
+
+    def squares(center, covariance):
+        # What is nearly singular has the ridge of `mahalanobis`.
+        ridge = 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        gap = x - center
+        return np.einsum("ni,ij,nj->n", gap, np.linalg.inv(covariance + ridge), gap)
+
+    means = np.stack([h[case.y == c].mean(0) for c in range(CLASSES)])
+    tied = np.cov((h - means[case.y]).T, bias=True)
+    of_classes = np.min([squares(m, tied) for m in means], axis=0)
+    background = squares(h.mean(0), np.cov(h.T, bias=True))
+    close(case, relative_mahalanobis.score, state, background - of_classes)
+
+
+def gram_of(f, p):
+    """[n, channels]: the sums of the rows of F^p (F^p)ᵀ, and their p-th roots."""
+    f = f.reshape(len(f), -1, f.shape[-1]) ** p
+    total = np.einsum("nsi,nsj->nij", f, f).sum(2)
+    return np.sign(total) * abs(total) ** (1 / p)
+
+
+def test_gram_matrices_leave_their_bounds(case):
+    state = gram.fit(*case.network, case.train, case.ind, orders=3, batch_size=16)
+    layers = ("first", "maps")
+
+    def deviations(of: Known):
+        found = np.zeros((len(of.h), len(layers)))
+        for k, layer in enumerate(layers):
+            for p in (1, 2, 3):
+                g = gram_of(getattr(case.of_train, layer), p)
+                ends = [
+                    (g[case.of_train.predicted == c].min(0),
+                     g[case.of_train.predicted == c].max(0))
+                    for c in range(CLASSES)
+                ]  # fmt: skip
+                for i, (row, c) in enumerate(
+                    zip(gram_of(getattr(of, layer), p), of.predicted, strict=True)
+                ):
+                    low, high = ends[c]
+                    under = np.maximum(low - row, 0) / abs(low + 1e-6)
+                    over = np.maximum(row - high, 0) / abs(high + 1e-6)
+                    found[i, k] += (under + over).sum()
+        return found
+
+    expected = deviations(case.of_ind).mean(0)
+    assert (expected > 0).all()
+    total = (deviations(case.of_x) / expected).sum(1)
+    assert (total > 0).any()
+    close(case, gram.score, state, -total)
+
+
+def test_sums_of_gram_matrices_do_not_overflow():
+    """Products of 10⁶ to the tenth power; homogeneous of degree 2, of either sign."""
+    rng = np.random.default_rng(0)
+    f = rng.normal(size=(3, 5, 4))
+    f[0, :, 1] *= 1e-3  # a channel that is small beside others
+    f[1] = 0
+    of = jax.jit(gram.row_sums, static_argnums=1)
+    found = np.asarray(of(jnp.float32(f), 10))
+    for p in range(1, 11):
+        np.testing.assert_allclose(found[:, p - 1], gram_of(f, p), rtol=2e-4, atol=1e-9)
+    large = np.asarray(of(jnp.float32(1e3 * f), 10))
+    np.testing.assert_allclose(large, 1e6 * found, rtol=1e-4)
+
+
+def test_a_class_never_predicted_has_the_bounds_of_all(case):
+    class_0 = case.of_train.predicted == 0
+    state = gram.fit(*case.network, case.train[~class_0], case.ind, orders=2)
+    g = gram_of(case.of_train.maps[~class_0], 2)
+    np.testing.assert_allclose(state.low["maps"][1, 0], g.min(0), 1e-4, 1e-6)
+    np.testing.assert_allclose(state.high["maps"][1, 0], g.max(0), 1e-4)
+    only = lambda v, x: OrderedDict(maps=feature_fn(v, x)["maps"])  # noqa: E731
+    with pytest.raises(InputError, match=r"'logits' and others are needed"):
+        gram.fit(only, case.variables, case.train, case.ind)
+
+
+def norm_of(f):
+    """Mean over channels of the norms over space."""
+    f = np.maximum(f, 0).reshape(len(f), -1, f.shape[-1])
+    return np.sqrt((f**2).sum(1)).mean(1)
+
+
+def test_feature_norm_is_of_the_block_that_puzzles_choose(case):
+    state = feature_norm.fit(*case.network, case.train, seed=3, batch_size=16)
+    puzzles = feature_norm.jigsaws(case.train, np.random.default_rng(3))
+    cut = known(case.variables, np.concatenate(list(puzzles)))
+    ratios = {
+        name: np.mean(
+            norm_of(getattr(case.of_train, name)) / norm_of(getattr(cut, name))
+        )
+        for name in ("first", "maps")
+    }
+    for name, ratio in ratios.items():
+        assert state.ratios[name] == pytest.approx(ratio, rel=1e-4)
+    best = max(ratios, key=ratios.__getitem__)
+    assert list(state.block) == [best]
+    close(case, feature_norm.score, state, norm_of(getattr(case.of_x, best)))
+
+
+def test_jigsaw_puzzles_are_of_an_images_own_tiles():
+    x = np.random.default_rng(0).integers(1, 255, (40, 8, 6, 3), np.uint8)
+    (cut,) = feature_norm.jigsaws(x, np.random.default_rng(1))
+    cut = np.rint(255 * cut).astype(np.uint8) if cut.dtype != np.uint8 else cut
+    assert cut.shape == x.shape
+    assert not cut[:, 6:].any()  # 8 is no multiple of 3
+    orders = set()
+    for image, puzzle in zip(x, cut, strict=True):
+        tiles, found = (
+            [a[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].tobytes()
+             for i in range(3) for j in range(3)]
+            for a in (image, puzzle)
+        )  # fmt: skip
+        assert sorted(tiles) == sorted(found)
+        orders.add(tuple(map(tiles.index, found)))
+    assert len(orders) > 35
+    with pytest.raises(InputError, match="jigsaw puzzles are of images"):
+        next(feature_norm.jigsaws(np.zeros((4, 7), np.int32), np.random.default_rng()))
