@@ -6,9 +6,10 @@ by one. What a look gave, and each of the others' rows, are kept for a run that 
 killed. Up to rounding a score does not depend on what is asked beside it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ def answer(
     again: bool = False,
     clock: Stopwatch | None = None,
     told: Callable[[str], Any] = lambda name: None,
+    groups: Mapping[str, Mapping[str, Method]] = MappingProxyType(GROUPS),
 ) -> Answers:
     """The rows of these methods and variants, and of all controls that are possible.
 
@@ -79,12 +81,13 @@ def answer(
       again: whether to compute also what is kept.
       clock: told the seconds of each method, and of the common look as "look".
       told: called with the name of each method before it is computed.
+      groups: all methods that there are.
     """
     clock = clock or Stopwatch()
     wanted = set(names)
     methods = {
         (group, name): method
-        for group, known in GROUPS.items()
+        for group, known in groups.items()
         for name, method in known.items()
         if (name in wanted or group == "controls") and s.has(method.needs)
     }
@@ -106,26 +109,26 @@ def answer(
             told(key[1])
             with fails_alone(failed, key[1]), clock(key[1]):
                 rows.save(paths[key], method.run(s))
-    groups: dict[str, Rows] = {group: {} for group in GROUPS}
+    found: dict[str, Rows] = {group: {} for group in groups}
     there = {name for _, name in methods}
-    known = [name for of in GROUPS.values() for name in of]
-    left_out = {name: _why(name, s) for name in known if name in wanted - there}
+    known = [name for of in groups.values() for name in of]
+    left_out = {n: _why(n, s, groups) for n in known if n in wanted - there}
     for (group, name), path in paths.items():
         if name in failed:
             path.unlink(missing_ok=True)  # of before, which `again` was to replace
             continue
         kept = rows.load(path)
-        groups[group] |= kept
+        found[group] |= kept
         if not kept:
             left_out[name] = "it gives no row where nothing is chosen by OoD images"
     if SEEN in failed:
         seen.unlink(missing_ok=True)
-        return Answers(groups, left_out, failed, {}, None)
+        return Answers(found, left_out, failed, {}, None)
     pictures = load_arrays(seen)
     if "layers" not in pictures:
         raise InputError(f"{seen} is none of ours: delete it, and run again")
     predicted = pictures.pop("predicted", None)
-    return Answers(groups, left_out, failed, pictures, predicted)
+    return Answers(found, left_out, failed, pictures, predicted)
 
 
 def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
@@ -134,8 +137,8 @@ def _part(folder: Path, s: Setting, group: str, name: str) -> Path:
     return folder / f"{config_digest([group, name, also])}.npz"
 
 
-def _why(name: str, s: Setting) -> str:
-    needs = next(known[name] for known in GROUPS.values() if name in known).needs
+def _why(name: str, s: Setting, groups: Mapping[str, Mapping[str, Method]]) -> str:
+    needs = next(known[name] for known in groups.values() if name in known).needs
     missing = [n for n in needs if not s.has((n,))]
     why = dict(s.why)
     if "head" in missing:

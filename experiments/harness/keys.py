@@ -47,6 +47,12 @@ class Use(IntEnum):
     # score: a network that somebody brought.
     BROUGHT_NOISE = 500
     BROUGHT_SPLIT = 501
+    # label_free: centres, and sets made of training images.
+    MIXED = 700
+    MIXED_CLASSES = 701
+    TILES = 702
+    CENTRE_IMAGES = 703
+    SELF_MADE = 704
     # openood: the networks of OpenOOD.
     OPENOOD_NOISE = 600
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
+from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input
 
 TILES = 4  # a side, of an image cut into tiles
@@ -34,6 +35,56 @@ def scaled_noise(noise, key: PRNGKeyArray) -> Float[np.ndarray, "n ..."]:
     return np.asarray(noise * jax.random.uniform(key, per_image))
 
 
+def mixed(
+    images, count: int, of: int, key: PRNGKeyArray, labels=None, same: bool = True
+) -> Float[np.ndarray, "count height width channel"]:
+    """Means of `of` images each: where the network has nothing to hold on to, and yet
+    in the range and of the colours of the data.
+
+    Args:
+      images: [n, ...].
+      count: how many means.
+      of: images of each, drawn without replacement.
+      key: of the draws.
+      labels: [n] classes; None: images of any.
+      same: whether the images of a mean are of one class, or all of other classes.
+
+    Raises:
+      InputError: too few images, or classes, for a mean.
+    """
+    rng, n = _generator(key), len(images)
+    if labels is None:
+        groups = [np.arange(n)]
+    else:
+        labels = np.asarray(labels)
+        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    different = labels is not None and not same
+    most = len(groups) if different else min(map(len, groups))
+    if not 1 <= of <= most:
+        raise InputError(f"of: expected 1 to {most} images of a mean, got {of}")
+
+    def one() -> np.ndarray:
+        if different:
+            some = rng.choice(len(groups), of, replace=False)
+            return np.array([rng.choice(groups[g]) for g in some])
+        group = groups[rng.integers(len(groups))]
+        return rng.choice(group, of, replace=False)
+
+    return np.stack([as_input(images[np.sort(one())]).mean(0) for _ in range(count)])
+
+
+def shuffled_tiles(
+    images, count: int, tiles: int, key: PRNGKeyArray
+) -> Float[np.ndarray, "count height width channel"]:
+    """Images drawn from `images` [n, ...], the `tiles`² tiles of each shuffled.
+
+    What is left at the lower and right edge, where the side cannot be divided, stays.
+    """
+    chosen = np.asarray(jax.random.choice(key, len(images), (count,)))
+    rng = _generator(key)
+    return np.stack([_shuffled_tiles(x, rng, tiles) for x in as_input(images[chosen])])
+
+
 def corrupted(images, key: PRNGKeyArray) -> Float[np.ndarray, "n height width channel"]:
     """As many images, a quarter each: uniform noise instead of the image, Gaussian
     noise (σ = 0.3) upon it, its pixels shuffled, its 16 tiles shuffled.
@@ -53,13 +104,18 @@ def corrupted(images, key: PRNGKeyArray) -> Float[np.ndarray, "n height width ch
     return made.astype(np.float32)
 
 
-def _shuffled_tiles(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shuffled_tiles(
+    image: np.ndarray, rng: np.random.Generator, tiles: int = TILES
+) -> np.ndarray:
     h, w, c = image.shape
-    tall, wide = h // TILES, w // TILES
-    tiles = image.reshape(TILES, tall, TILES, wide, c).swapaxes(1, 2)
-    tiles = rng.permutation(tiles.reshape(TILES**2, tall, wide, c))
-    tiles = tiles.reshape(TILES, TILES, tall, wide, c).swapaxes(1, 2)
-    return tiles.reshape(h, w, c)
+    tall, wide = h // tiles, w // tiles
+    made, (h, w) = image.copy(), (tall * tiles, wide * tiles)
+    cut = image[:h, :w].reshape(tiles, tall, tiles, wide, c).swapaxes(1, 2)
+    cut = rng.permutation(cut.reshape(tiles**2, tall, wide, c))
+    made[:h, :w] = (
+        cut.reshape(tiles, tiles, tall, wide, c).swapaxes(1, 2).reshape(h, w, c)
+    )
+    return made
 
 
 def _generator(key: PRNGKeyArray) -> np.random.Generator:

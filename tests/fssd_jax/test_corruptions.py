@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from fssd_jax.checks import InputError
 from fssd_jax.data import corruptions
 
 
@@ -63,3 +64,51 @@ def test_corrupted_images_have_noise_upon_them_and_instead_of_them():
     assert noise.shape == (10, 20, 20, 1)
     assert noise.std() == pytest.approx(12**-0.5, abs=0.01)
     assert made[moved].mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_means_of_images_are_of_so_many_that_differ():
+    """Images are powers of two, so that a sum tells which they were of."""
+    images = (2.0 ** -np.arange(10)).reshape(10, 1, 1, 1)
+    labels = np.arange(10) % 3
+    for of, how, count in (
+        (4, {}, None),
+        (3, {"labels": labels}, 1),
+        (3, {"labels": labels, "same": False}, 3),
+    ):
+        found = corruptions.mixed(images, 60, of, jax.random.key(0), **how)
+        assert found.shape == (60, 1, 1, 1)
+        sums = np.rint(found.ravel() * of * 2**9).astype(int)
+        some = [[9 - k for k in range(10) if s >> k & 1] for s in sums]
+        assert {len(one) for one in some} == {of}
+        if count:
+            assert {len(set(labels[one])) for one in some} == {count}
+        assert len(set(map(tuple, some))) > 3  # not the same ones each time
+
+
+def test_there_must_be_as_many_images_of_a_mean():
+    images, labels = np.zeros((9, 2, 2, 1)), np.arange(9) % 3
+    for of, how in ((10, {}), (4, {"labels": labels}), (0, {})):
+        with pytest.raises(InputError, match="of: expected 1 to"):
+            corruptions.mixed(images, 5, of, jax.random.key(0), **how)
+    with pytest.raises(InputError, match="1 to 3 images of a mean, got 4"):
+        corruptions.mixed(images, 5, 4, jax.random.key(0), labels, same=False)
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_tiles_are_shuffled_and_what_is_left_stays(tiles):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 2), np.uint8)
+    found = corruptions.shuffled_tiles(images, 20, tiles, jax.random.key(0))
+    side = 8 // tiles
+    edge = tiles * side
+
+    def cut(x):
+        parts = x[:edge, :edge].reshape(tiles, side, tiles, side, 2).swapaxes(1, 2)
+        return sorted(map(bytes, parts.reshape(tiles**2, -1)))
+
+    moved = 0
+    for made in np.rint(found * 255).astype(np.uint8):
+        (own,) = [x for x in images if cut(x) == cut(made)]
+        np.testing.assert_array_equal(made[edge:], own[edge:])
+        np.testing.assert_array_equal(made[:, edge:], own[:, edge:])
+        moved += not np.array_equal(made, own)
+    assert moved == (0 if tiles == 1 else pytest.approx(20, abs=4))

@@ -1,0 +1,176 @@
+"""FSSD without labels: which centre F*, which layers, how combined?
+
+  fssd label_free                          all pairs but those held back; hours
+  fssd label_free --families digits fmnist
+  fssd label_free --held-back              also the splits that decide nothing
+
+What is compared, on what, and how it is judged was written down before any of it was
+run: docs/labelfree.md. Networks are trained here, or taken from OUT/weights; what each
+gives on a pair is kept in OUT/scores, so that a run that was killed goes on. Leaves
+OUT/label_free/label_free-DIGEST/ with report.html, metrics.json and the tables.
+"""
+
+import dataclasses
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.centre_study import summary, tables
+from experiments.centre_study.centres import ORACLE
+from experiments.centre_study.explained import Facts, explain, of_perceptron
+from experiments.centre_study.pairs import FAMILIES, NEAR, Family, kind
+from experiments.centre_study.rules import RIVALS, RULES
+from experiments.centre_study.tables import Aurocs
+from experiments.comparison import answers
+from experiments.comparison.answers import GROUPS, answer
+from experiments.comparison.networks import Shared, network_of
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import (
+    Options,
+    Setting,
+    make_setting,
+    prepare,
+)
+from experiments.harness import cli, files, results, sheets
+from fssd_jax import metrics
+from fssd_jax.checks import InputError
+from fssd_jax.data.benchmark import Benchmark
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """In-distribution sets, each with its pairs."""
+    seeds: int | None = None
+    """How many networks of each; by default as many as docs/labelfree.md says."""
+    held_back: bool = False
+    """Also the splits that are looked at when all is decided."""
+    explain: bool = False
+    """Also why a centre is better than another, for near pairs: the offset's share of
+    FSSD² and where the centre lies, of these networks and of perceptrons."""
+    out: Path = Path("results")
+    """Where results and weights go."""
+    data_dir: Path | None = None
+    """As of table2."""
+    tiny: bool = False
+    """A smoke test: one epoch, few images. Its numbers mean nothing."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    unknown = sorted(set(config.families) - set(FAMILIES))
+    if unknown:
+        raise InputError(f"--families: {unknown}; choose from {', '.join(FAMILIES)}")
+    chosen = {
+        name: FAMILIES[name]
+        for name in config.families
+        if config.held_back or not FAMILIES[name].held_back
+    }
+    if not chosen:
+        raise InputError("--families: all of these are held back; give --held-back")
+    files.writable(config.out / "label_free")
+    found: Aurocs = defaultdict(dict)
+    facts_of: list[Facts] = []
+    accuracies, failed, data = {}, {}, []
+    for name, family in chosen.items():
+        benchmark = family.load(config.data_dir if name != "digits" else None)
+        data += [benchmark.train, benchmark.test, *benchmark.ood.values()]
+        seeds = family.seeds if config.seeds is None else config.seeds
+        for seed in range(seeds):
+            options, shared = (
+                _options(config, family),
+                _network(config, family, benchmark),
+            )
+            prepared = prepare(benchmark, seed, options, shared)
+            accuracies.setdefault(name, {})[seed] = prepared.accuracy
+            for pair in benchmark.ood:
+                s = make_setting(prepared, pair, PROTOCOLS["clean"], tiny=config.tiny)
+                s = s._replace(timed=False)
+                kept = _kept(config, options, shared, benchmark, pair, seed)
+                failed |= _measure(s, pair, kept, found)
+                if config.explain and kind(pair) in NEAR:
+                    facts_of += _explained(s, pair, shared, kept)
+    told = dataclasses.asdict(config)
+    there = results.place(
+        config.out, "label_free", "label_free", told, data, measured_by=summary
+    )
+    both = [tables.rules(found, accuracies), tables.pairs(found)]
+    if facts_of:
+        both.insert(1, tables.explained(facts_of))
+    arrays = {
+        f"{rule}/{pair}": np.array(list(of.values()))
+        for rule, pairs in found.items()
+        for pair, of in pairs.items()
+    }
+    facts = {"aurocs": found, "accuracies": accuracies, "failed": failed}
+    facts["explained"] = [fact._asdict() for fact in facts_of]
+    numbers, drawn = tables.to_records(found), tables.pictures(found)
+    results.leave(there, facts, numbers, both, drawn, arrays, show=False)
+    sheets.show(both[:-1])
+    return facts
+
+
+def _options(config: Config, family: Family) -> Options:
+    return Options(
+        epochs=1 if config.tiny else family.epochs,
+        train_size=None if config.tiny else family.train_size,
+        full_seeds=sys.maxsize,
+        out=config.out,
+        tiny=config.tiny,
+    )
+
+
+def _network(config: Config, family: Family, benchmark: Benchmark) -> Shared:
+    how = {"width": family.width, "tiny": config.tiny}
+    return network_of(benchmark, family.network, **how)
+
+
+def _kept(config, options, shared, benchmark: Benchmark, pair: str, seed: int) -> Path:
+    """Where the scores of a network and pair are kept."""
+    there = results.place(
+        config.out,
+        "scores",
+        f"label_free-{pair}-{seed}",
+        {"network": shared.name, **dataclasses.asdict(options)},
+        [benchmark.train, benchmark.test, benchmark.ood[pair]],
+        measured_by=answers,
+    )
+    return files.writable(there.path)
+
+
+def _measure(s: Setting, pair: str, kept: Path, found: Aurocs) -> dict[str, str]:
+    """Add the AUROC of every rule to `found`; what failed, and why."""
+    of = answer(
+        *(s, (*RIVALS, *RULES), kept),
+        groups={**GROUPS, "rules": RULES},
+        told=lambda name: print(f"{pair}-{s.seed}: {name}", flush=True),
+    )
+    for rows in of.groups.values():
+        for name, row in rows.items():
+            # By labels of OoD images; or of photographs, which are pairs here.
+            labelled = row.target_ood and not name.startswith(ORACLE)
+            if not labelled and not name.endswith(", photographs"):
+                auroc = metrics.auroc(row.ind, row.ood)
+                found[name].setdefault(pair, {})[s.seed] = auroc
+    return {f"{pair}-{s.seed}: {name}": why for name, why in of.failed.items()}
+
+
+def _explained(s: Setting, pair: str, shared: Shared, kept: Path) -> list[Facts]:
+    """Of this network and of a perceptron, computed once."""
+    path = kept / "explained.json"
+    if not path.exists():
+        facts = explain(s, pair, shared.name)
+        facts += explain(of_perceptron(s), pair, "perceptron")
+        files.write_json(path, {"facts": [fact._asdict() for fact in facts]})
+    told = files.load_json(path, "delete it, and run again")
+    return [Facts(**fact) for fact in told["facts"]]
+
+
+def main(args: list[str] | None = None) -> int:
+    return cli.run_main(Config, run, __doc__, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

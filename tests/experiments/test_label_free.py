@@ -1,0 +1,240 @@
+"""The study of rules without labels: centres and rules by hand, means by theory."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import label_free
+from experiments.centre_study import centres, explained, pairs, rules, summary, tables
+from fssd_jax import metrics
+from fssd_jax.checks import InputError
+from fssd_jax.data.inputs import as_input
+from tests.experiments.test_variants import asked
+
+
+def features(s, x, variables=None):
+    of = s.variables if variables is None else variables
+    found = s.feature_fn(of, as_input(x))
+    return {k: np.asarray(v, np.float64).reshape(len(x), -1) for k, v in found.items()}
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Centres of few images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(centres, "COUNT", 30)
+        patch.setattr(rules, "COUNT", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(setting, few):
+    return asked(rules.ask_centres(setting), setting)
+
+
+def distances(s, x, centre):
+    """[n, layers] to a centre of each layer, or of each layer and image."""
+    of = features(s, x)
+    return np.stack([np.linalg.norm(of[k] - centre[k], axis=1) for k in of], 1)
+
+
+def test_scores_about_each_centre_are_those_of_the_definition(setting, found):
+    s = setting
+    start = features(s, np.asarray(s.noise), s.initial)
+    known = {
+        "noise": {k: v.mean(0) for k, v in features(s, np.asarray(s.noise)).items()},
+        "oracle": {k: v.mean(0) for k, v in features(s, s.val_ood).items()},
+        "origin": {k: np.zeros(v.shape[1]) for k, v in start.items()},
+        "noise, initial": {k: v.mean(0) for k, v in start.items()},
+        "mix 16": {
+            k: v.mean(0) for k, v in features(s, centres.OF_IMAGES["mix 16"](s)).items()
+        },
+    }
+    for name, centre in known.items():
+        logs = [
+            np.log(distances(s, x, centre)) for x in (s.val_ind, s.test_ind, s.test_ood)
+        ]
+        both = [(x - logs[0].mean(0)) / logs[0].std(0) for x in logs[1:]]
+        for which, expected in zip(("ind", "ood"), both, strict=True):
+            for rule, scores in (
+                ("deep", expected[:, -2:].sum(1)),
+                ("all", expected.sum(1)),
+            ):
+                row = getattr(found[f"{name}: {rule}"], which)
+                np.testing.assert_allclose(row, scores, rtol=2e-3, atol=2e-3)
+
+
+def test_each_images_own_centre_is_its_feature_before_training(setting, found):
+    s = setting
+    expected = distances(s, s.test_ood, features(s, s.test_ood, s.initial))
+    for k, layer in enumerate(("conv1", "conv2", "fc1", "logits")):
+        row = found[f"own, initial: {layer}"]
+        np.testing.assert_allclose(row.ood, expected[:, k], rtol=1e-3)
+
+
+def test_the_oracle_alone_sees_images_of_the_tested_kind(found):
+    seen = {name for name, row in found.items() if row.target_ood}
+    assert seen == {name for name in found if name.startswith("oracle")}
+
+
+def test_with_mahalanobis_each_counts_as_much(setting, few):
+    """On the images by which both are standardised: means 0, deviations 1, and sum."""
+    s = setting._replace(test_ind=setting.val_ind)
+    (ask,) = rules.ask_with_mahalanobis(s)
+    row = asked([ask], s)["mix 16: deep + mahalanobis"]
+    both = asked([*rules.ask_centres(s), *rules.ask_mahalanobis("m", s)], s)
+    parts = [both[name].ind for name in ("mix 16: deep", "m")]
+    expected = sum(stats.zscore(part.astype(np.float64)) for part in parts)
+    np.testing.assert_allclose(row.ind, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_learned_is_learned_against_fifteen_sets(setting, few):
+    made = rules.self_made(setting)
+    assert len(made) == 15
+    for name, x in made.items():
+        assert x.shape[1:] == setting.test_ind.shape[1:], name
+        assert 0 <= x.min() <= x.max() <= 1, name
+    row = asked(rules.ask_learned(setting), setting)["mix 16: learned"]
+    assert row.ind.shape == (len(setting.test_ind),)
+    # What it was fitted against is told from the validation images.
+    s = setting._replace(test_ind=setting.val_ind, test_ood=made["noise"])
+    row = asked(rules.ask_learned(s), s)["mix 16: learned"]
+    assert np.median(row.ind) > np.median(row.ood)
+
+
+# ---- pairs --------------------------------------------------------------------------
+
+
+def test_splits_are_of_six_and_four_classes_and_one_is_held_back():
+    splits = [pairs.known(k) for k in range(pairs.SPLITS)]
+    assert all(len(set(split)) == 6 for split in splits)
+    assert len(set(splits)) == pairs.SPLITS
+    held = [name for name, family in pairs.FAMILIES.items() if family.held_back]
+    assert held == ["fmnist_split3", "cifar_split3"]
+    kinds = {pairs.kind(f"{name}{end}") for name in held for end in ("", "_photos")}
+    assert kinds == {"fmnist_split", "cifar_split", "photographs"}
+    assert pairs.kind("digits_far") == "photographs"
+    assert pairs.kind("cifar10_fashion_mnist") == "cifar10_fashion_mnist"
+
+
+def test_what_is_held_back_is_refused_by_its_name_alone(tmp_path):
+    with pytest.raises(InputError, match="held back; give --held-back"):
+        label_free.run(label_free.Config(("fmnist_split3",), out=tmp_path))
+    with pytest.raises(InputError, match=r"\['fmnist6'\]; choose from digits, fmnist"):
+        label_free.run(label_free.Config(("fmnist6",), out=tmp_path))
+
+
+def test_a_split_has_the_known_classes_inside_and_the_others_outside():
+    found = pairs.divided("f", "fashion_mnist", "photo_patches", 1, None)
+    whole = pairs.load("fashion_mnist", "test")
+    inside = np.isin(whole.y, pairs.known(1))
+    np.testing.assert_array_equal(found.test.x, whole.x[inside])
+    np.testing.assert_array_equal(found.ood["f1"].x, whole.x[~inside])
+    of = np.array(pairs.known(1))
+    np.testing.assert_array_equal(of[found.test.y], whole.y[inside])
+
+
+# ---- means --------------------------------------------------------------------------
+
+
+def drawn(seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    names = [
+        *("digits_near", "cifar_split0"),
+        *(f"fmnist_split{k}" for k in range(3)),
+        "digits_far",
+    ]
+    return {p: {s: float(rng.normal(shift, 0.1)) for s in range(8)} for p in names}
+
+
+def test_each_near_kind_counts_as_much_and_photographs_do_not():
+    one = drawn(0)
+    means = {pair: np.mean(list(of.values())) for pair, of in one.items()}
+    splits = np.mean([means[f"fmnist_split{k}"] for k in range(3)])
+    expected = (means["digits_near"] + means["cifar_split0"] + splits) / 3
+    assert summary.near(one).value == pytest.approx(expected)
+    with pytest.raises(InputError, match="no pair of kind cifar_split"):
+        summary.near({k: v for k, v in one.items() if k[0] != "c"})
+
+
+def test_the_interval_is_about_that_of_the_normal_law():
+    """σ²/8 a pair, three pairs of one kind, and of three kinds the mean."""
+    found = summary.near(drawn(1))
+    one = drawn(1)
+    parts = [np.var(list(one[p].values())) / 8 for p in ("digits_near", "cifar_split0")]
+    of_splits = [np.var(list(one[f"fmnist_split{k}"].values())) / 8 for k in range(3)]
+    sigma = np.sqrt(sum(parts) + sum(of_splits) / 9) / 3
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * sigma, rel=0.1)
+
+
+def test_differences_are_paired():
+    """What two rules have in common does not widen the interval of their difference."""
+    one = drawn(2)
+    other = {p: {s: v - 0.05 for s, v in of.items()} for p, of in one.items()}
+    found = summary.difference(one, other)
+    np.testing.assert_allclose(found, [0.05] * 3, rtol=1e-9)
+
+
+def test_tables_show_whole_scores_best_first():
+    found = {
+        "fssd clean": drawn(3, 0.5),
+        "mix 16: deep": drawn(4, 0.9),
+        "mix 16: fc1": drawn(5, 0.7),
+        "control: brightness": drawn(6, 0.6),
+        "not everywhere": {"digits_near": {0: 1.0}},
+    }
+    sheet = tables.rules(found, {"digits": {0: 0.9}})
+    assert [row[0] for row in sheet.rows] == [
+        *("mix 16: deep", "control: brightness", "fssd clean")
+    ]
+    assert sheet.rows[2][2] == "+0.0 [+0.0, +0.0]"
+    assert [row[0] for row in tables.pairs(found).rows] == list(found)[:4]
+    worst = min(found["mix 16: deep"]["digits_far"].values())
+    assert sheet.rows[0][-1] == f"{100 * worst:.1f}"
+    numbers = tables.to_records(found)
+    assert len(numbers) == 4 * 6 * 8 + 1
+
+
+# ---- why ----------------------------------------------------------------------------
+
+
+def test_facts_of_centres_by_hand(setting, few):
+    s = setting
+    facts = {(f.centre, f.layer): f for f in explained.explain(s, "p", "lenet")}
+    assert len(facts) == 4 * (len(centres.OF_IMAGES) + 3)
+    ood, start = features(s, s.test_ood), features(s, s.test_ood, s.initial)
+    ind = features(s, s.test_ind)
+    for centre, x in (("noise", np.asarray(s.noise)), ("oracle", s.val_ood)):
+        c = features(s, x)["fc1"].mean(0)
+        fact = facts[centre, "fc1"]
+        square = np.linalg.norm(ood["fc1"] - c, axis=1) ** 2
+        offset = np.linalg.norm(start["fc1"] - c, axis=1) ** 2
+        moved = np.linalg.norm(ood["fc1"] - start["fc1"], axis=1) ** 2
+        assert fact.offset == pytest.approx(offset.sum() / square.sum(), rel=1e-3)
+        assert fact.offset + fact.cross + fact.moved == pytest.approx(1, abs=1e-6)
+        near = np.sqrt(offset.mean() / moved.mean())
+        assert fact.near_start == pytest.approx(near, rel=1e-3)
+        away = [np.linalg.norm(c - of["fc1"].mean(0)) for of in (ood, ind)]
+        assert fact.near_ood == pytest.approx(away[0] / away[1], rel=1e-3)
+        scores = np.linalg.norm(ind["fc1"] - c, axis=1), np.sqrt(square)
+        assert fact.auroc == pytest.approx(metrics.auroc(*scores), abs=1e-3)
+
+
+def test_correlations_are_over_centres_of_one_network_without_the_oracle():
+    def fact(seed, centre, auroc, offset):
+        told = {"offset": offset, "near_start": 1 - offset, "near_ood": auroc}
+        parts = "p", seed, "lenet", "fc1", centre
+        return explained.Facts(*parts, auroc, cross=0.0, moved=0.0, **told)
+
+    facts = [
+        *(fact(0, f"c{k}", 0.9 - 0.1 * k, 0.1 * k) for k in range(4)),
+        *(fact(1, f"c{k}", 0.1 * k, 0.1 * k) for k in range(4)),
+        fact(0, "oracle", 1.0, 1.0),
+    ]
+    found = {of.predictor: of for of in explained.correlations(facts)}
+    offset, start = found["offset"], found["near_start"]
+    assert (offset.rho, offset.low, offset.high) == pytest.approx((0, -1, 1))
+    assert (start.rho, start.low, start.high) == pytest.approx((0, -1, 1))
+    assert found["near_ood"].rho == pytest.approx(1)
+    assert offset.networks == 2
+    assert "[-1.00, +1.00]" in tables.explained(facts).rows[0][3]
