@@ -45,7 +45,7 @@ TITLES = {
 # Real, and run here, but not the paper's.
 OURS = {
     "genomes": "Five species of bacteria against three others, BiLSTM of 64 units",
-    "cifar6": "Six classes of CIFAR-10 against the other four, ResNet-20",
+    "cifar6": "Six classes of CIFAR-10 against the other four",
     "fmnist6": "Six classes of FashionMNIST against the other four, LeNet",
 }
 PREFACE = """# Table 2 of the paper, and what was measured here
@@ -182,9 +182,10 @@ def _notes(results: list[Result]) -> list[str]:
     right = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
     seeds = ", ".join(str(r["seed"]) for r in results)
     epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
-    sizes = results[0]["counts"]
+    sizes, network = results[0]["counts"], results[0]["model"].get("network")
+    of = f"{network}, " if network else ""
     return [
-        f"Here: seeds {seeds}, {epochs} epochs, accuracy {right}; "
+        f"Here: {of}seeds {seeds}, {epochs} epochs, accuracy {right}; "
         f"{sizes['test_ind']:,} in-distribution and {sizes['test_ood']:,} OoD inputs.",
     ]
 

@@ -25,9 +25,14 @@ ALLOWED = {
     "experiments/leaderboard": {
         *("fssd_jax", "analysis", "experiments/harness", "experiments/leaderboard"),
     },
+    "experiments/centre_study": {
+        *("fssd_jax", "analysis", "experiments/harness", "experiments/comparison"),
+        "experiments/centre_study",
+    },
     "experiments": {
         *("fssd_jax", "analysis", "experiments/harness", "experiments/comparison"),
         *("experiments/kernel_study", "experiments/leaderboard"),
+        "experiments/centre_study",
     },
     "benchmarks": {"fssd_jax", "analysis", "experiments/harness", "benchmarks"},
     "examples": {"fssd_jax", "analysis"},
