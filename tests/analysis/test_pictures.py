@@ -21,6 +21,7 @@ from analysis import (
     plots,
 )
 from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
+from benchmarks import kernel
 
 RNG = np.random.default_rng(0)
 STORED = Path(__file__).parents[2] / "docs" / "results"
@@ -121,6 +122,13 @@ def moved_by():
     return kernel_plots.moved_by(tested, top, np.ones((4, 5), int), shares)
 
 
+def benchmark():
+    found = stored("benchmarks/kernel.json")
+    for method, of in found["runs"].items():
+        found["runs"][method] = {int(count): run for count, run in of.items()}
+    return kernel.picture(found)
+
+
 def infinite_width():
     measures = ("E‖Δ‖²", "‖AY‖², the labels' part", "E‖Δ‖²/E‖f_0‖²")
     lines = {
@@ -189,6 +197,7 @@ DRAWN = {
     "rbf": against_distance,
     "contributions": moved_by,
     "infinite width": infinite_width,
+    "benchmark": benchmark,
     "phases, error": lambda: phases("error"),
     "phases, AUROC": lambda: phases("AUROC"),
     "moments": moments,
