@@ -168,7 +168,13 @@ def layers(count):
 
 
 def phases(quantity):
-    forms = ("frozen", "linearised 0", "linearised 30", "untrained")
+    forms = (
+        "frozen",
+        "linearised 0",
+        "linearised 30",
+        "untrained",
+        "infinite, own f_0",
+    )
     kinds = ("ntk", "standard", "mup")
     grids = itertools.product(forms, kinds, ("fc2", "logits"))
     panels = {key: RNG.uniform(size=(4, 8)) for key in grids}
@@ -199,6 +205,7 @@ DRAWN = {
     "infinite width": infinite_width,
     "benchmark": benchmark,
     "phases, error": lambda: phases("error"),
+    "phases, error of FSSD": lambda: phases("FSSD error"),
     "phases, AUROC": lambda: phases("AUROC"),
     "moments": moments,
     "speeds": speeds,
