@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from analysis.displacement import displacement, relative_error
 from analysis.dynamics import LossFn
 from analysis.parameters import of_layer, parameters, with_parameters
 from analysis.steps import Followed, check_sgd, sgd_error
@@ -109,15 +110,19 @@ class Contributions:
         start: int = 0,
     ):
         self._of_step = partial(contributions, feature_fn, loss_fn)
-        self._loss_fn, self._followed = loss_fn, Followed(start)
+        self._feature_fn, self._loss_fn = feature_fn, loss_fn
+        self._followed = Followed(start)
         self._layer, self._rate = layer, rate
         self._x, self._directions = as_input(x), np.asarray(directions)
         self._number = {image.tobytes(): i for i, image in enumerate(as_input(train))}
         self._total = np.zeros((len(x), len(train)))
+        self._ends = {}, {}  # variables before these steps, and after them
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
         if not self._followed.takes(step):
             return
+        first = step == self._followed.start
+        self._ends = before if first else self._ends[0], after
         x = as_input(joined(x))
         try:
             numbers = [self._number[image.tobytes()] for image in x]
@@ -137,6 +142,13 @@ class Contributions:
         """[point, n]: what each training image added to ⟨F_T(x) − F_τ(x), v⟩."""
         self._followed.check()
         return self._total.copy()
+
+    def error(self) -> float:
+        """‖Σ_m value − ⟨Δ, v⟩‖/‖⟨Δ, v⟩‖ over the points, Δ = F_T(x) − F_τ(x): what is
+        beyond first order in the steps."""
+        found = self.value().sum(1)
+        moved = displacement(self._feature_fn, *self._ends, self._x)[self._layer]
+        return relative_error(found, (moved * self._directions).sum(1))
 
 
 @compiled(static=1)

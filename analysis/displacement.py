@@ -61,6 +61,11 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(gap / size) if size else float(np.inf if gap else 0)
 
 
+def relative_errors(found, expected) -> OrderedDict[str, float]:
+    """`relative_error` of each layer."""
+    return OrderedDict((k, relative_error(f, expected[k])) for k, f in found.items())
+
+
 class Terms(NamedTuple):
     """FSSD² = ‖Δ‖² + 2⟨Δ, o⟩ + ‖o‖²: see `decompose` for Δ and o.
 

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from analysis.gradients import LossFn, descent
 from analysis.parameters import directed, logit_fn_of, of_layer, parameters
+from analysis.steps import begins
 from fssd_jax import checks
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
@@ -164,6 +165,8 @@ class Recorder:
       batch_size: images per compiled call; see `descent` for losses that depend on
         batch-mates.
       unit_range: whether probes outside [0, 1] are an error.
+      start: τ, the step to begin with: earlier ones are ignored, and displacements are
+        from the state before it.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class Recorder:
         decay: Callable[[int, Any], Any] | None = None,
         batch_size: int = 64,
         unit_range: bool = True,
+        start: int = 0,
     ):
         if NOISE not in probes:
             raise checks.InputError(
@@ -190,15 +194,12 @@ class Recorder:
         self._data, self._decay = data, decay
         self._sizes = {"batch_size": batch_size, "unit_range": unit_range}
         self._keep = {layer: partial(_feature, layer) for layer in keep}
-        self._initial = None
+        self._initial, self._start = None, start
 
     def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
         if self._initial is None:
-            if step > 0:
-                raise checks.InputError(
-                    f"the recorder was first called at step {step}; displacements are "
-                    "from the state before step 0, so call it at every step"
-                )
+            if not begins(self._start, step, "displacements are from the state"):
+                return
             self._initial = before
         if step not in self._steps:
             return

@@ -29,6 +29,7 @@ from analysis.kernel_statistics import (
 )
 from analysis.ntk import Images, sketched_kernel, tangent_kernel, trace_directions
 from analysis.parameters import of_layer
+from analysis.steps import begins
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input, joined
@@ -89,6 +90,7 @@ class KernelRecorder:
       permutations: of the labels, for the null of the debiased alignment.
       keep: layers whose kernels are kept in the records.
       batch_size: images on either side of a block of the kernel.
+      start: τ, the step to begin with: earlier ones are ignored, and Θ_0 is Θ_τ.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class KernelRecorder:
         permutations: int = 199,
         keep: Sequence[str] = (),
         batch_size: int = 32,
+        start: int = 0,
     ):
         if directions is not None:
             checks.at_least_one("directions", directions)
@@ -116,17 +119,15 @@ class KernelRecorder:
         self._direction_key, null_key = jax.random.split(checks.random_key(key))
         self._null = partial(permutation_null, key=null_key, count=permutations)
         self._kernel_fns: dict[str, Callable] = {}
-        self._start: dict[str, np.ndarray] | None = None
+        self._start = start
+        self._first: dict[str, np.ndarray] | None = None
 
     def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
-        if self._start is None:
-            if step > 0:
-                raise InputError(
-                    f"the recorder was first called at step {step}; kernels are "
-                    "compared with those before step 0, so call it at every step"
-                )
+        if self._first is None:
+            if not begins(self._start, step, "kernels are compared with those"):
+                return
             self._kernel_fns = self._of_layers(before)
-            kernels = self._start = self._kernels(before)
+            kernels = self._first = self._kernels(before)
         elif step in self._steps:
             kernels = self._kernels(before)
         if step in self._steps:
@@ -134,7 +135,7 @@ class KernelRecorder:
                 KernelRecord(
                     step,
                     OrderedDict(
-                        (k, statistics(self._start[k], of, self._y, self._null))
+                        (k, statistics(self._first[k], of, self._y, self._null))
                         for k, of in kernels.items()
                     ),
                     {k: of for k, of in kernels.items() if k in self._keep},

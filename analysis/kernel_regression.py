@@ -35,7 +35,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from analysis.bottleneck import GradientFn, Program
-from analysis.displacement import Features, joined, moved, relative_error
+from analysis.displacement import (
+    Features,
+    displacement,
+    joined,
+    moved,
+    relative_errors,
+)
 from analysis.dynamics import velocity
 from analysis.jacobians import Pulled, pull, push
 from analysis.parameters import directed, logit_fn_of, parameters, with_parameters
@@ -112,10 +118,7 @@ class PathForm:
         """
         found = self.value()
         parts = [moved(self._feature_fn, *self._ends, x) for x, _ in self._batches]
-        expected = joined(parts, [mask for _, mask in self._batches])
-        return OrderedDict(
-            (k, relative_error(f, expected[k])) for k, f in found.items()
-        )
+        return relative_errors(found, joined(parts, [m for _, m in self._batches]))
 
 
 @compiled(static=2, donate=(2,))
@@ -249,6 +252,15 @@ class FrozenForm:
             parts.append(_frozen(self._feature_fn, self._total, *ends, part))
             masks.append(mask)
         return joined(parts, masks)
+
+    def error(self, x, batch_size: int = 64) -> OrderedDict[str, float]:
+        """layer → ‖value(x) − Δ‖/‖Δ‖ over these points, Δ = F_T(x) − F_0(x): how little
+        of the run the kernel of its start explains."""
+        found = self.value(x, batch_size)
+        ends = self._initial, self._after
+        return relative_errors(
+            found, displacement(self._feature_fn, *ends, x, batch_size)
+        )
 
 
 @compiled(static=3, donate=(3,))

@@ -13,6 +13,7 @@ linearise after some training. The frozen form (`analysis.kernel_regression`) is
 thing: there the network's own loss gradients meet the kernel Θ_τ.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from analysis.displacement import displacement, relative_errors
 from analysis.parameters import logit_fn_of, parameters, with_parameters
 from analysis.steps import Followed
 from fssd_jax import checks, losses
@@ -67,16 +69,21 @@ def linearise(
     Raises:
       InputError: no Linen module, and no feature_fn.
     """
-    if feature_fn is None:
-        if not isinstance(model, nn.Module):
-            raise checks.InputError(
-                f"linearise: a {type(model).__name__} is no flax.linen.Module, so that "
-                "its layers are not known; give its feature_fn, too"
-            )
-        feature_fn = make_feature_fn(model)
+    feature_fn = _layers(model, feature_fn)
     logit_fn = _linearised(logit_fn_of(model))
     whole = linearised_at(variables)
     return Linearised(_linearised(feature_fn), logit_fn, whole, _Linen(logit_fn))
+
+
+def _layers(model: nn.Module | Callable, feature_fn: FeatureFn | None) -> FeatureFn:
+    if feature_fn is not None:
+        return feature_fn
+    if not isinstance(model, nn.Module):
+        raise checks.InputError(
+            f"linearise: a {type(model).__name__} is no flax.linen.Module, so that "
+            "its layers are not known; give its feature_fn, too"
+        )
+    return make_feature_fn(model)
 
 
 def linearised_at(variables: Variables) -> Variables:
@@ -139,15 +146,16 @@ class LinearisedRun:
         feature_fn: FeatureFn | None = None,
         start: int = 0,
     ):
-        self._linearise = partial(linearise, model, feature_fn=feature_fn)
+        self._feature_fn, self._after = _layers(model, feature_fn), {}
+        self._linearise = partial(linearise, model, feature_fn=self._feature_fn)
         self._optimiser, self._loss = optimiser, loss
         self._followed, self._opt_state = Followed(start), None
         self._network: Any = None
 
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
-        del after
         if not self._followed.takes(step):
             return
+        self._after = after
         if step == self._followed.start:
             self._network = self._linearise(before)
             params = self._network.variables["params"]
@@ -173,6 +181,16 @@ class LinearisedRun:
                 "stays, where the network's may have fallen; lower the learning rate"
             )
         return self._network
+
+    def error(self, x, batch_size: int = 64) -> OrderedDict[str, float]:
+        """layer → ‖F_lin(x) − F_T(x)‖/‖F_T(x) − F_τ(x)‖ over these points."""
+        linear, variables = self.network.feature_fn, self.network.variables
+        start = variables[START]
+        found = displacement(linear, linearised_at(start), variables, x, batch_size)
+        ends = start, self._after
+        return relative_errors(
+            found, displacement(self._feature_fn, *ends, x, batch_size)
+        )
 
 
 @compiled(static=3)

@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from analysis.style import page, styled
 
 # quantity → its file's name
-QUANTITIES = {"error": "error", "rank": "rank", "AUROC": "auroc"}
+QUANTITIES = {
+    "error": "error", "FSSD error": "fssd-error", "rank": "rank", "AUROC": "auroc",
+}  # fmt: skip
 HOW = {
     "error": ("relative error of $F_t(x) - F_0(x)$", LogNorm(0.01, 10), "cividis_r"),
+    "FSSD error": ("relative error of FSSD", LogNorm(0.01, 10), "cividis_r"),
     "rank": (
         "rank correlation with FSSD, mean of sets",
         Normalize(0, 1),
@@ -44,13 +47,13 @@ def phases(
     columns = list(dict.fromkeys((layer, kind) for _, kind, layer in panels))
     if quantity == "error":  # before training nothing has moved: it is 1 everywhere
         forms = [form for form in forms if form != "untrained"]
-    least = 1e-9 if quantity == "error" else -np.inf  # a logarithm has no 0
+    least = -np.inf if quantity in ("rank", "AUROC") else 1e-9  # a logarithm has no 0
     label, norm, colours = HOW[quantity]
     shades = matplotlib.colormaps[colours].with_extremes(bad="0.75")
     figure, axes = page(len(forms), len(columns), 1.15, sharex=True, sharey=True)
     image: Any = None
     for row, form in zip(axes, forms, strict=True):
-        row[0].set_ylabel(f"{form}\nwidth")
+        row[0].set_ylabel(form.replace(", ", ",\n") + "\nwidth")
         for ax, (layer, kind) in zip(row, columns, strict=True):
             image = ax.imshow(
                 np.maximum(panels[form, kind, layer], least), norm=norm, cmap=shades,

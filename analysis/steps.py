@@ -57,6 +57,21 @@ def check_sgd(step: int, rate: float, error: StepError) -> None:
         )
 
 
+def begins(start: int, step: int, what: str) -> bool:
+    """Whether what is recorded from step `start` on begins now, or later.
+
+    Raises:
+      InputError: that step was left out.
+    """
+    if step > start:
+        raise checks.InputError(
+            f"the recorder was first called at step {step}; {what} before step {start},"
+            f" so call it at every step; a run that was resumed, or begun before, can "
+            f"be recorded from there: start={step}"
+        )
+    return step == start
+
+
 class Followed:
     """Which steps of a run were followed: all from step `start` on, in turn.
 

@@ -20,12 +20,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import fssd_jax
 from analysis import ntk, plots
 from analysis.jacobians import pull, push
+from analysis.style import OTHERS, legend_below, page, styled
 from benchmarks.watched import LATE, OVER, watched
 from experiments.harness import cli, files, provenance, sheets
 from fssd_jax.allocator import keep_memory
@@ -162,17 +163,22 @@ def to_sheet(found: dict[str, Any]) -> sheets.Sheet:
     )
 
 
-def picture(found: dict[str, Any]):
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for ax, fact in zip(axes, ("seconds", "peak_gib"), strict=True):
-        for method, of in found["runs"].items():
+@styled
+def picture(found: dict[str, Any]) -> Figure:
+    """Seconds and peak memory over the number of images, to the limit."""
+    figure, axes = page(1, 2, 2.3)
+    for ax, fact in zip(axes[0], ("seconds", "peak_gib"), strict=True):
+        for (method, of), style in zip(found["runs"].items(), OTHERS, strict=False):
             points = [(n, r[fact]) for n, r in of.items() if "seconds" in r]
-            ax.plot(*zip(*points, strict=True), "o-", markersize=4, label=method)
-        ax.set(xscale="log", yscale="log", xlabel="training, and test, images")
-    axes[0].set_ylabel("seconds")
-    axes[1].set_ylabel("peak memory, GiB")
-    axes[1].axhline(found["limits"]["gib"], color="black", linestyle=":")
-    axes[0].legend(fontsize="small")
+            ax.plot(*zip(*points, strict=True), **style.of_line(), label=method)
+        ax.set(xscale="log", yscale="log", xlabel="training images, and test images")
+    seconds, memory = axes[0]
+    seconds.set_ylabel("time, s")
+    memory.set_ylabel("peak memory, GiB")
+    memory.axhline(
+        found["limits"]["gib"], color="black", linestyle=":", lw=0.8, label="limit"
+    )
+    legend_below(figure, memory, 4)
     return figure
 
 

@@ -37,6 +37,10 @@ DETECTORS = {
 }
 
 
+# What is drawn beside the forms of Eq. (4), where it is known.
+RIVALS = (UNTRAINED, OWN, PIXELS)
+
+
 def layers_of(cell: Cell) -> tuple[str, ...]:
     return NTK_NETWORKS[cell.network]().feature_layers
 
@@ -227,28 +231,38 @@ def figures(plan: Plan, rates: Mapping[Cell, float], found: Found):
     return out
 
 
-def _panels(plan: Plan, cells: Found, quantity: str, widths):
+def _panels(plan, cells: Found, quantity: str, widths):
     """(form, parametrisation, layer) → [width, moment], of the last two layers."""
     some = next(iter(cells))
+    names = {form: _name(form, quantity) for form in (*forms_of(plan), *RIVALS)}
+    known = {name for numbers in cells.values() for name in numbers}
     panels = {}
-    for form in (*forms_of(plan), UNTRAINED):
+    for form, name in names.items():
+        if name not in known:
+            continue
         for place in (-2, -1):
             for kind in dict.fromkeys(c.parametrisation for c in cells):
                 panel = np.full((len(widths), len(plan.moments)), np.nan)
                 for row, width in enumerate(widths):
                     cell = some._replace(parametrisation=kind, width=width)
                     if cell in cells:
-                        panel[row] = _map(cells[cell], form, quantity)[:, place]
+                        panel[row] = _map(cells[cell], name, quantity)[:, place]
                 panels[form, kind, layers_of(some)[place]] = panel
     return panels
 
 
-def _map(numbers: Numbers, form: str, quantity: str) -> np.ndarray:
-    """[moment, layer], the mean over seeds."""
-    if quantity == "error":
-        found = numbers[f"{form}/error/all"]
-    elif quantity == "rank":  # of both sets
-        found = (numbers[f"{form}/rank/ind"] + numbers[f"{form}/rank/ood"]) / 2
-    else:
-        found = numbers[f"{form}/AUROC/fssd"] - numbers[f"{NETWORK}/AUROC/fssd"]
-    return found.mean(0)
+def _name(form: str, quantity: str) -> str:
+    if quantity == "AUROC":
+        return f"{form}/AUROC/{'nearest' if form == PIXELS else 'fssd'}"
+    return f"{form}/{quantity}/{'ind' if quantity == 'rank' else 'all'}"
+
+
+def _map(numbers: Numbers, name: str, quantity: str) -> np.ndarray:
+    """[moment, layer], the mean over seeds; NaN where the cell has no such number."""
+    fssd = numbers[f"{NETWORK}/AUROC/fssd"]
+    found = numbers.get(name, np.nan)
+    if quantity == "rank":  # of both sets
+        found = (found + numbers.get(name.replace("/ind", "/ood"), np.nan)) / 2
+    if quantity == "AUROC":
+        found = found - fssd
+    return np.broadcast_to(found, fssd.shape).mean(0)

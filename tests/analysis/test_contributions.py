@@ -11,7 +11,7 @@ from analysis.kernel_regression import PathForm
 from analysis.ntk_networks import ConvNet
 from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.train import train
-from tests.analysis.following import PROBE, X, Y, momentum, run, start
+from tests.analysis.following import PROBE, X, Y, by_hand, momentum, run, start
 from tests.conftest import Smooth
 
 RATE = 0.3
@@ -73,10 +73,14 @@ def test_over_a_run_they_add_up_to_the_path_form(layer):
     whole = path.value()[layer]
     v = whole / np.linalg.norm(whole, axis=1, keepdims=True)
     of_images = Contributions(feature_fn, LOSS, layer, PROBE, v, images, RATE)
-    follow(of_images)
+    last = follow(of_images).variables
     found = of_images.value()
     assert found.shape == (len(PROBE), len(X))
     np.testing.assert_allclose(found.sum(1), (whole * v).sum(1), rtol=1e-5)
+    along = (by_hand(feature_fn, start(Smooth()), last)[layer] * v).sum(1)
+    gap = np.linalg.norm(found.sum(1) - along) / np.linalg.norm(along)
+    assert gap > 0.01
+    np.testing.assert_allclose(of_images.error(), gap, rtol=1e-3)
     assert np.all(found[:, 0] == 0)  # its equal, the last one, has it all
     assert np.all(found[:, 1:] != 0)
 

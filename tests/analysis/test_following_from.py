@@ -6,7 +6,8 @@ import pytest
 
 from analysis.contributions import Contributions
 from analysis.displacement import displacement
-from analysis.dynamics import make_loss_fn
+from analysis.dynamics import Recorder, make_loss_fn
+from analysis.kernel_dynamics import KernelRecorder
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from fssd_jax import InputError, make_feature_fn, recipes
 from tests.analysis.following import PROBE, X, relative_error, run, start
@@ -89,3 +90,34 @@ def test_a_run_that_is_not_seen_from_there_is_an_error(steps):
             form(*steps[0])
     with pytest.raises(InputError, match=r"start: the number of a step, .* got -1"):
         PathForm(FEATURE_FN, PROBE, start=-1)
+
+
+def test_a_recorder_begins_there_too(steps):
+    """With displacements, and kernels, against step τ's."""
+    moments, key = [TAU, TAU + 2], jax.random.key(0)
+    probes = {"noise": PROBE}
+
+    def recorders(moments, **start):
+        return (
+            Recorder(FEATURE_FN, LOSS_FN, probes, moments, **start),
+            KernelRecorder(FEATURE_FN, X[:4], moments, key, layers=["logits"], **start),
+        )
+
+    late, fresh = recorders(moments, start=TAU), recorders([0, 2])
+    for number, *step in steps:
+        for recorder in late:
+            recorder(number, *step)
+        if number >= TAU:
+            for recorder in fresh:
+                recorder(number - TAU, *step)
+    for one, other in zip(late, fresh, strict=True):
+        assert [record.step for record in one.records] == moments
+        for record, same in zip(one.records, other.records, strict=True):
+            pair = record._replace(step=0), same._replace(step=0)
+            jax.tree.map(np.testing.assert_array_equal, *pair)
+    assert (late[0].records[0].movements["noise"]["displacement"] == 0).all()
+    assert late[1].records[0].statistics["logits"].drift == 0
+    for recorder in recorders(moments, start=TAU):
+        recorder(*steps[0])
+        with pytest.raises(InputError, match=r"before step 3, .* start=4"):
+            recorder(*steps[4])

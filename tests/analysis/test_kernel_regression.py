@@ -43,7 +43,8 @@ def test_frozen_form_is_the_sum_over_the_kernel_at_the_start(layer):
     feature_fn, seen = make_feature_fn(model), []
     gradient_fn = make_gradient_fn(model, feature_fn)
     form = FrozenForm(feature_fn, gradient_fn, start(model), RATE)
-    run(model, sgd, lambda *a: (seen.append(a), form(*a)), batch_size=22)
+    recorder = lambda *a: (seen.append(a), form(*a))  # noqa: E731
+    last = run(model, sgd, recorder, batch_size=22).variables
     nu = np.zeros((len(X), feature_fn(start(model), X)[layer].shape[1]))
     for _, before, _, x, y in seen:
         order = [int(np.flatnonzero((X == one).all((1, 2, 3)))[0]) for one in x]
@@ -51,6 +52,10 @@ def test_frozen_form_is_the_sum_over_the_kernel_at_the_start(layer):
     kernel = by_jacobians(feature_fn, start(model), layer)
     expected = {layer: -np.einsum("nmij,mj->ni", kernel, nu)}
     assert relative_error(form.value(PROBE, batch_size=4), expected) < 1e-4
+    moved = by_hand(feature_fn, start(model), last)
+    gap = relative_error(expected, {layer: moved[layer]})
+    assert gap > 0.001
+    np.testing.assert_allclose(form.error(PROBE, batch_size=4)[layer], gap, rtol=0.02)
 
 
 def test_layer_gradients_are_those_of_the_network_above():

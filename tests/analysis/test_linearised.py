@@ -182,7 +182,7 @@ def test_a_run_beside_sees_the_batches_of_the_run():
         beside(step, before, *rest)
         whole(step, before, *rest)
 
-    run(model, momentum, on_step, epochs=3)
+    last = run(model, momentum, on_step, epochs=3).variables
     # Of the same seed, `train` gives it the same batches.
     network = linearise(model, start(model))
     paired = trained(network, momentum, epochs=3)
@@ -191,6 +191,14 @@ def test_a_run_beside_sees_the_batches_of_the_run():
         whole.network.variables,
         paired,
     )
+    off = np.subtract(
+        flat(whole.network.feature_fn, paired, PROBE)["logits"],
+        flat(make_feature_fn(model), last, PROBE)["logits"],
+    )
+    of_all = by_hand(make_feature_fn(model), start(model), last)["logits"]
+    gap = np.linalg.norm(off) / np.linalg.norm(of_all)
+    assert gap > 0.01
+    np.testing.assert_allclose(whole.error(PROBE, 4)["logits"], gap, rtol=0.01)
     network = linearise(model, at[3][0])
     variables, state = network.variables, momentum(0, 0).init(at[3][0]["params"])
 

@@ -21,6 +21,7 @@ from analysis import (
     plots,
 )
 from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
+from benchmarks import kernel
 
 RNG = np.random.default_rng(0)
 STORED = Path(__file__).parents[2] / "docs" / "results"
@@ -121,6 +122,13 @@ def moved_by():
     return kernel_plots.moved_by(tested, top, np.ones((4, 5), int), shares)
 
 
+def benchmark():
+    found = stored("benchmarks/kernel.json")
+    for method, of in found["runs"].items():
+        found["runs"][method] = {int(count): run for count, run in of.items()}
+    return kernel.picture(found)
+
+
 def infinite_width():
     measures = ("E‖Δ‖²", "‖AY‖², the labels' part", "E‖Δ‖²/E‖f_0‖²")
     lines = {
@@ -160,7 +168,13 @@ def layers(count):
 
 
 def phases(quantity):
-    forms = ("frozen", "linearised 0", "linearised 30", "untrained")
+    forms = (
+        "frozen",
+        "linearised 0",
+        "linearised 30",
+        "untrained",
+        "infinite, own f_0",
+    )
     kinds = ("ntk", "standard", "mup")
     grids = itertools.product(forms, kinds, ("fc2", "logits"))
     panels = {key: RNG.uniform(size=(4, 8)) for key in grids}
@@ -189,7 +203,9 @@ DRAWN = {
     "rbf": against_distance,
     "contributions": moved_by,
     "infinite width": infinite_width,
+    "benchmark": benchmark,
     "phases, error": lambda: phases("error"),
+    "phases, error of FSSD": lambda: phases("FSSD error"),
     "phases, AUROC": lambda: phases("AUROC"),
     "moments": moments,
     "speeds": speeds,

@@ -17,7 +17,7 @@ from analysis.kernel_regression import FrozenForm, make_gradient_fn
 from analysis.linearised import LinearisedRun
 from analysis.ntk_networks import Perceptron
 from experiments import kernel_phases
-from experiments.kernel_study import phase_facts, phase_twins, phases
+from experiments.kernel_study import phase_facts, phase_tables, phase_twins, phases
 from experiments.kernel_study.setting import draw
 from fssd_jax import losses, map_batches
 from fssd_jax.checks import InputError
@@ -203,6 +203,38 @@ def main(out, *args):
     fixed = ["--preset", "tiny", "--benchmarks", "digits", "--networks", "perceptron"]
     fixed += ["--losses", "squared", "--parametrisations", "ntk", "--rate", "0.05"]
     return kernel_phases.main([*fixed, "--out", str(out), *args])
+
+
+def test_panels_have_what_is_known_of_a_cell():
+    """The mean over seeds; ranks over both sets, too; grey where nothing is known."""
+    rng, layers = np.random.default_rng(0), 3
+    cells = [
+        phase_facts.Cell("digits", "perceptron", "squared", "ntk", w) for w in (4, 8)
+    ]
+    plan = phase_facts.Plan((0, 1), (1, 3), (0,), 10)
+    names = [
+        f"{form}/{quantity}"
+        for form in ("frozen", "untrained", "infinite, own f_0")
+        for quantity in ("error/all", "rank/ind", "rank/ood", "AUROC/fssd")
+    ]
+    names += ["network/AUROC/fssd", "pixels/AUROC/nearest"]
+    found = {c: {n: rng.uniform(size=(2, 2, layers)) for n in names} for c in cells}
+    del found[cells[0]]["infinite, own f_0/AUROC/fssd"]
+    panels = phase_tables._panels(plan, found, "AUROC", [4, 8])
+    assert {form for form, *_ in panels} == {
+        *("frozen", "untrained", "infinite, own f_0", "pixels")
+    }
+    near = (
+        found[cells[1]]["pixels/AUROC/nearest"] - found[cells[1]]["network/AUROC/fssd"]
+    )
+    np.testing.assert_allclose(panels["pixels", "ntk", "logits"][1], near.mean(0)[:, 2])
+    assert np.isnan(panels["infinite, own f_0", "ntk", "fc2"][0]).all()
+    assert np.isfinite(panels["infinite, own f_0", "ntk", "fc2"][1]).all()
+    ranks = [
+        found[cells[0]][f"frozen/rank/{part}"].mean(0)[:, 1] for part in ("ind", "ood")
+    ]
+    panels = phase_tables._panels(plan, found, "rank", [4, 8])
+    np.testing.assert_allclose(panels["frozen", "ntk", "fc2"][0], np.mean(ranks, 0))
 
 
 def test_tiny(tmp_path, capsys):
