@@ -139,7 +139,8 @@ def outliers_for(
     except InputError as error:
         if name != "auto":
             raise
-        why = f"the paper takes {chosen}: {error}; or give images: --outliers PATH"
+        told = " ".join(str(error).split())  # of several lines
+        why = f"the paper takes {chosen}: {told}; or give images: --outliers PATH"
         return None, {"outliers": why}
 
 
