@@ -35,7 +35,7 @@ LETTERS = dict(zip(NETWORKS, "CDEFG", strict=True))
 def data(tmp_path_factory):
     """All of them; enough OoD images for ten folds of validation."""
     root = tmp_path_factory.mktemp("large")
-    large_files.imagenet(root, (18, 12), (*DOGS[:4], "n01440764", "n02114367"))
+    large_files.imagenet(root, (18, 16), (*DOGS[:4], "n01440764", "n02114367"))
     large_files.imagenet_c(root, ("fog",), (3,), 8, (*DOGS[:4], "n02114367"))
     large_files.celeb_a(root, per_person=40)
     large_files.ms1m(root, (20, 20))
