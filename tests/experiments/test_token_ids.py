@@ -53,7 +53,7 @@ def enumerate_sets(known, other):
 def small():
     with pytest.MonkeyPatch.context() as patch:
         narrow = partial(BiLSTM, 2, 4, hidden=3, num_layers=1, positions=(4,))
-        patch.setattr(networks, "bilstm", lambda benchmark: narrow())
+        patch.setattr(networks, "bilstm", lambda benchmark, hidden: narrow())
         yield
 
 
