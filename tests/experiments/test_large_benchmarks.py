@@ -37,7 +37,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("large")
     large_files.imagenet(root, (18, 16), (*DOGS[:4], "n01440764", "n02114367"))
     large_files.imagenet_c(root, ("fog",), (3,), 8, (*DOGS[:4], "n02114367"))
-    large_files.celeb_a(root, per_person=40)
+    large_files.celeb_a(root, per_person=80)
     large_files.ms1m(root, (20, 20))
     for i in range(40):
         large_files.jpegs(root / "ijb_c" / "test", 1, (130, 120), i, f"{i}-{{}}.jpg")
@@ -89,7 +89,9 @@ def test_of_decoded_images_the_table_is_complete(monkeypatch, tmp_path, data):
     assert found["methods"].keys() == {"knn"}
     assert found["controls"].keys() >= {"control: raw pixels", "control: brightness"}
     assert found["controls"]["control: raw pixels"]["note"] == "means of 2×2 pixels"
-    assert found["counts"]["train"] == 85  # 80 % of 107 that are sharp
+    # Of 53 or 54 sharp images of each of four a fifth, 11, is to test on.
+    assert found["counts"]["train"] == 128  # of --tiny, of 169
+    assert found["counts"]["test_ind"] == 44 - 20
 
 
 def test_outliers_by_name_and_by_path(monkeypatch, data, tmp_path):
@@ -98,7 +100,7 @@ def test_outliers_by_name_and_by_path(monkeypatch, data, tmp_path):
     dogs, celeba = (load_benchmark(name, data) for name in ("dogs", "celeba"))
     found, why = chosen.outliers_for(dogs, "auto", data)
     assert found is not None
-    assert (found.name, found.x.shape) == ("celeb_a", (160, 224, 224, 3))
+    assert (found.name, found.x.shape) == ("celeb_a", (320, 224, 224, 3))
     assert not why
     found, _ = chosen.outliers_for(celeba, "auto", data)
     assert found is not None

@@ -83,7 +83,8 @@ def test_held_validation_sets_are_no_part_of_the_test_sets(benchmark):
     for pair, whole in ((None, benchmark.test), ("genomes", benchmark.ood["genomes"])):
         validation, test = validation_and_test(benchmark, pair, 20, key)
         held = benchmark.held[pair or "test"]
-        np.testing.assert_array_equal(validation.x, held.x[:20])
+        rows = [*map(bytes, held.x)]
+        assert len({rows.index(bytes(row)) for row in validation.x}) == 20
         assert test is whole
     drawn, rest = validation_and_test(benchmark._replace(held=None), None, 20, key)
     assert (len(drawn.x), len(rest.x)) == (20, 30)

@@ -183,7 +183,7 @@ def plain_formula(gaussians, f):
 @jax.jit
 def ours(gaussians, f):
     def total(f):
-        values = mahalanobis._confidence(gaussians, "layer", f)
+        values = mahalanobis.confidence(gaussians, "layer", f)
         return values.sum(), values
 
     gradient, values = jax.grad(total, has_aux=True)(f)
