@@ -21,6 +21,7 @@ from fssd_jax.data import benchmarks, faces, genomics, sequences, sources, store
 from fssd_jax.data.corrupted_sets import GROUPS, LEVELS
 from fssd_jax.data.image_files import ENDINGS, located
 from fssd_jax.data.imagenet_c import KINDS
+from fssd_jax.data.large_sets import newest_version
 from fssd_jax.data.needs import NEEDS, Need, agrees
 from fssd_jax.data.split_names import split_of
 from fssd_jax.piped import until_closed
@@ -181,18 +182,18 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
     """By dataset_info.json, which TFDS writes beside the data of each version."""
     if need.name == CORRUPTED:
         return _corruptions(need, split, place, "{}_{}", _prepared)
-    files = sorted(place.glob("*/dataset_info.json"))
-    if not files:
+    newest = newest_version(place)
+    if newest is None:
         return None
     try:
-        told = json.loads(files[-1].read_text())
+        told = json.loads(newest.read_text())
         kept = told.get("fileFormat")
         splits = {
             part["name"]: sum(map(int, part.get("shardLengths", [])))
             for part in told["splits"]
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return _damaged(files[-1], error)
+        return _damaged(newest, error)
     if split not in splits:
         return None
     wrong = ()  # why `sources.from_tfds` would not read it
@@ -200,7 +201,7 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
         wrong = (extras.command("tensorflow_datasets"),)
     elif kept not in (None, "array_record"):
         wrong = (f"prepared as {kept}; remove it, and then {need.get}",)
-    return Found(str(files[-1].parent), splits[split], wrong=wrong)
+    return Found(str(newest.parent), splits[split], wrong=wrong)
 
 
 def _in_folder(need: Need, split: str, place: Path, idx_only: bool) -> Found | None:

@@ -194,8 +194,8 @@ def prepared(name: str) -> tuple[Any, Any] | str:
     Args:
       name: of the set, and of its config behind a slash.
     """
-    versions = sorted((tfds_dir() / name).glob("*/dataset_info.json"), key=_version)
-    if not versions:
+    newest = newest_version(tfds_dir() / name)
+    if newest is None:
         return f"not prepared in {tfds_dir() / name}"
     try:
         import tensorflow_datasets as tfds
@@ -203,13 +203,15 @@ def prepared(name: str) -> tuple[Any, Any] | str:
         return f"not installed ({error.name}): {command('tensorflow_datasets')}"
     try:
         # From its folder: some sets are not known by their names (TFDS 4.9.10).
-        return tfds, tfds.builder_from_directory(versions[-1].parent)
+        return tfds, tfds.builder_from_directory(newest.parent)
     except Exception as error:  # whatever another version of TFDS wrote
-        return (
-            f"{versions[-1].parent}: cannot be used ({type(error).__name__}: {error})"
-        )
+        return f"{newest.parent}: cannot be used ({type(error).__name__}: {error})"
 
 
-def _version(path: Path) -> list[int]:
-    """Of a set, by the name of its folder: 10.0.0 is newer than 5.1.0."""
-    return [int(part) for part in re.findall(r"\d+", path.parent.name)]
+def newest_version(folder: Path) -> Path | None:
+    """The description of a set that TFDS prepared: 10.0.0 is newer than 5.1.0."""
+
+    def numbers(path: Path) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", path.parent.name)]
+
+    return max(folder.glob("*/dataset_info.json"), key=numbers, default=None)

@@ -100,6 +100,13 @@ def test_prepared_sets_of_tfds_are_counted(tmp_path, capsys):
     assert "genomics_ood/train: 1,000,000 samples" not in told
 
 
+def test_the_newest_version_is_counted(tmp_path, capsys):
+    for version, count in (("5.1.0", 3), ("10.0.0", 1_000_000)):
+        prepare(tmp_path / "tfds" / "genomics_ood" / version, train=count)
+    command(["--check", "G"])
+    assert "genomics_ood/train: 1,000,000 of 1000k" in capsys.readouterr().out
+
+
 def test_a_damaged_description_is_told(tmp_path, capsys):
     prepare(tmp_path / "tfds" / "genomics_ood" / "0.0.1")
     (tmp_path / "tfds" / "genomics_ood" / "0.0.1" / "dataset_info.json").write_text("{")
