@@ -7,10 +7,13 @@ With the networks of the paper, at the size of its images, for two steps of trai
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments import table2
 from experiments.comparison import chosen, networks
+from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.setting import Options, make_setting, prepare
 from fssd_jax import losses, recipes
 from fssd_jax.checks import InputError
 from fssd_jax.data import imagenet
@@ -19,6 +22,7 @@ from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.imagenet import DOGS
 from tests import large_files
+from tests.experiments.conftest import near_only
 
 METHODS = ("fssd", "msp", "odin", "mahalanobis", "knn", "outlier_exposure")
 NETWORKS = {
@@ -138,3 +142,16 @@ def test_faces_are_trained_by_the_margin_loss_and_augmented(data):
 def network_size(shared, benchmark):
     model = shared.build(benchmark, None)
     return len(model.stage_sizes), model.num_classes
+
+
+def test_of_twins_the_same_images_are_held_for_validation(tmp_path):
+    """OoD images that are the tested ones, darker: none of them is in both parts."""
+    prepared = prepare(near_only("digits"), 0, Options(tiny=True, out=tmp_path))
+    own = prepared.training.benchmark
+    darker = own.test._replace(x=own.test.x // 2, name="darker")
+    twins = own._replace(ood={"darker": darker}, twins=True)
+    training = prepared.training._replace(benchmark=twins)
+    s = make_setting(
+        prepared._replace(training=training), "darker", PROTOCOLS["paper"], tiny=True
+    )
+    np.testing.assert_array_equal(s.val_ood, s.val_ind // 2)

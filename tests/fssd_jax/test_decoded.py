@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.harness import weights
-from fssd_jax import make_logit_fn
+from fssd_jax import losses, make_logit_fn, train
 from fssd_jax.checks import InputError
 from fssd_jax.data import crops
 from fssd_jax.data.decoded import Decoded
@@ -128,3 +128,12 @@ def test_images_of_other_channels_are_refused(both):
     grey = [(image[..., :1], y) for image, y in x.source]
     with pytest.raises(InputError, match=r"record 3: its shape is \(40, .*, 1\)"):
         Decoded(grey, x.numbers, SIDE)[3]
+
+
+def test_the_loss_that_is_asked_for_is_minimised(both, tmp_path):
+    array = both[1]
+    how = {"seed": 0, "epochs": 1, "num_classes": 3, "batch_size": 8, "progress": False}
+    how["loss"] = losses.squared
+    kept = weights.trained(model(), array, cache=tmp_path, **how)
+    own = train.train(model(), array.x, array.y, **how)
+    jax.tree.map(np.testing.assert_array_equal, kept.variables, own.variables)
