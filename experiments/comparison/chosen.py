@@ -118,7 +118,8 @@ def outliers_for(
             assert isinstance(found, LargeSet)  # it is a folder
             return found.decoded(located(name).name, "all", Cut(height)), {}
         return load_images(name, size=(height, width), channels=channels), {}
-    if name == "imagenet2012" and benchmark.family == "imagenet":
+    same = name == "imagenet2012" and benchmark.family == "imagenet"
+    if same or (name, benchmark.name) == ("celeb_a", "celeba"):
         raise InputError(
             f"--outliers {name}: {benchmark.name} is of the same images; choose others"
         )

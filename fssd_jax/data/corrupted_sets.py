@@ -11,9 +11,10 @@ from fssd_jax.data.image_files import located
 from fssd_jax.data.sources import ArrayDataset, digest
 
 LEVELS = (1, 2, 3, 4, 5)
-# The archives of ImageNet-C unpack to the kinds, which some keep in folders of their
-# names.
-GROUPS = ("", "noise", "blur", "weather", "digital", "extra")
+# The archives of ImageNet-C unpack to the kinds, or to folders of their own names,
+# which some keep in such folders once more.
+ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
+GROUPS = ("", *ARCHIVES, *(f"{name}/{name}" for name in ARCHIVES))
 
 
 def stream_imagenet_c(

@@ -12,7 +12,7 @@ from fssd_jax.data import identities, published
 from fssd_jax.data.benchmark import Benchmark
 from fssd_jax.data.folders import records_of
 from fssd_jax.data.image_files import located
-from fssd_jax.data.large_sets import Cut, LargeSet, find
+from fssd_jax.data.large_sets import Cut, LargeSet, find, of_folder
 from fssd_jax.data.sources import ArrayDataset, fetched_dir
 
 CUT = Cut(112)  # as the released face networks
@@ -48,12 +48,11 @@ def celeba(data_dir: str | Path | None = None) -> Benchmark:
 
 
 def celeba_images(side: int, data_dir: str | Path | None = None) -> ArrayDataset:
-    """All of CelebA, cut to squares: to train on as outliers."""
+    """All of CelebA, cut to squares, to train on as outliers; without its lists."""
     root = located(data_dir or fetched_dir()) / "celeb_a"
-    files = _celeb_a(root).files
-    source = records_of(files, np.zeros(len(files), np.int32), 3, root)
-    whole = LargeSet(source, source.y, ("",), str(root))
-    return whole.decoded("celeb_a", "all", Cut(side))
+    found = of_folder(_one(root, IMAGES), None)
+    assert isinstance(found, LargeSet)  # it is a folder
+    return found.decoded("celeb_a", "all", Cut(side))
 
 
 def divided(

@@ -111,6 +111,12 @@ def test_outliers_by_name_and_by_path(monkeypatch, data, tmp_path):
     assert (found.name, found.x.shape[1:]) == ("imagenet2012", (112, 112, 3))
     with pytest.raises(InputError, match="dogs is of the same images"):
         chosen.outliers_for(dogs, "imagenet2012", data)
+    with pytest.raises(InputError, match="celeba is of the same images"):
+        chosen.outliers_for(celeba, "celeb_a", data)
+    large_files.jpegs(tmp_path / "bare" / "celeb_a" / "img_align_celeba", 3, (9, 8), 0)
+    found, _ = chosen.outliers_for(dogs, "celeb_a", tmp_path / "bare")
+    assert found is not None
+    assert len(found.x) == 3  # its lists are not there
     large_files.jpegs(tmp_path / "mine", 3, (90, 80), 0)
     found, _ = chosen.outliers_for(dogs, str(tmp_path / "mine"), data)
     assert found is not None

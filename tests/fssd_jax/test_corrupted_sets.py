@@ -16,7 +16,7 @@ def write_imagenet_c(folder, kind: str, level: int, grey: int) -> None:
         picture.save(at / "ILSVRC2012_val_00000293.JPEG", quality=85)
 
 
-@pytest.mark.parametrize("group", ["", "noise"])
+@pytest.mark.parametrize("group", ["", "noise", "noise/noise"])
 def test_imagenet_c_is_read_by_kind_and_level(tmp_path, group):
     write_imagenet_c(tmp_path / group, "shot_noise", 2, 40)
     write_imagenet_c(tmp_path / group, "shot_noise", 3, 200)
