@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd_jax.data import benchmarks
-from fssd_jax.data.benchmark import Benchmark, channel_statistics, renumbered
-from fssd_jax.data.sources import ArrayDataset, load
+from fssd_jax.data.benchmark import Benchmark, channel_statistics, divided
+from fssd_jax.data.sources import load
 from fssd_jax.models.resnet import CIFAR10
 
 SPLITS = 4  # random ones, into six classes and four
@@ -45,14 +45,13 @@ def fmnist(data_dir: Path | None) -> Benchmark:
     return found._replace(ood=ood)
 
 
-def divided(
+def of_split(
     name: str, source: str, photos: str, split: int, data_dir: Path | None
 ) -> Benchmark:
     """Six classes of a set of ten against the other four, near; and photographs."""
     classes = known(split)
     train, whole = (load(source, part, data_dir) for part in ("train", "test"))
-    test: ArrayDataset
-    train, test = (renumbered(part, classes) for part in (train, whole))
+    train, test, near = divided(train, whole, classes)
     colour = train.x.shape[-1] == 3
     statistics = channel_statistics(train.x)
     mean, std = (CIFAR10["mean"], CIFAR10["std"]) if colour else statistics
@@ -61,7 +60,7 @@ def divided(
         train=train,
         test=test,
         ood={
-            f"{name}{split}": whole.select(~np.isin(whole.y, classes)),
+            f"{name}{split}": near,
             f"{name}{split}_photos": load(photos, "test"),
         },
         num_classes=len(classes),
@@ -87,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     "fmnist": Family(fmnist, seeds=5, epochs=5),
     **{
         f"fmnist_split{k}": Family(
-            partial(divided, "fmnist_split", "fashion_mnist", "photo_patches", k),
+            partial(of_split, "fmnist_split", "fashion_mnist", "photo_patches", k),
             seeds=5,
             epochs=5,
             held_back=k == HELD_BACK,
@@ -96,7 +95,7 @@ FAMILIES: dict[str, Family] = {
     },
     **{
         f"cifar_split{k}": Family(
-            partial(divided, "cifar_split", "cifar10", "colour_patches", k),
+            partial(of_split, "cifar_split", "cifar10", "colour_patches", k),
             seeds=3,
             epochs=15,
             held_back=k == HELD_BACK,

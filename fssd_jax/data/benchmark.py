@@ -37,10 +37,18 @@ class Benchmark(NamedTuple):
     family: Literal["imagenet", "faces"] | None = None
 
 
-def renumbered(data: ArrayDataset, classes: tuple[int, ...]) -> ArrayDataset:
-    """The images of these classes, which become 0, 1, 2, …"""
-    part = data.select(np.isin(data.y, classes))
-    return part._replace(y=np.searchsorted(classes, part.y).astype(np.int32))
+def divided(
+    train: ArrayDataset, test: ArrayDataset, known: tuple[int, ...]
+) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+    """Images to train and to test on, and OoD test images: those of other classes.
+
+    Of the former the classes become 0, 1, 2, … in the order of `known`, ascending.
+    """
+    ind = [part.select(np.isin(part.y, known)) for part in (train, test)]
+    trained, tested = (
+        part._replace(y=np.searchsorted(known, part.y).astype(np.int32)) for part in ind
+    )
+    return trained, tested, test.select(~np.isin(test.y, known))
 
 
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

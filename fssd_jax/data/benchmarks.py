@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import published, sequence_files, sequences
-from fssd_jax.data.benchmark import Benchmark, channel_statistics, renumbered
+from fssd_jax.data.benchmark import Benchmark, channel_statistics, divided
 from fssd_jax.data.colour import cifar6, cifar10
 from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.faces import celeba, ms1m
@@ -98,13 +98,13 @@ def fmnist6(data_dir: str | Path | None = None) -> Benchmark:
     boot; OoD: the test images of trouser, dress, coat, shirt.
     """
     train, whole = (load("fashion_mnist", s, data_dir) for s in ("train", "test"))
-    train, test = (renumbered(part, NEAR_CLASSES) for part in (train, whole))
+    train, test, near = divided(train, whole, NEAR_CLASSES)
     mean, std = channel_statistics(train.x)
     return Benchmark(
         name="fmnist6",
         train=train,
         test=test,
-        ood={"fmnist6": whole.select(~np.isin(whole.y, NEAR_CLASSES))},
+        ood={"fmnist6": near},
         num_classes=len(NEAR_CLASSES),
         mean=mean,
         std=std,

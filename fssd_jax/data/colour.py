@@ -8,7 +8,7 @@ import numpy as np
 
 from fssd_jax.checks import InputError
 from fssd_jax.data import published
-from fssd_jax.data.benchmark import Benchmark, renumbered
+from fssd_jax.data.benchmark import Benchmark, divided
 from fssd_jax.data.embedded import COLOUR_SIDE, bilinear
 from fssd_jax.data.inputs import as_input
 from fssd_jax.data.sources import ArrayDataset, digest, load
@@ -56,8 +56,7 @@ def cifar6(data_dir: str | Path | None = None) -> Benchmark:
     OoD: the test images of cat, frog, horse, ship. The far sets are those of `cifar10`.
     """
     train, whole = (load("cifar10", split, data_dir) for split in ("train", "test"))
-    train, test = (renumbered(part, KNOWN_CLASSES) for part in (train, whole))
-    near = whole.select(~np.isin(whole.y, KNOWN_CLASSES))
+    train, test, near = divided(train, whole, KNOWN_CLASSES)
     ood, missing = _had({"cifar6_svhn": _svhn, **_far("cifar6")}, data_dir)
     return Benchmark(
         name="cifar6",

@@ -125,7 +125,7 @@ def test_what_is_held_back_is_refused_by_its_name_alone(tmp_path):
 
 
 def test_a_split_has_the_known_classes_inside_and_the_others_outside():
-    found = pairs.divided("f", "fashion_mnist", "photo_patches", 1, None)
+    found = pairs.of_split("f", "fashion_mnist", "photo_patches", 1, None)
     whole = pairs.load("fashion_mnist", "test")
     inside = np.isin(whole.y, pairs.known(1))
     np.testing.assert_array_equal(found.test.x, whole.x[inside])
