@@ -29,7 +29,7 @@ import numpy as np
 
 from fssd_jax import bounded
 from fssd_jax.checks import InputError
-from fssd_jax.data import genomes, glyphs, idx
+from fssd_jax.data import debian, genomes, glyphs, idx
 from fssd_jax.data.sources import (
     TFDS,
     ArrayDataset,
@@ -132,8 +132,8 @@ def unordered_digest(data: ArrayDataset) -> str:
 
 
 def _already_there(name: str) -> str | None:
-    debian = TFDS[name].debian
-    for folder in (debian[0] if debian else "", fetched_dir() / name):
+    named = TFDS[name].debian
+    for folder in (named[0] if named else "", fetched_dir() / name):
         if folder and all(idx.find(Path(folder), s) for s in ("train", "test")):
             return None
     return f"already there: neither in {fetched_dir() / name} nor as a Debian package"
@@ -145,10 +145,10 @@ def _by_tfds(name: str) -> str | None:
 
 
 def _by_apt(name: str) -> str | None:
-    debian = TFDS[name].debian
-    if debian is None or shutil.which("apt-get") is None:
+    named = TFDS[name].debian
+    if named is None or shutil.which("apt-get") is None:
         return "apt-get: no package of it, or no apt-get on this machine"
-    package = debian[1]
+    package = named[1]
     # `update` may fail for one of many lists and the package still be had.
     _run("apt-get", "update")
     failed = _run("apt-get", "install", "-y", "--no-install-recommends", package)
@@ -215,7 +215,7 @@ def _glyphs_there(name: str) -> str | None:
 
 
 def _glyphs_by_apt(name: str) -> str | None:
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+    if not debian.available():
         return "apt-get: no apt-get and dpkg-deb on this machine"
     command = ("apt-get", "download", glyphs.PACKAGE)
     with tempfile.TemporaryDirectory() as temporary:

@@ -8,17 +8,16 @@ aureus RN4220 is left out, which descends from NCTC 8325.
 import gzip
 import hashlib
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CalledProcessError
 
 import numpy as np
 
 from fssd_jax import bounded
 from fssd_jax.checks import InputError
+from fssd_jax.data import debian
 from fssd_jax.data.sequence_files import SYMBOLS, Genome, read
 from fssd_jax.data.strains import SPECIES, Package
 
@@ -44,7 +43,7 @@ def fetch(folder: Path, run: Callable[..., str | None]) -> int:
     """
     if folder.exists():
         return verify(folder)
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+    if not debian.available():
         raise InputError(
             "genomes: no apt-get and dpkg-deb on this machine; on one with Debian run "
             f"`{COMMAND}` and copy {folder}"
@@ -115,24 +114,16 @@ def _unpacked(package: Package, temporary: Path, run) -> dict[str, Path]:
     (deb,) = temporary.glob(f"{package.name}_*.deb")
     found, total = {}, 0
     try:
-        with (
-            subprocess.Popen(
-                ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
-            ) as process,
-            tarfile.open(fileobj=process.stdout, mode="r|") as tar,
-        ):
-            for member in tar:
-                name = member.name.removeprefix("./").removeprefix(f"{package.folder}/")
-                if name not in wanted or not member.isfile():
-                    continue
-                total += member.size
-                bounded.check_size(deb, deb.stat().st_size, total)
-                source = tar.extractfile(member)
-                assert source is not None  # of a file there is always one
-                found[name] = temporary / f"{package.name}-{len(found)}"
-                with found[name].open("wb") as file:
-                    shutil.copyfileobj(source, file)
-    except (OSError, tarfile.TarError, CalledProcessError) as error:
+        for path, size, content in debian.files(deb):
+            name = path.removeprefix(f"{package.folder}/")
+            if name not in wanted:
+                continue
+            total += size
+            bounded.check_size(deb, deb.stat().st_size, total)
+            found[name] = temporary / f"{package.name}-{len(found)}"
+            with found[name].open("wb") as file:
+                shutil.copyfileobj(content, file)
+    except (OSError, tarfile.TarError) as error:
         raise InputError(f"genomes: {told}: {error}") from error
     if missing := wanted - found.keys():
         raise InputError(f"genomes: {deb.name} does not hold {sorted(missing)}")

@@ -9,7 +9,6 @@ fonts-cns11643-pixmaps holds the characters of the Chinese National Standard 116
 import io
 import re
 import subprocess
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
+from fssd_jax.data import debian
 from fssd_jax.extras import FETCH
 
 PACKAGE = "fonts-cns11643-pixmaps"
@@ -79,18 +79,9 @@ def from_package(deb: Path) -> np.ndarray:
     names = sorted(_CHARACTERS.findall(done.stdout))
     chosen = [names[i * len(names) // COUNT] for i in range(COUNT)] if names else []
     wanted, images = set(chosen), {}
-    with (
-        subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
-        ) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
-    ):
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if name in wanted and member.isfile() and (file := tar.extractfile(member)):
-                images[name] = from_png(file.read(PNG_BYTES))
-            # Not in its stubs. Else it keeps the headers of all 111,000 files.
-            tar.members.clear()  # pyright: ignore
+    for name, _, content in debian.files(deb):
+        if name in wanted:
+            images[name] = from_png(content.read(PNG_BYTES))
     if len(images) != COUNT:
         raise InputError(f"{deb.name}: {len(images)} characters, expected {COUNT}")
     return np.stack([images[name] for name in chosen])[..., None]
