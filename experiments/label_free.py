@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from experiments.centre_study import summary, tables
-from experiments.centre_study.centres import ORACLE
+from experiments.centre_study.centres import ORACLE, with_logits
 from experiments.centre_study.explained import Facts, explain, of_perceptron
 from experiments.centre_study.pairs import FAMILIES, NEAR, Family, kind
 from experiments.centre_study.rules import RIVALS, RULES
@@ -161,7 +161,7 @@ def _explained(s: Setting, pair: str, shared: Shared, kept: Path) -> list[Facts]
     """Of this network and of a perceptron, computed once."""
     path = kept / "explained.json"
     if not path.exists():
-        facts = explain(s, pair, shared.name)
+        facts = explain(with_logits(s), pair, shared.name)
         facts += explain(of_perceptron(s), pair, "perceptron")
         files.write_json(path, {"facts": [fact._asdict() for fact in facts]})
     told = files.load_json(path, "delete it, and run again")

@@ -6,7 +6,7 @@ image of the tested OoD set, and it sees others than those that are tested.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import fssd_jax
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import singularity_of
 from experiments.harness.keys import Use, of_seed
+from fssd_jax import head
 from fssd_jax.data import corruptions
 from fssd_jax.data.benchmarks import draw
 from fssd_jax.fssd import Singularity
@@ -66,6 +67,15 @@ OF_IMAGES: dict[str, Callable[[Setting], Any]] = {
 def _train(s: Setting) -> Any:
     assert s.train is not None
     return s.train.x
+
+
+# One function for one network, because compilations are kept by its identity.
+_both = cache(head.with_logits)
+
+
+def with_logits(s: Setting) -> Setting:
+    """The setting whose last layer is the logits, which ResNets' layers are without."""
+    return s._replace(feature_fn=_both(s.feature_fn, s.logit_fn))
 
 
 def singularities(s: Setting) -> dict[str, Singularity]:

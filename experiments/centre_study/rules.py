@@ -6,6 +6,7 @@ in-distribution validation images:
     z_k(x) = (log d_k(x) − mean log d_k) / std log d_k
 """
 
+from collections import OrderedDict
 from functools import partial
 
 import jax.numpy as jnp
@@ -13,7 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import fssd_jax
-from experiments.centre_study.centres import COUNT, OF_IMAGES, ORACLE, singularities
+from experiments.centre_study.centres import (
+    COUNT,
+    OF_IMAGES,
+    ORACLE,
+    singularities,
+    with_logits,
+)
 from experiments.comparison.methods import METHODS, ask_mahalanobis
 from experiments.comparison.rows import Ask, Method, Rows, Scored
 from experiments.comparison.setting import Setting
@@ -59,7 +66,7 @@ def _logs(d: np.ndarray) -> np.ndarray:
 
 def ask_centres(s: Setting) -> list[Ask]:
     """Of each centre: the deep layers, all layers, and each layer alone."""
-    asks = []
+    s, asks = with_logits(s), []
     for name, singularity in singularities(s).items():
         question = Question(fssd_jax.fssd.fssd, s.feature_fn, singularity)
         asks.append(_of_distances(s, name, question, list(singularity.center)))
@@ -106,6 +113,7 @@ def _answers(s: Setting, question: Question, x) -> np.ndarray:
 def ask_with_mahalanobis(s: Setting) -> list[Ask]:
     """Deep layers about means of 16, plus Mahalanobis, each standardised."""
     (ask,) = ask_mahalanobis("mahalanobis", s)
+    s = with_logits(s)
     singularity = _mix_16(s)
     question = Question(_both, s.feature_fn, (singularity, ask.question.state))
     val = _answers(s, question, s.val_ind)
@@ -132,9 +140,14 @@ def _both(
     feature_fn: FeatureFn, variables: Variables, state, x: Inputs
 ) -> Float[Array, "batch columns"]:
     """Distances of all layers, and in the last column Mahalanobis'."""
-    singularity, gaussians = state
+    singularity, fitted = state
+
+    def without_logits(variables, x) -> OrderedDict[str, Array]:
+        found = feature_fn(variables, x)
+        return OrderedDict((k, found[k]) for k in fitted.gaussians.factor)
+
     d = fssd_jax.fssd.fssd(feature_fn, variables, singularity, x)
-    own = mahalanobis.score(feature_fn, variables, gaussians, x)
+    own = mahalanobis.score(without_logits, variables, fitted, x)
     return jnp.concatenate([d, own[:, None]], 1)
 
 
@@ -174,6 +187,7 @@ def self_made(s: Setting) -> dict[str, np.ndarray]:
 
 def ask_learned(s: Setting) -> list[Ask]:
     """Logistic regression on (z, −z²) of all layers, against fifteen self-made sets."""
+    s = with_logits(s)
     question = Question(fssd_jax.fssd.fssd, s.feature_fn, _mix_16(s))
     val = _answers(s, question, s.val_ind)
     z = Standard(val)

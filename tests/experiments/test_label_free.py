@@ -1,5 +1,7 @@
 """The study of rules without labels: centres and rules by hand, means by theory."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -62,6 +64,28 @@ def test_scores_about_each_centre_are_those_of_the_definition(setting, found):
             ):
                 row = getattr(found[f"{name}: {rule}"], which)
                 np.testing.assert_allclose(row, scores, rtol=2e-3, atol=2e-3)
+
+
+def test_logits_are_a_layer_of_networks_whose_layers_are_without(setting, few):
+    """As of ResNets: "deep" is of the last hidden layer and the logits there, too."""
+    s, close = setting, {"rtol": 1e-3, "atol": 1e-3}
+
+    def hidden(variables, x):
+        found = s.feature_fn(variables, x)
+        return OrderedDict((k, v) for k, v in found.items() if k != "logits")
+
+    without = s._replace(feature_fn=hidden)
+    expected = asked(rules.ask_learned(s), s)["mix 16: learned"]
+    row = asked(rules.ask_learned(without), without)["mix 16: learned"]
+    np.testing.assert_allclose(row.ood, expected.ood, **close)
+    # Mahalanobis' distance is that of the rival's row, without the logits.
+    without = without._replace(test_ind=s.val_ind)
+    asks = [rules.ask_with_mahalanobis, rules.ask_centres]
+    both = asked([ask for of in asks for ask in of(without)], without)
+    rival = asked(rules.ask_mahalanobis("m", without), without)["m"]
+    expected = stats.zscore(both["mix 16: deep"].ind) + stats.zscore(rival.ind)
+    found = both["mix 16: deep + mahalanobis"].ind
+    np.testing.assert_allclose(found, expected, **close)
 
 
 def test_each_images_own_centre_is_its_feature_before_training(setting, found):
