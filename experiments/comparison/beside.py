@@ -9,6 +9,10 @@ from fssd_jax.data import published
 from fssd_jax.data.published import METRICS
 
 NOT_RUN = "not run here"
+SPREAD = (
+    "In %: mean ± standard deviation over the seeds, of one seed its 95 % interval; "
+    "differences of the mean, in points."
+)
 CONTROLS = tuple(
     f"control: {name}"
     for name in ("untrained", "pixel stats", "raw pixels", "composition")
@@ -140,8 +144,8 @@ def differences(
         return Sheet(title, ["", "here"], [["all methods", NOT_RUN]], [told])
     headings = ["method", "metric", "here"]
     for where in of:
-        headings += [where, "here less it"]
-    told = ["In %; differences in points."] if of and results else []
+        headings += [where, "difference"]
+    told = [SPREAD] if of and results else []
     return Sheet(title, [*headings, "fitted on"], rows, [*told, *_notes(results)])
 
 

@@ -12,12 +12,13 @@ from experiments.harness.sheets import Sheet
 from fssd_jax.data import published
 
 HEADINGS = [
-    *("run", "script", "benchmark", "protocol", "seed", "date (UTC)"),
-    *("AUROC, %", "of", "inverted layers", "state"),
+    *("run", "script", "benchmark", "protocol", "seed", "AUROC, %", "of"),
+    *("inverted layers", "written, UTC"),
 ]
 # The first of these that there is is a run's headline.
 HEADLINE = ("fssd", "fssd clean", "fssd default")
 TABLE2 = "table2"
+LETTERS = {title.pair: letter for letter, title in beside.TITLES.items()}
 
 
 def completed(run: Run) -> Run:
@@ -88,16 +89,20 @@ def _row(run: Run) -> list[str]:
     inverted = len({line.split(",")[0] for line in _inverted(run)})
     return [
         run.name,
-        run.experiment or "unknown",
+        run.experiment or "not told",
         gathered.benchmark_of(run),
         str(run.facts.get("protocol") or ""),
         gathered.seed_of(run),
-        run.date,
         cell,
-        of,
+        of if run.whole else _in_short(run),
         str(inverted or ""),
-        "whole" if run.whole else run.problems[0],
+        run.date,
     ]
+
+
+def _in_short(run: Run) -> str:
+    """What is wrong, without the path that the row begins with."""
+    return run.problems[0].replace(f"{run.folder}/", "")
 
 
 def headline(run: Run) -> tuple[str, str]:
@@ -149,14 +154,13 @@ def of_benchmarks(runs: Sequence[Run]) -> str:
     if not groups:
         return ""
     parts = ["<h2>Benchmarks</h2>"]
-    letters = {title.pair: letter for letter, title in beside.TITLES.items()}
     done = set()
-    for (pair, protocol, name), found in groups.items():
+    for (pair, protocol, name), found in sorted(groups.items(), key=_first_the_papers):
         results = [run.facts for run in found]
         seconds = [run.timing.get("scoring_seconds_per_1000_images") for run in found]
         timed = [s if isinstance(s, dict) else {} for s in seconds]
         sheets = [tables.method_sheet(results), tables.cost_sheet(results, timed)]
-        letter = letters.get(pair)
+        letter = LETTERS.get(pair)
         if letter in published.TABLE2 and protocol == "paper":
             done.add(letter)
             title = f"{beside.TITLES[letter].words}: beside the paper's {letter}"
@@ -167,6 +171,11 @@ def of_benchmarks(runs: Sequence[Run]) -> str:
     missing = [letter for letter in beside.TITLES if letter not in done]
     parts.append(_not_run(missing))
     return "\n".join(parts)
+
+
+def _first_the_papers(group: tuple[tuple[str, str, str], Any]) -> tuple:
+    (pair, protocol, name), _ = group
+    return pair not in LETTERS, pair, protocol != "paper", protocol, name
 
 
 def _seeds(results: list[Result]) -> str:

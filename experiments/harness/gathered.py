@@ -156,11 +156,17 @@ def seed_of(run: Run) -> str:
         for key in ("seed", "seeds"):
             value = facts.get(key)
             if isinstance(value, list):
-                return ", ".join(map(str, value))
+                return _in_words(value)
             if value is not None:
                 return str(value)
     named = re.search(r"-(\d+)(-[0-9a-f]{8})?$", run.name)
-    return named[1] if named else ""
+    return named[1] if named and run.whole else ""
+
+
+def _in_words(seeds: list) -> str:
+    if len(seeds) > 2 and seeds == list(range(len(seeds))):
+        return f"0 to {len(seeds) - 1}"
+    return ", ".join(map(str, seeds))
 
 
 def benchmark_of(run: Run) -> str:

@@ -14,7 +14,9 @@ from experiments.harness.gathered import Run
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
 
-NUMBER = re.compile(r"[-+−]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?")
+# A date is none, nor is "100 in".
+NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(e[-+]?\d+)?)(?=$|\s*([%\[±(/]|to ))")
+UNFOLDED = 3  # notes below a table, beside warnings
 SECONDS = {
     "seconds": Sheet("Seconds of this run, by part", ["part", "s"], [], []),
     "scoring_seconds_per_1000_images": Sheet(
@@ -92,7 +94,12 @@ def notes(lines: Iterable[str]) -> str:
     def kind(line):
         return "note warning" if line.startswith("warning") else "note"
 
-    return "\n".join(f'<p class="{kind(x)}">{escape(x)}</p>' for x in lines)
+    told = {x: f'<p class="{kind(x)}">{escape(x)}</p>' for x in lines}
+    warnings = [text for x, text in told.items() if x.startswith("warning")]
+    others = [text for x, text in told.items() if not x.startswith("warning")]
+    first, rest = others[:UNFOLDED], others[UNFOLDED:]
+    more = folded(f"{len(rest)} further notes", "\n".join(rest)) if rest else ""
+    return "\n".join([*warnings, *first, *filter(None, [more])])
 
 
 def alert(title: str, lines: Iterable[str]) -> str:

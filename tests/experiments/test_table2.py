@@ -19,7 +19,7 @@ from tests.npz import read_npz
 PICTURES = ("layers", "features", "roc", "epsilon")
 FILES = {
     "config.json", "metrics.json", "metrics.csv", "metrics.md", "metrics.tex",
-    "scores.npz", "timing.json", "report.html",
+    "scores.npz", "timing.json", "report.html", "explorer.npz",
     *(f"{p}.{e}" for p in PICTURES for e in ("png", "pdf")),
 }  # fmt: skip
 

@@ -34,8 +34,10 @@ function of(set, more = {}) {
     borderColor: () => colour(name),
     backgroundColor: () => (set === 0 ? `${colour("ind")}99` : "transparent"),
     pointRadius: set === 0 ? 3 : 4,
-    pointHoverRadius: 8,
+    pointHoverRadius: 9,
     pointHoverBorderWidth: 3,
+    pointHoverBorderColor: () => colour("text"),
+    pointHoverBackgroundColor: () => colour(name),
     ...more,
   };
 }
@@ -73,7 +75,7 @@ function highlight(chart, image) {
   chart.update("none");
 }
 
-function histogram(canvas, row, totals) {
+function histogram(canvas) {
   const bar = (set) => ({
     ...line(set === 0 ? "in-distribution" : "OoD"),
     borderColor: () => colour(set === 0 ? "ind" : "ood"),

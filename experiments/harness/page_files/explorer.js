@@ -23,16 +23,15 @@ function explore(element) {
   // ---- one image
 
   function tile(image) {
+    if (!told.sprite) return "";
     const box = document.createElement("span");
     box.className = `tile ${setOf(image) ? "ood" : "ind"}`;
-    const sprite = told.sprite;
-    if (sprite) {
-      const [column, row] = [image % sprite.columns, Math.floor(image / sprite.columns)];
-      const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
-      box.style.backgroundImage = `url(${sprite.url})`;
-      box.style.backgroundSize = `${100 * sprite.columns}% ${100 * sprite.rows}%`;
-      box.style.backgroundPosition = `${share(column, sprite.columns)}% ${share(row, sprite.rows)}%`;
-    }
+    const { url, columns, rows } = told.sprite;
+    const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
+    box.style.backgroundImage = `url(${url})`;
+    box.style.backgroundSize = `${100 * columns}% ${100 * rows}%`;
+    box.style.backgroundPosition =
+      `${share(image % columns, columns)}% ${share(Math.floor(image / columns), rows)}%`;
     return box;
   }
 
@@ -59,7 +58,7 @@ function explore(element) {
   const rate = { min: 0, max: 100 };
   const roc = scatter(
     find(".roc"),
-    [line("", { data: [] }), of(0, { data: [] }), of(1, { data: [] }), line("threshold", { data: [], showLine: false, pointStyle: "crossRot", pointRadius: 9, borderWidth: 3, pointBorderWidth: 3 })],
+    [line("", { data: [] }), of(0, { data: [], pointRadius: 2 }), of(1, { data: [], pointRadius: 2.5 }), line("threshold", { data: [], showLine: false, pointStyle: "crossRot", pointRadius: 9, borderWidth: 3, pointBorderWidth: 3 })],
     { x: axis("OoD accepted in %", rate), y: axis("in-distribution accepted in %", rate) },
     look,
   );

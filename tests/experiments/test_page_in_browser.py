@@ -1,0 +1,200 @@
+"""The page in Chromium: what moves agrees with `fssd_jax.metrics`, by mouse and keys.
+
+Skipped where Playwright or Chromium is not there; CONTRIBUTING.md has how to get them.
+"""
+
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import report
+from experiments.harness import explored
+from fssd_jax import metrics
+from tests.experiments import pages
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update"),
+    "--disable-sync",
+)
+WIDE, NARROW = 1280, 360
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    reason = "pip install playwright; apt-get install chromium"
+    api = pytest.importorskip("playwright.sync_api", reason=reason)
+    found = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES)]
+    path = next(filter(None, found), None)
+    if path is None:
+        pytest.skip(f"no Chromium on PATH, nor named by CHROMIUM: {reason}")
+    with api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    for i in range(3):
+        name = f"fmnist-paper-{i}-0123abcd"
+        pages.write(folder / "all" / name, seed=i, explored=i == 0)
+    out = folder / "report.html"
+    assert report.main(["--results", str(folder / "all"), "--out", str(out)]) == 0
+    return out.as_uri()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """(section, width) → the page there; at the end nothing was complained of."""
+    complaints, contexts = [], []
+
+    def at(section, width=WIDE):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}))
+        tab = contexts[-1].new_page()
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("requestfailed", lambda request: complaints.append(request.url))
+        tab.goto(f"{address}#{section}")
+        return tab
+
+    yield at
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def seen(tab, name):
+    return tab.locator(f".run.open {name}").inner_text()
+
+
+def set_slider(tab, level):
+    script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')) }"
+    tab.locator(".run.open .slider").evaluate(script, level)
+
+
+def percent(part, whole):
+    return f"{100 * part / whole:.1f} %"
+
+
+def test_the_slider_shows_the_rates_of_metrics(opened):
+    tab = opened("run-0")
+    for place, name in enumerate(pages.METHODS):
+        ind, ood = pages.scores([0, place])
+        tab.select_option(".run.open .method", name)
+        for level in (1, 40, 160, 190, 200):
+            set_slider(tab, level)
+            tpr = level / explored.LEVELS
+            rate = metrics.fpr_at(ind, ood, tpr).value
+            assert seen(tab, "output") == f"{100 * tpr:.1f} %"
+            false = round(rate * len(ood))
+            assert seen(tab, ".false") == f"{100 * rate:.1f} % {false} of {len(ood)}"
+            threshold = float(seen(tab, ".threshold"))
+            accepted = int((ind >= threshold).sum())
+            told = f"{percent(accepted, len(ind))} {accepted} of {len(ind)}"
+            assert seen(tab, ".accepted") == told
+        auroc = metrics.auroc(ind, ood)
+        assert seen(tab, ".auroc") == f"{100 * auroc:.1f} %"
+
+
+def test_images_on_either_side_of_the_threshold(opened):
+    """Those kept that score nearest, of both sets."""
+    tab = opened("run-0")
+    tab.select_option(".run.open .method", "msp")
+    ind, ood = pages.scores([0, 0])
+    shown = np.concatenate([ind[0:42:6], ood[0:30:6]])
+    for level in (60, 150, 195):
+        set_slider(tab, level)
+        threshold = float(seen(tab, ".threshold"))
+        for side, of in (
+            ("above", sorted(s for s in shown if s >= threshold)),
+            ("below", sorted((s for s in shown if s < threshold), reverse=True)),
+        ):
+            texts = tab.locator(f".run.open .{side} li").all_inner_texts()
+            told = [float(t.rpartition(":")[2]) for t in texts if t != "none"]
+            assert told == of[:8]
+
+
+def test_pointing_at_the_curve_or_going_there_by_keys_shows_the_image(opened):
+    tab = opened("run-0")
+    tab.select_option(".run.open .method", "msp")
+    assert "Point at" in seen(tab, ".look")
+    for chart in (".cloud", ".roc"):
+        tab.reload()
+        tab.locator(f".run.open {chart}").hover()
+        assert "score" in seen(tab, ".look")
+        assert tab.locator(".run.open .look .tile").count() == 1
+    ind, ood = pages.scores([0, 0])
+    shown = np.concatenate([ind[0:42:6], ood[0:30:6]])
+    tab.select_option(".run.open .method", "msp")
+    tab.locator(".run.open .roc").focus()
+    tab.keyboard.press("Home")
+    for score in np.sort(shown)[::-1]:
+        told = re.search(r"score (\S+)\. .* accepts (.*?) of .* and (.*?) of",
+                         seen(tab, ".look"))  # fmt: skip
+        assert float(told[1]) == score
+        assert told[2] == percent((ind >= score).sum(), len(ind))
+        assert told[3] == percent((ood >= score).sum(), len(ood))
+        tab.keyboard.press("ArrowRight")
+
+
+def test_the_slider_moves_by_keys(opened):
+    tab = opened("run-0")
+    tab.locator(".run.open .slider").focus()
+    tab.keyboard.press("ArrowLeft")
+    assert seen(tab, "output") == "94.5 %"
+    tab.keyboard.press("Home")
+    assert seen(tab, "output") == "0.5 %"
+
+
+def test_tables_sort_by_number_and_filter(opened):
+    tab = opened("overview")
+    heading = tab.locator(".runs th", has_text="AUROC")
+
+    def column():
+        rows = tab.locator(".runs tbody tr:visible td:nth-child(6)").all_inner_texts()
+        return [float(text.split()[0]) for text in rows]
+
+    values = [100 * pages.facts(i)["methods"]["fssd"]["auroc"] for i in range(3)]
+    expected = [float(f"{v:.1f}") for v in values]
+    assert column() == expected
+    orders = []
+    for press in (heading.click, lambda: heading.press("Enter")):
+        press()
+        orders.append(column())
+    assert sorted(orders) == sorted([sorted(expected), sorted(expected)[::-1]])
+    tab.locator(".runs input").fill("fmnist-paper-1")
+    assert column() == [expected[1]]
+    tab.locator(".runs input").fill("")
+    assert len(column()) == 3
+
+
+def test_a_run_is_opened_by_tab_and_enter_and_left_again(opened):
+    tab = opened("overview")
+    tab.locator(".runs input").focus()
+    for _ in range(20):
+        tab.keyboard.press("Tab")
+        if tab.evaluate("document.activeElement.matches('.runs td a')"):
+            break
+    tab.keyboard.press("Enter")
+    assert tab.locator(".run.open").count() == 1
+    assert seen(tab, "dd >> text=fmnist-paper-0").startswith("fmnist-paper-0")
+    assert not tab.locator("#overview").is_visible()
+    tab.go_back()
+    assert tab.locator("#overview").is_visible()
+    assert not tab.locator(".run").first.is_visible()
+
+
+@pytest.mark.parametrize("section", ["overview", "run-0", "run-1"])
+def test_a_narrow_screen_holds_the_page(opened, section):
+    """Wide tables scroll within themselves."""
+    tab = opened(section, NARROW)
+    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW
+    canvases = tab.locator("canvas:visible")
+    assert canvases.count() == (3 if section == "run-0" else 0)
