@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from experiments.harness import explored, gathered
 from experiments.harness.files import plain
 from experiments.harness.gathered import Run
@@ -16,6 +18,7 @@ from fssd_jax.checks import InputError
 
 # A date is none, nor is "100 in".
 NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(e[-+]?\d+)?)(?=$|\s*([%\[±(/]|to ))")
+WIDE = 1.8  # width over height of a picture that takes a row of its own
 UNFOLDED = 3  # notes below a table, beside warnings
 SECONDS = {
     "seconds": Sheet("Seconds of this run, by part", ["part", "s"], [], []),
@@ -180,14 +183,18 @@ def _pictures(run: Run) -> str:
 
 
 def _picture(path: Path) -> str:
-    try:
-        text = base64.b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        return f'<p class="note warning">{escape(path.name)}: {escape(error)}</p>'
     name = escape(path.stem)
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        text = base64.b64encode(path.read_bytes()).decode()
+    except (OSError, Image.DecompressionBombError) as error:
+        return f'<p class="note warning">{name}: {escape(error)}</p>'
+    wide = ' class="wide"' if width > WIDE * height else ""
     return (
-        f'<figure><img alt="{name}" loading="lazy" decoding="async" '
-        f'src="data:image/png;base64,{text}"><figcaption>{name}</figcaption></figure>'
+        f'<figure{wide}><img alt="{name}" loading="lazy" decoding="async" '
+        f'width="{width}" height="{height}" src="data:image/png;base64,{text}">'
+        f"<figcaption>{name}</figcaption></figure>"
     )
 
 

@@ -171,7 +171,7 @@ def test_the_aggregate_is_over_seeds(out):
 def test_the_report_shows_every_row_and_picture(out):
     path = folders(out)[0]
     text = (path / "report.html").read_text()
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("<img alt=") == 4
     for name in ("fssd", "msp", "control: untrained", "conv2", "sha256"):
         assert name in text
 
