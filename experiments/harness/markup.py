@@ -10,8 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from analysis import animation, pages
 from experiments.harness import explored, gathered
-from experiments.harness.files import plain
+from experiments.harness.files import load_arrays
 from experiments.harness.gathered import Run
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
@@ -115,11 +116,6 @@ def folded(title: str, inner: str, *, opened: bool = False) -> str:
     return f"<details{state}><summary>{escape(title)}</summary>\n{inner}\n</details>\n"
 
 
-def as_json(value: Any) -> str:
-    """For a script element, which ends at the first "</"."""
-    return json.dumps(plain(value), allow_nan=False).replace("</", "<\\/")
-
-
 # ---- a run --------------------------------------------------------------------------
 
 
@@ -143,7 +139,7 @@ def detail(run: Run, identifier: str) -> str:
         if value
     )
     problems = list(run.problems)
-    explorer = _explorer(run, problems)
+    moving = _explorer(run, problems) + _training(run, problems)
     wrong = gathered.inverted(run.facts)
     parts = [
         f"<h2>{escape(title_of(run))}</h2>\n<dl class='facts'>{told}</dl>",
@@ -155,14 +151,14 @@ def detail(run: Run, identifier: str) -> str:
         if wrong
         else "",
         "".join(table(sheet) for sheet in run.sheets),
-        explorer,
+        moving,
         _pictures(run),
         _cost(run.timing),
         _provenance(run),
         _raw(run),
     ]
     body = "\n".join(part for part in parts if part)
-    return f'<section class="run" id="{identifier}" tabindex="-1">\n{body}\n</section>'
+    return pages.section(identifier, body)
 
 
 def _explorer(run: Run, problems: list[str]) -> str:
@@ -171,10 +167,18 @@ def _explorer(run: Run, problems: list[str]) -> str:
     except InputError as error:
         problems.append(str(error))
         return ""
-    if found is None:
+    return pages.holding("explorer", "Explorer", found) if found else ""
+
+
+def _training(run: Run, problems: list[str]) -> str:
+    path = run.folder / animation.FILE
+    if not path.exists():
         return ""
-    data = f'<script type="application/json">{as_json(found)}</script>'
-    return f'<div class="explorer"><h3>Explorer</h3>{data}</div>\n'
+    try:
+        return animation.as_part(animation.of_arrays(load_arrays(path)))
+    except (InputError, IndexError, KeyError, TypeError, ValueError) as error:
+        problems.append(f"{path}: cannot be shown ({type(error).__name__}: {error})")
+        return ""
 
 
 def _pictures(run: Run) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis.pages import FILES, as_json
 from experiments import report
 from experiments.comparison import explorer, overview
 from experiments.comparison.answers import Answers
@@ -212,8 +213,8 @@ def test_text_of_others_is_no_markup(tmp_path):
     folder = pages.write(tmp_path / "all" / "one-0", changes=told)
     text = made(tmp_path / "all", tmp_path / "page.html")
     assert "<img src=x" not in text
-    assert "</script>" not in markup.as_json({"a": evil})
-    assert json.loads(markup.as_json({"a": evil})) == {"a": evil}
+    assert "</script>" not in as_json({"a": evil})
+    assert json.loads(as_json({"a": evil})) == {"a": evil}
     assert "<b>table</b>" not in markup.detail(gathered.read(folder), "x")
 
 
@@ -266,7 +267,7 @@ def test_charts_are_bundled_only_where_there_is_something_to_explore(tmp_path):
 
 
 def test_bundled_libraries_are_those_that_the_list_tells():
-    folder = page.FILES / "vendor"
+    folder = FILES / "vendor"
     told = dict(
         re.findall(r"\| `(\S+)` .*`([0-9a-f]{64})`", (folder / "README.md").read_text())
     )

@@ -1,4 +1,4 @@
-// The three charts of an explorer; each returns its Chart.js chart.
+// What the charts of all pages share.
 "use strict";
 
 Chart.defaults.animation = false;
@@ -26,14 +26,26 @@ const legend = {
   onClick: () => {},
 };
 
-function of(set, more = {}) {
-  const name = set === 0 ? "ind" : "ood";
+// Sets are told apart by colour, marker and line, as in the pictures.
+const STYLES = {
+  "in-distribution": { name: "ind", marker: "circle", dash: [], filled: true },
+  OoD: { name: "ood", marker: "triangle", dash: [5, 3], filled: false },
+  noise: { name: "noise", marker: "rect", dash: [2, 2], filled: true },
+};
+const OTHERS = [
+  { name: "other", marker: "rectRot", dash: [8, 2, 2, 2], filled: false },
+  { name: "another", marker: "crossRot", dash: [8, 3], filled: false },
+];
+const styleOf = (set, place) => STYLES[set] ?? OTHERS[place % OTHERS.length];
+
+function of(set, place, more = {}) {
+  const { name, marker, filled } = styleOf(set, place);
   return {
-    label: set === 0 ? "in-distribution" : "OoD",
-    pointStyle: set === 0 ? "circle" : "triangle",
+    label: set,
+    pointStyle: marker,
     borderColor: () => colour(name),
-    backgroundColor: () => (set === 0 ? `${colour("ind")}99` : "transparent"),
-    pointRadius: set === 0 ? 3 : 4,
+    backgroundColor: () => (filled ? `${colour(name)}99` : "transparent"),
+    pointRadius: filled ? 3 : 4,
     pointHoverRadius: 9,
     pointHoverBorderWidth: 3,
     pointHoverBorderColor: () => colour("text"),
@@ -75,23 +87,16 @@ function highlight(chart, image) {
   chart.update("none");
 }
 
-function histogram(canvas) {
-  const bar = (set) => ({
-    ...line(set === 0 ? "in-distribution" : "OoD"),
-    borderColor: () => colour(set === 0 ? "ind" : "ood"),
-    backgroundColor: () => `${colour(set === 0 ? "ind" : "ood")}22`,
-    borderDash: set === 0 ? [] : [5, 3],
-    stepped: "before",
-    fill: "origin",
-    data: [],
-  });
-  return new Chart(canvas, {
-    type: "scatter",
-    data: { datasets: [bar(0), bar(1), line("threshold", { borderDash: [2, 2], data: [] })] },
-    options: {
-      scales: { x: axis("score"), y: axis("share of a set in %", { min: 0 }) },
-      events: [],
-      plugins: { legend },
-    },
-  });
+// A chart that nothing is asked of.
+function plain(canvas, datasets, scales) {
+  return new Chart(canvas, { type: "scatter", data: { datasets }, options: { scales, events: [], plugins: { legend } } });
 }
+
+// A histogram's outline, and what it is drawn from.
+function outline(set, place) {
+  const { name, dash } = styleOf(set, place);
+  const more = { borderColor: () => colour(name), backgroundColor: () => `${colour(name)}22`, borderDash: dash };
+  return line(set, { ...more, stepped: "before", fill: "origin", data: [] });
+}
+
+const steps = (edges, heights) => edges.map((x, i) => ({ x, y: heights[Math.max(i - 1, 0)] }));

@@ -58,7 +58,7 @@ function explore(element) {
   const rate = { min: 0, max: 100 };
   const roc = scatter(
     find(".roc"),
-    [line("", { data: [] }), of(0, { data: [], pointRadius: 2 }), of(1, { data: [], pointRadius: 2.5 }), line("threshold", { data: [], showLine: false, pointStyle: "crossRot", pointRadius: 9, borderWidth: 3, pointBorderWidth: 3 })],
+    [line("", { data: [] }), of(told.sets[0], 0, { data: [], pointRadius: 2 }), of(told.sets[1], 1, { data: [], pointRadius: 2.5 }), line("threshold", { data: [], showLine: false, pointStyle: "crossRot", pointRadius: 9, borderWidth: 3, pointBorderWidth: 3 })],
     { x: axis("OoD accepted in %", rate), y: axis("in-distribution accepted in %", rate) },
     look,
   );
@@ -68,13 +68,17 @@ function explore(element) {
   const cloud = scatter(
     find(".cloud"),
     [
-      ...[0, 1].map((set) => of(set, { data: ofSet(set).map((image) => ({ ...spot(told.points[image]), image })) })),
+      ...[0, 1].map((set) => of(told.sets[set], set, { data: ofSet(set).map((image) => ({ ...spot(told.points[image]), image })) })),
       line("F*", { data: [spot(told.star)], showLine: false, pointStyle: "star", pointRadius: 9, pointBorderWidth: 2.5 }),
     ],
     { x: axis(`first component (${share[0]} of variance)`), y: axis(`second component (${share[1]})`) },
     look,
   );
-  const bars = histogram(find(".bars"));
+  const bars = plain(
+    find(".bars"),
+    [outline(told.sets[0], 0), outline(told.sets[1], 1), line("threshold", { borderDash: [2, 2], data: [] })],
+    { x: axis("score"), y: axis("share of a set in %", { min: 0 }) },
+  );
 
   function byScore() {
     const scores = told.rows[method.value].scores;
@@ -91,7 +95,7 @@ function explore(element) {
       roc.data.datasets[1 + set].data = ofSet(set).map((image) => ({ ...at(image), image }));
       const total = told.totals[set];
       const heights = row.bars[set].map((count) => (100 * count) / total);
-      bars.data.datasets[set].data = row.edges.map((x, i) => ({ x, y: heights[Math.max(i - 1, 0)] }));
+      bars.data.datasets[set].data = steps(row.edges, heights);
     }
     move();
     if (seen !== undefined) look(seen);

@@ -32,6 +32,7 @@ function prepare(section) {
     if (table.tBodies[0].rows.length >= LARGE || table.closest(".runs")) filter(table);
   }
   for (const element of section.querySelectorAll(".explorer")) explore(element);
+  for (const element of section.querySelectorAll(".movie")) play(element);
 }
 
 function show() {
