@@ -4,8 +4,8 @@ Any run that a `Recorder` followed gives a page or a GIF by one call:
 
     recorder = Recorder(…, keep=["logits"])
     …
-    animation.write_page(Path("training.html"), recorder.records, "logits")
-    animation.write_gif(Path("training.gif"), recorder.records, "logits")
+    animation.write_page("training.html", recorder.records, "logits")
+    animation.write_gif("training.gif", recorder.records, "logits")
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ def from_arrays(
 # ---- as a page ----------------------------------------------------------------------
 
 
-def write_page(path: Path, records: Sequence[Record], layer: str) -> Path:
+def write_page(path: str | Path, records: Sequence[Record], layer: str) -> Path:
     """A page with a slider over the steps; errors as of `movie`."""
     title = f"Training: features of {layer} and their speed"
     heading = f"<h2>{title}</h2>"
@@ -187,7 +187,7 @@ def _rounded(values: np.ndarray) -> list:
 # ---- as a GIF -----------------------------------------------------------------------
 
 
-def write_gif(path: Path, records: Sequence[Record], layer: str) -> Path:
+def write_gif(path: str | Path, records: Sequence[Record], layer: str) -> Path:
     """An animated GIF, a frame a moment; errors as of `movie`."""
     return save_gif(Path(path), movie(records, layer))
 

@@ -16,7 +16,7 @@ function axis(title, more = {}) {
     type: "linear",
     title: { display: true, text: title, color: () => colour("quiet") },
     grid: { color: () => colour("rule") },
-    ticks: { color: () => colour("quiet"), maxTicksLimit: 6 },
+    ticks: { color: () => colour("quiet"), maxTicksLimit: 6, includeBounds: false },
     ...more,
   };
 }
@@ -54,9 +54,10 @@ function of(set, place, more = {}) {
   };
 }
 
+// Above all points: Chart.js draws what has the lowest order last.
 function line(label, more = {}) {
   const ink = () => colour("text");
-  return { label, showLine: true, pointRadius: 0, pointHitRadius: 0, borderWidth: 1.5, borderColor: ink, pointStyle: "line", ...more };
+  return { label, order: -1, showLine: true, pointRadius: 0, pointHitRadius: 0, borderWidth: 1.5, borderColor: ink, pointStyle: "line", ...more };
 }
 
 // Points of `sets` are of images: { x, y, image }. `onImage` is told which is nearest.
@@ -96,7 +97,7 @@ function plain(canvas, datasets, scales) {
 function outline(set, place) {
   const { name, dash } = styleOf(set, place);
   const more = { borderColor: () => colour(name), backgroundColor: () => `${colour(name)}22`, borderDash: dash };
-  return line(set, { ...more, stepped: "before", fill: "origin", data: [] });
+  return line(set, { ...more, order: 0, stepped: "before", fill: "origin", data: [] });
 }
 
 const steps = (edges, heights) => edges.map((x, i) => ({ x, y: heights[Math.max(i - 1, 0)] }));

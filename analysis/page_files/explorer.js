@@ -58,7 +58,7 @@ function explore(element) {
   const rate = { min: 0, max: 100 };
   const roc = scatter(
     find(".roc"),
-    [line("", { data: [] }), of(told.sets[0], 0, { data: [], pointRadius: 2 }), of(told.sets[1], 1, { data: [], pointRadius: 2.5 }), line("threshold", { data: [], showLine: false, pointStyle: "crossRot", pointRadius: 9, borderWidth: 3, pointBorderWidth: 3 })],
+    [line("", { data: [], order: 1 }), of(told.sets[0], 0, { data: [], pointRadius: 2 }), of(told.sets[1], 1, { data: [], pointRadius: 2.5 }), line("threshold", { data: [], showLine: false, pointStyle: "crossRot", pointRadius: 9, borderWidth: 3, pointBorderWidth: 3 })],
     { x: axis("OoD accepted in %", rate), y: axis("in-distribution accepted in %", rate) },
     look,
   );

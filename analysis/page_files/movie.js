@@ -19,7 +19,7 @@ function play(element) {
     const values = [...told.points.flat(2), ...told.star].map((point) => point[i]);
     const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
     const margin = 0.05 * (high - low) || 1;
-    return { min: low - margin, max: high + margin, ticks: { maxTicksLimit: 6, color: () => colour("quiet"), callback: (value) => Number(value.toPrecision(3)) } };
+    return { min: low - margin, max: high + margin };
   }
 
   const cloud = plain(
@@ -35,7 +35,9 @@ function play(element) {
     told.sets.map((name, i) => outline(name, i)),
     { x: axis("‖dF/dt‖", { min: 0 }), y: axis("share of a set in %", { min: 0 }) },
   );
-  const most = Math.max(...told.medians.flat());
+  const above0 = told.medians.flat().filter((speed) => speed > 0);
+  const [least, most] = [Math.min(...above0), Math.max(...above0)];
+  const decades = [0, ...Array.from({ length: 8 }, (_, k) => 10 ** k)].filter((step) => step <= told.steps[last]);
   const medians = plain(
     find(".medians"),
     [
@@ -46,8 +48,12 @@ function play(element) {
       line("this step", { borderDash: [2, 2], data: [] }),
     ],
     {
-      x: axis("step", { ticks: { color: () => colour("quiet"), callback: (x) => Math.round(10 ** x - 1).toLocaleString("en") } }),
-      y: axis("median ‖dF/dt‖", { min: 0 }),
+      x: axis("step", {
+        max: place(told.steps[last]),
+        afterBuildTicks: (scale) => (scale.ticks = decades.map((step) => ({ value: place(step) }))),
+        ticks: { color: () => colour("quiet"), autoSkip: false, callback: (x) => Math.round(10 ** x - 1).toLocaleString("en") },
+      }),
+      y: axis("median ‖dF/dt‖", { type: "logarithmic" }),
     },
   );
 
@@ -60,7 +66,7 @@ function play(element) {
     });
     cloud.data.datasets[told.sets.length].data = [spot(told.star[k])];
     const x = place(told.steps[k]);
-    medians.data.datasets[told.sets.length].data = [{ x, y: 0 }, { x, y: most }];
+    medians.data.datasets[told.sets.length].data = [{ x, y: least }, { x, y: most }];
     for (const chart of [cloud, bars, medians]) chart.update("none");
     const each = told.sets.map((name, i) => `${name} ${told.medians[i][k]}`);
     find(".readout").textContent = `Step ${told.steps[k]}, median speed: ${each.join(", ")}.`;

@@ -19,7 +19,7 @@ from fssd_jax.checks import InputError
 
 # A date is none, nor is "100 in".
 NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(e[-+]?\d+)?)(?=$|\s*([%\[±(/]|to ))")
-WIDE = 1.8  # width over height of a picture that takes a row of its own
+WIDE = 1000  # pixels, more than the pictures have that are a column wide
 UNFOLDED = 3  # notes below a table, beside warnings
 SECONDS = {
     "seconds": Sheet("Seconds of this run, by part", ["part", "s"], [], []),
@@ -194,7 +194,7 @@ def _picture(path: Path) -> str:
         text = base64.b64encode(path.read_bytes()).decode()
     except (OSError, Image.DecompressionBombError) as error:
         return f'<p class="note warning">{name}: {escape(error)}</p>'
-    wide = ' class="wide"' if width > WIDE * height else ""
+    wide = ' class="wide"' if width > WIDE else ""
     return (
         f'<figure{wide}><img alt="{name}" loading="lazy" decoding="async" '
         f'width="{width}" height="{height}" src="data:image/png;base64,{text}">'
@@ -253,4 +253,4 @@ def _is_text(path: Path) -> bool:
 
 def _text(path: Path) -> str:
     text = path.read_text(encoding="utf-8", errors="replace")
-    return f"<pre tabindex='0'>{escape(text)}</pre>"
+    return f"<pre tabindex='0'>{html.escape(text, quote=False)}</pre>"

@@ -10,8 +10,10 @@ import shutil
 import numpy as np
 import pytest
 
+from analysis import animation
 from experiments import report
 from experiments.harness import explored
+from experiments.harness.files import save_arrays
 from fssd_jax import metrics
 from tests.experiments import pages
 
@@ -22,6 +24,8 @@ FLAGS = (
     "--disable-sync",
 )
 WIDE, NARROW = 1280, 360
+NAME = "fmnist-paper-1-0123abcd"  # where training was followed, too
+STEPS = np.array([0, 1, 8, 40])
 
 pytestmark = pytest.mark.browser
 
@@ -42,8 +46,9 @@ def browser():
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     for i in range(3):
-        name = f"fmnist-paper-{i}-0123abcd"
+        name = NAME.replace("1", str(i), 1)
         pages.write(folder / "all" / name, seed=i, explored=i == 0)
+    save_arrays(folder / "all" / NAME / animation.FILE, animation.to_arrays(movie()))
     out = folder / "report.html"
     assert report.main(["--results", str(folder / "all"), "--out", str(out)]) == 0
     return out.as_uri()
@@ -67,6 +72,15 @@ def opened(browser, address):
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+def movie():
+    rng = np.random.default_rng(0)
+    sets = ("in-distribution", "OoD", "noise")
+    features = {s: rng.normal(size=(4, 7, 3)) for s in sets}
+    speeds = {s: rng.uniform(1, 9, (4, 7)).round(1) for s in sets}
+    stars = features["noise"].mean(1)
+    return animation.from_arrays("logits", STEPS, features, stars, speeds)
 
 
 def seen(tab, name):
@@ -174,6 +188,24 @@ def test_tables_sort_by_number_and_filter(opened):
     assert len(column()) == 3
 
 
+def test_training_moves_by_the_slider_its_keys_and_by_itself(opened):
+    tab = opened("run-1")
+    slider = tab.locator(".run.open .movie .slider")
+    slider.focus()
+    for moment, step in enumerate(STEPS):
+        told = [float(np.median(v[moment])) for v in movie().speeds.values()]
+        each = zip(movie().speeds, told, strict=True)
+        expected = ", ".join(f"{name} {value:g}" for name, value in each)
+        assert seen(tab, ".movie .readout") == f"Step {step}, median speed: {expected}."
+        assert seen(tab, ".movie output") == str(step)
+        tab.keyboard.press("ArrowRight")
+    tab.locator(".run.open .play").click()  # from the end it begins anew
+    assert seen(tab, ".movie output") == "0"
+    assert seen(tab, ".play") == "Pause"
+    tab.locator(".run.open .play", has_text="Play").wait_for()
+    assert seen(tab, ".movie output") == str(STEPS[-1])
+
+
 def test_a_run_is_opened_by_tab_and_enter_and_left_again(opened):
     tab = opened("overview")
     tab.locator(".runs input").focus()
@@ -197,4 +229,4 @@ def test_a_narrow_screen_holds_the_page(opened, section):
     tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW
     canvases = tab.locator("canvas:visible")
-    assert canvases.count() == (3 if section == "run-0" else 0)
+    assert canvases.count() == (0 if section == "overview" else 3)

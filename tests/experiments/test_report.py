@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis import animation
 from analysis.pages import FILES, as_json
 from experiments import report
 from experiments.comparison import explorer, overview
 from experiments.comparison.answers import Answers
 from experiments.comparison.rows import Scored
 from experiments.harness import explored, gathered, markup, page, sheets
+from experiments.harness.files import save_arrays
 from experiments.harness.sheets import Sheet
 from fssd_jax import InputError, metrics
 from fssd_jax.data.published import README, TABLE2
@@ -111,6 +113,21 @@ def test_damaged_images_are_told_and_the_rest_is_there(tmp_path):
     np.savez(kept, **{**pages.kept(), "rows": np.array(["gone"])})
     with pytest.raises(InputError, match="not of one run"):
         explored.read(folder)
+
+
+def test_training_that_was_followed_is_shown_and_a_damaged_one_told(tmp_path):
+    folder = pages.write(tmp_path / "one-0")
+    noise = np.random.default_rng(0).normal(size=(2, 4, 3))
+    sets, speeds = {"noise": noise}, {"noise": np.ones((2, 4))}
+    of = animation.from_arrays("fc1", np.arange(2), sets, noise.mean(1), speeds)
+    arrays = animation.to_arrays(of)
+    save_arrays(folder / animation.FILE, arrays)
+    assert 'class="movie"' in markup.detail(gathered.read(folder), "run-0")
+    arrays.pop("star")
+    save_arrays(folder / animation.FILE, arrays)
+    section = markup.detail(gathered.read(folder), "run-0")
+    assert 'class="movie"' not in section
+    assert f"{animation.FILE}: cannot be shown" in section
 
 
 def test_fifty_folders_are_fifty_rows_and_sections(tmp_path):
