@@ -48,7 +48,12 @@ def gather(where: Path) -> list[Run]:
             "named, by default results"
         )
     folders = [path.parent for path in records.metrics_files(where)]
-    return [read(folder, str(folder.relative_to(where))) for folder in folders]
+    names = [str(folder.relative_to(where)) for folder in folders]
+    own = where.resolve().name  # of a folder that is itself a run
+    return [
+        read(folder, own if name == "." else name)
+        for folder, name in zip(folders, names, strict=True)
+    ]
 
 
 def read(folder: Path, name: str | None = None) -> Run:

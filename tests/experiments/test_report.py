@@ -44,6 +44,7 @@ def test_folders_at_any_depth_by_name_but_hidden_ones(tmp_path):
     for name in ("b", "a/deep/er", "a/.c.1234.unfinished"):
         pages.write(tmp_path / name)
     assert [run.name for run in gathered.gather(tmp_path)] == ["a/deep/er", "b"]
+    assert [run.name for run in gathered.gather(tmp_path / "b")] == ["b"]
 
 
 def test_no_results_are_told_with_what_to_do(tmp_path, capsys):
