@@ -6,21 +6,23 @@ MNIST in-distribution, FashionMNIST OoD, uniform noise for F*. At log-spaced ste
 distance to F*, the displacement from initialisation, and the speed ‖dF/dt‖ of every
 probe image, in every layer; the last layer in one fixed basis of principal components.
 Leaves OUT/figure2/BENCHMARK-SEED-DIGEST/ with the three pictures, metrics.json and
-scores.npz, the data behind them. A killed run begins anew: it takes minutes.
+scores.npz, the data behind them; and the same in motion: report.html has a slider over
+the steps, training.gif is for slides. A killed run begins anew: it takes minutes.
 """
 
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import dynamics_plots, pca
+from analysis import animation, dynamics_plots, pca
 from analysis.dynamics import NOISE
-from experiments.harness import cli, results
+from experiments.harness import cli, files, results
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import movement
@@ -88,6 +90,11 @@ def run(config: Config) -> dict[str, Any]:
         },
     }
     shown = spread_out(len(facts["steps"]), SHOWN)
+    last = LeNet.feature_layers.index(LAYER)
+    speeds = {name: of[:, :, last] for name, of in sets_of(arrays, "speed").items()}
+    moving = animation.from_arrays(
+        *(LAYER, arrays["steps"], sets_of(arrays, LAYER), arrays[STAR], speeds)
+    )
     results.leave(
         place,
         facts,
@@ -95,6 +102,12 @@ def run(config: Config) -> dict[str, Any]:
         to_sheets(facts, shown),
         draw_figures(facts, arrays, shown),
         arrays,
+        extras={
+            animation.FILE: partial(
+                files.save_arrays, arrays=animation.to_arrays(moving)
+            ),
+            "training.gif": partial(animation.save_gif, of=moving),
+        },
     )
     return facts
 

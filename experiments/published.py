@@ -11,43 +11,14 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from experiments.comparison.report import mean_and_deviation
+from experiments.comparison.beside import OURS, TITLES, to_sheet
+from experiments.comparison.report import Result
 from experiments.harness import cli, files
-from experiments.harness.sheets import Sheet, show, to_markdown
+from experiments.harness.sheets import show, to_markdown
 from fssd_jax.checks import InputError
 from fssd_jax.data import published
-from fssd_jax.data.published import METRICS
 
-NOT_RUN = "not run here"
-CONTROLS = tuple(
-    f"control: {name}"
-    for name in ("untrained", "pixel stats", "raw pixels", "composition")
-)
-Result = dict[str, Any]  # what a metrics.json holds
-
-
-class Title(NamedTuple):
-    words: str
-    pair: str  # of our benchmark, as results name it
-
-
-TITLES = {
-    "A": Title("FMNIST against MNIST, LeNet", "fmnist"),
-    "B": Title("CIFAR10 against SVHN, ResNet-34", "cifar10"),
-    "C": Title("ImageNet, dogs against non-dogs, ResNet-34", "dogs"),
-    "D": Title("ImageNet against ImageNet-C, ResNet-34", "imagenet"),
-    "E": Title("CelebA, not blurry against blurry, ResNeXt-50", "celeba"),
-    "F": Title("MS-1M against IJB-C, ResNeXt-50", "ms1m"),
-    "G": Title("bacteria before 2011 against after 2016, BiLSTM", "genomics"),
-}
-# Real, and run here, but not the paper's.
-OURS = {
-    "genomes": "Five species of bacteria against three others, BiLSTM of 64 units",
-    "cifar6": "Six classes of CIFAR-10 against the other four",
-    "fmnist6": "Six classes of FashionMNIST against the other four, LeNet",
-}
 PREFACE = """# Table 2 of the paper, and what was measured here
 
 AUROC / AUPRC / FPR80 in %, in-distribution positive. Here: protocol `paper`, mean ±
@@ -116,78 +87,6 @@ def read(folder: Path) -> dict[str, list[Result]]:
     return {
         pair: [of[seed][1] for seed in sorted(of)] for pair, of in sorted(found.items())
     }
-
-
-def to_sheet(title: str, of: dict[str, Any], results: list[Result]) -> Sheet:
-    rows = []
-    for name in published.METHODS:
-        said = [_fractions(rows_.get(name), where) for where, rows_ in of.items()]
-        ours = _named(name, results)
-        for own in ours or [name]:
-            rows.append([own, *said, *_measured(own, results)])
-    for name in CONTROLS:
-        if _named(name, results):
-            rows.append([name, *["" for _ in of], *_measured(name, results)])
-    if not of and not results:
-        told = "Published as box plots (Figure 4), without numbers."
-        return Sheet(title, ["", "here"], [["all methods", NOT_RUN]], [told])
-    headings = ["", *of, "here", "fitted on"]
-    return Sheet(title, headings, rows, _notes(results))
-
-
-def _named(name: str, results: list[Result]) -> list[str]:
-    """Our rows of a method: the chosen one, or all that there are."""
-    rows = dict.fromkeys(
-        row for r in results for kind in ("methods", "controls") for row in r[kind]
-    )
-    if name in rows:
-        return [name]
-    return [row for row in rows if row.startswith(f"{name},")]
-
-
-def _measured(name: str, results: list[Result]) -> list[str]:
-    """The cell of our numbers, and what was fitted on."""
-    rows = [
-        r[kind][name]
-        for r in results
-        for kind in ("methods", "controls")
-        if name in r[kind]
-    ]
-    if not rows:
-        key = name.replace(" ", "_")
-        left_out = any(key in r.get("left_out", ()) for r in results)
-        return ["NA" if left_out else NOT_RUN, ""]
-    cells = [_cell(rows, metric) for metric in METRICS]
-    missing = f" ({len(rows)} of {len(results)} seeds)" * (len(rows) < len(results))
-    return [" / ".join(cells) + missing, rows[0]["fitted_on"]]
-
-
-def _cell(rows: list[Result], metric: str) -> str:
-    of: dict[str, Any] = mean_and_deviation([row[metric] for row in rows])
-    if of["std"] is None:
-        low, high = rows[0][f"{metric}_ci95"]
-        return f"{100 * rows[0][metric]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * of['mean']:.1f} ± {100 * of['std']:.1f}"
-
-
-def _fractions(of: Any, where: str) -> str:
-    if of is None:  # the README tells what was revised
-        return "NA" if where == "paper" else "-"
-    return " / ".join(f"{100 * of[m]:.1f}" for m in METRICS)
-
-
-def _notes(results: list[Result]) -> list[str]:
-    if not results:
-        return []
-    right = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
-    seeds = ", ".join(str(r["seed"]) for r in results)
-    epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
-    sizes, network = results[0]["counts"], results[0]["model"].get("network")
-    of = f"{network}, " if network else ""
-    return [
-        f"Here: {of}seeds {seeds}, {epochs} epochs, accuracy {right}; "
-        f"{sizes['test_ind']:,} in-distribution and {sizes['test_ood']:,} OoD inputs.",
-    ]
 
 
 def main(args: list[str] | None = None) -> int:

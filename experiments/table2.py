@@ -15,11 +15,12 @@ Methods, in the order of the table:
 
 For each seed and each OoD set this leaves a folder
 OUT/table2/PAIR-PROTOCOL-SEED-DIGEST/ with metrics.json, metrics.csv, scores.npz,
-config.json, timing.json, report.html and pictures, and above them aggregate.json and
-the tables as Markdown, CSV and LaTeX. A folder that is already there is not computed
-again. Weights are kept in OUT/weights and scores in OUT/scores. A run that was killed
-goes on at the last checkpoint; methods that need only a forward pass are scored by one
-look at the images, which begins anew, the others at the method it was in.
+config.json, timing.json, report.html, pictures and explorer.npz, the images that
+report.html shows; above them aggregate.json and the tables as Markdown, CSV and LaTeX.
+A folder that is already there is not computed again. Weights are kept in OUT/weights
+and scores in OUT/scores. A run that was killed goes on at the last checkpoint; methods
+that need only a forward pass are scored by one look at the images, which begins anew,
+the others at the method it was in. `fssd report` puts all folders into one page.
 
 A method that fails does not stop the others: tables, metrics.json and report.html say
 that it failed, and why; the command ends with exit status 1 after all else is written,
@@ -36,6 +37,7 @@ import jax
 
 from experiments.comparison import (
     answers,
+    explorer,
     pictures,
     protocols,
     records,
@@ -176,6 +178,7 @@ def run_pair(
     facts |= {"symbols": s.symbols} if s.symbols else {}
     facts |= {"protocol": config.protocol, "switches": s.protocol._asdict()}
     result = {**facts, **result}
+    explored = explorer.written(s, found, result["failed"])
     results.leave(
         there,
         result,
@@ -188,6 +191,7 @@ def run_pair(
             "seconds": {**prepared.seconds, **clock.seconds},
             "scoring_seconds_per_1000_images": report.seconds(found),
         },
+        extras=explored,
         show=False,  # of all seeds together, at the end
     )
 

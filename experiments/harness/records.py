@@ -186,13 +186,14 @@ def read(where: str | Path) -> "DataFrame":
       MissingExtraError: without pandas.
     """
     pandas = extras.need("pandas", "records as a table")
-    found = [row for path in _files(where) for row in _rows(path)]
+    found = [row for path in metrics_files(where) for row in _rows(path)]
     frame = pandas.DataFrame(found, columns=[*BESIDE, *Record._fields])
     kinds = dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(COUNTS, "Int64")
     return frame.astype(kinds)
 
 
-def _files(where: str | Path) -> list[Path]:
+def metrics_files(where: str | Path) -> list[Path]:
+    """Paths of metrics.json, sorted; arguments and errors as of `read`."""
     files = []
     for path in map(Path, sorted(glob.glob(str(where), recursive=True))):
         if path.is_dir():

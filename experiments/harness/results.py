@@ -3,8 +3,6 @@
 `place` names it by all that decides its numbers; `leave` fills it.
 """
 
-import base64
-import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,17 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import plots
-from experiments.harness import provenance, records, sheets
+from experiments.harness import page, provenance, records, sheets
 from experiments.harness.files import plain, results_folder, writable, write_json
 from experiments.harness.records import Record
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.sources import ArrayDataset
 
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222;
-max-width: 70em; margin: 2em auto; padding: 0 1em } table { border-collapse: collapse }
-td, th { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left } img { max-width: 100% }
-pre { background: #f6f6f6; padding: 1em; overflow-x: auto }"""
 # Options that change no number.
 PLACES = ("out", "data_dir", "rerun")
 
@@ -121,7 +114,7 @@ def leave(
             plots.save(figure, folder / name)
         for name, write in (extras or {}).items():
             write(folder / name)
-        write_page(folder, tables, list(figures), config.facts)
+        page.of_folder(folder, config.path.name)
     if show:
         sheets.show(tables)
     print(f"results: {config.path / 'report.html'}")
@@ -142,32 +135,3 @@ def write_tables(stem: Path, tables: Sequence[Sheet]) -> None:
     for ending, as_text in sheets.FORMATS.items():
         text = "\n".join(as_text(sheet) for sheet in tables)
         stem.with_name(f"{stem.name}.{ending}").write_text(text, encoding="utf-8")
-
-
-def write_page(
-    folder: Path,
-    tables: Sequence[Sheet],
-    pictures: Sequence[str],
-    facts: Mapping[str, Any],
-) -> None:
-    """report.html: tables, the folder's PNGs and `facts` in a file that needs no other.
-
-    Args:
-      pictures: names without ending.
-    """
-    title = html.escape(tables[0].title)
-    images = "\n".join(
-        f'<p><img alt="{name}" src="data:image/png;base64,'
-        f'{base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}"></p>'
-        for name in pictures
-    )
-    known = json.dumps(plain(facts), indent=2, ensure_ascii=False)
-    text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>{title}</h1>\n"
-        + "".join(sheets.to_html(sheet) for sheet in tables)
-        + f"{images}\n<h2>Provenance</h2>\n<pre>{html.escape(known)}</pre>\n"
-        "</body></html>\n"
-    )
-    (folder / "report.html").write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
-"""Tables of text cells: for the terminal, HTML, Markdown, CSV and LaTeX."""
+"""Tables of text cells: for the terminal, Markdown, CSV and LaTeX."""
 
 import csv
-import html
 import io
 import re
 import sys
@@ -65,18 +64,6 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+−±\d.,e\[\] ]*|[-+]?inf", cell) is not None
 
 
-def to_html(sheet: Sheet) -> str:
-    def row(cells, tag):
-        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-    body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in sheet.rows)
-    notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in sheet.notes)
-    return (
-        f"<h2>{html.escape(sheet.title)}</h2>\n<table>\n"
-        f"<tr>{row(sheet.headings, 'th')}</tr>\n{body}\n</table>\n{notes}\n"
-    )
-
-
 def to_markdown(sheet: Sheet) -> str:
     def row(cells):
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -86,6 +73,33 @@ def to_markdown(sheet: Sheet) -> str:
     lines += [row(cells) for cells in sheet.rows]
     lines += [line for note in sheet.notes for line in ("", note)]
     return "\n".join(lines) + "\n"
+
+
+def of_markdown(text: str) -> list[Sheet]:
+    """The sheets that `to_markdown` wrote below each other; `screen` is not told.
+
+    What is none of a sheet is passed over.
+    """
+    found: list[Sheet] = []
+    for line in text.splitlines():
+        if line.startswith("### "):
+            found.append(Sheet(line.removeprefix("### "), [], [], []))
+        elif not found or not line.strip():
+            continue
+        elif not line.startswith("|"):
+            found[-1].notes.append(line)
+        elif not found[-1].headings:
+            found[-1].headings.extend(_cells(line))
+        elif re.fullmatch(r"[|: -]+", line) is None or "---" not in line:
+            wide = len(found[-1].headings)
+            cells = _cells(line) + [""] * wide
+            found[-1].rows.append(cells[:wide])
+    return found
+
+
+def _cells(line: str) -> list[str]:
+    inner = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [c.removeprefix(" ").removesuffix(" ").replace("\\|", "|") for c in inner]
 
 
 def to_csv(sheet: Sheet) -> str:

@@ -1,0 +1,218 @@
+"""What is seen first of many results: one table of runs, and one of each benchmark."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments.comparison import beside, tables
+from experiments.comparison.report import KINDS, METRICS, Result
+from experiments.harness import gathered, markup, page
+from experiments.harness.gathered import Run
+from experiments.harness.sheets import Sheet
+from fssd_jax.data import published
+
+HEADINGS = [
+    *("run", "script", "benchmark", "protocol", "seed", "AUROC, %", "of"),
+    *("inverted layers", "written, UTC"),
+]
+# The first of these that there is is a run's headline.
+HEADLINE = ("fssd", "fssd clean", "fssd default")
+TABLE2 = "table2"
+LETTERS = {title.pair: letter for letter, title in beside.TITLES.items()}
+
+
+def completed(run: Run) -> Run:
+    """The same, as this version tells it; a comparison that left no tables gets some.
+
+    One of which no table can be made has a problem more, and counts as none.
+    """
+    if not is_comparison(run.facts):
+        return run
+    of_table2 = {"protocol", "counts", "model", "benchmark"} <= set(run.facts)
+    told = run._replace(experiment=run.experiment or (TABLE2 if of_table2 else ""))
+    if told.experiment != TABLE2:
+        return told
+    try:
+        facts = as_now(run.facts)
+        sheets = tables.sheets([facts], [{}])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        problem = f"{run.folder / 'metrics.json'}: no table can be made of it ({why})"
+        return run._replace(facts={}, problems=[*run.problems, problem])
+    told = told._replace(facts=facts)
+    return told if run.sheets else told._replace(sheets=[s for s in sheets if s.rows])
+
+
+def as_now(facts: Result) -> Result:
+    """With what older versions did not tell."""
+    model = facts["model"]
+    network = {"network": str(model["name"]).partition("(")[0], **model}
+    absent = dict.fromkeys(("note", "training", "passes", "data"), "")
+    rows = {
+        kind: {name: {**absent, **row} for name, row in facts[kind].items()}
+        for kind in KINDS
+    }
+    return {"failed": {}, "left_out": {}, **facts, "model": network, **rows}
+
+
+def is_comparison(facts: dict[str, Any]) -> bool:
+    """Whether all rows are there that tables are made of."""
+    try:
+        rows = [row for kind in KINDS for row in facts[kind].values()]
+        ends = [row[f"{m}_ci95"] for row in rows for m in METRICS]
+        numbers = [row[m] for row in rows for m in METRICS]
+        numbers += [end for both in ends for end in (both[0], both[1])]
+        told = [row["fitted_on"] for row in rows]
+        ours = "seed" in facts and isinstance(facts["layers"], list)
+        return ours and all(0 <= n <= 1 for n in numbers) and bool(told)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return False
+
+
+# ---- all runs -----------------------------------------------------------------------
+
+
+def of_runs(runs: Sequence[Run]) -> str:
+    """The table of all runs, each of which leads to its section."""
+    rows = [_row(run) for run in runs]
+    links = {run.name: f"#{page.identifier(i)}" for i, run in enumerate(runs)}
+    broken = sum(not run.whole for run in runs)
+    notes = (
+        [f"warning: {broken} cannot be read whole; each says why."] if broken else []
+    )
+    sheet = Sheet("Runs", HEADINGS, rows, notes)
+    return f'<div class="runs">{markup.table(sheet, 2, links)}</div>'
+
+
+def _row(run: Run) -> list[str]:
+    cell, of = headline(run)
+    inverted = len({line.split(",")[0] for line in _inverted(run)})
+    return [
+        run.name,
+        run.experiment or "not told",
+        gathered.benchmark_of(run),
+        str(run.facts.get("protocol") or ""),
+        gathered.seed_of(run),
+        cell,
+        of if run.whole else _in_short(run),
+        str(inverted or ""),
+        run.date,
+    ]
+
+
+def _in_short(run: Run) -> str:
+    """What is wrong, without the path that the row begins with."""
+    return run.problems[0].replace(f"{run.folder}/", "")
+
+
+def headline(run: Run) -> tuple[str, str]:
+    """AUROC in % with its interval, and of what; or nothing, and what it is about."""
+    methods = run.facts.get("methods") if is_comparison(run.facts) else None
+    if methods:
+        name = next((n for n in HEADLINE if n in methods), next(iter(methods)))
+        row = methods[name]
+        return _percent(row["auroc"], row["auroc_ci95"]), name
+    found = [
+        row
+        for row in gathered.records_of(run.facts)
+        if row.get("quantity") == "AUROC" and not row.get("layer")
+    ]
+    found.sort(key=lambda row: str(row.get("method")) not in HEADLINE)
+    if found:
+        row = found[0]
+        keys = ("method", "condition", "network", "train_images")
+        told = ", ".join(str(row[k]) for k in keys if row.get(k) is not None)
+        return _percent(row["value"], (row.get("low"), row.get("high"))), told
+    return "", run.sheets[0].title if run.sheets else ""
+
+
+def _percent(value: float, ends: Iterable[float | None]) -> str:
+    low, high = ends
+    known = low is not None and high is not None
+    interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if known else ""  # pyright: ignore
+    return f"{100 * value:.1f}{interval}"
+
+
+def _inverted(run: Run) -> list[str]:
+    """As of `gathered.inverted`, of versions without records too."""
+    if found := gathered.inverted(run.facts):
+        return found
+    layers = run.facts["layers"] if is_comparison(run.facts) else []
+    return [
+        f"{layer['name']}, ε = 0"
+        for layer in layers
+        if min(layer["auroc"], layer["auroc_no_step"]) < gathered.BELOW
+    ]
+
+
+# ---- benchmarks ---------------------------------------------------------------------
+
+
+def of_benchmarks(runs: Sequence[Run]) -> str:
+    """Of each benchmark the methods over its seeds, beside the paper's numbers."""
+    groups = grouped(runs)
+    if not groups:
+        return ""
+    parts = ["<h2>Benchmarks</h2>"]
+    done = set()
+    for (pair, protocol, name), found in sorted(groups.items(), key=_first_the_papers):
+        results = [run.facts for run in found]
+        seconds = [run.timing.get("scoring_seconds_per_1000_images") for run in found]
+        timed = [s if isinstance(s, dict) else {} for s in seconds]
+        sheets = [tables.method_sheet(results), tables.cost_sheet(results, timed)]
+        letter = LETTERS.get(pair)
+        if letter in published.TABLE2 and protocol == "paper":
+            done.add(letter)
+            title = f"{beside.TITLES[letter].words}: beside the paper's {letter}"
+            sheets.insert(1, beside.differences(title, published.of(letter), results))
+        inner = "".join(markup.table(sheet) for sheet in sheets if sheet.rows)
+        title = f"{pair}, protocol {protocol}, {_seeds(results)}: {name}"
+        parts.append(markup.folded(title, inner, opened=len(parts) == 1))
+    missing = [letter for letter in beside.TITLES if letter not in done]
+    parts.append(_not_run(missing))
+    return "\n".join(parts)
+
+
+def _first_the_papers(group: tuple[tuple[str, str, str], Any]) -> tuple:
+    (pair, protocol, name), _ = group
+    return pair not in LETTERS, pair, protocol != "paper", protocol, name
+
+
+def _seeds(results: list[Result]) -> str:
+    told = ", ".join(str(r["seed"]) for r in results)
+    return f"seed{'s' * (len(results) > 1)} {told}"
+
+
+def _not_run(letters: Sequence[str]) -> str:
+    """What was published of the benchmarks that no run here is of."""
+    inner = "".join(
+        markup.table(
+            beside.differences(
+                f"{letter}: {beside.TITLES[letter].words}",
+                published.of(letter) if letter in published.TABLE2 else {},
+                [],
+            )
+        )
+        for letter in letters
+    )
+    told = f"The paper's {', '.join(letters)}: {beside.NOT_RUN}"
+    return markup.folded(told, inner) if letters else ""
+
+
+def grouped(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
+    """Seeds of one configuration of `table2`, by pair, protocol and folder's name.
+
+    A seed that is there twice under one name stands alone the second time.
+    """
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        if run.experiment != TABLE2 or not is_comparison(run.facts):
+            continue
+        if not {"benchmark", "protocol", "model", "counts"} <= set(run.facts):
+            continue
+        name = re.sub(r"-\d+(?=(-[0-9a-f]{8})?$)", "", run.name)
+        key = str(run.facts["benchmark"]), str(run.facts["protocol"]), name
+        if any(run.facts["seed"] == r.facts["seed"] for r in found.get(key, ())):
+            key = (*key[:2], run.name)
+        found.setdefault(key, []).append(run)
+    return {k: sorted(v, key=lambda r: r.facts["seed"]) for k, v in found.items()}
