@@ -12,11 +12,12 @@ try:
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
-# What tells boxes apart in grey, in their order.
+# What tells boxes apart in grey, in their order; FSSD's is filled.
 HATCHES = (
-    *("", "/////", ".....", "xxxxx", "-----", "|||||", "\\\\\\\\\\", "+++++"),
+    *("/////", ".....", "xxxxx", "-----", "|||||", "\\\\\\\\\\", "+++++"),
     *("ooo", "***", "OO", "//..", "--..", "||.."),
 )
+FILLED = "fssd"
 SHARE = 0.86  # of the space of a level that its boxes take
 
 
@@ -41,6 +42,7 @@ def boxes(
         stats = [dict(zip(keys, box, strict=True)) for box in of]
         at = np.arange(len(levels)) + (i - (len(found) - 1) / 2) * width
         line = {"color": style.color, "linewidth": 0.8}
+        filled = name == FILLED
         drawn = ax.bxp(
             stats,
             positions=at,
@@ -50,12 +52,13 @@ def boxes(
             showfliers=False,
             showcaps=False,
             boxprops={
-                "facecolor": "white" if i % len(HATCHES) else style.color,
+                "facecolor": style.color if filled else "white",
                 "edgecolor": style.color, "linewidth": 0.8,
-                "hatch": HATCHES[i % len(HATCHES)], "hatch_linewidth": 0.5,
+                "hatch": "" if filled else HATCHES[i % len(HATCHES)],
+                "hatch_linewidth": 0.5,
             },
             whiskerprops=line,
-            medianprops={"color": "#cccccc" if i % len(HATCHES) == 0 else "black"},
+            medianprops={"color": "white" if filled else "black"},
             meanprops={
                 "marker": "D", "markersize": 2.2,
                 "markerfacecolor": "white", "markeredgecolor": "black",
