@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from analysis.feature_plots import scatter
-from analysis.style import PAGE, SETS, legend_below, outline, styled
+from analysis.style import PAGE, SETS, outline, styled
 from fssd_jax.extras import missing
 
 try:
@@ -27,7 +27,7 @@ def examples(
     share: np.ndarray,
     layer: str,
 ) -> Figure:
-    """Histograms of FSSD over images at increasing FSSD; principal components (Figure 1).
+    """Histograms of FSSD over images that have it; principal components (Figure 1).
 
     Args:
       fssd: set → [n].
@@ -38,9 +38,10 @@ def examples(
       share: [2] of the variance explained.
       layer: whose features these are.
     """
-    figure = Figure(figsize=(PAGE, 3.1), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+    heights = (2.6, *[1] * len(images))
     grid = figure.add_gridspec(
-        1 + len(images), 2, width_ratios=(1.75, 1), height_ratios=(3.4, *[1] * len(images))
+        len(heights), 2, width_ratios=(1.75, 1), height_ratios=heights, hspace=0
     )
     shown = figure.add_subplot(grid[0, 0])
     bins = np.linspace(*_ends(at), 51)
@@ -58,9 +59,10 @@ def examples(
         ylabel=f"second component ({share[1]:.0%})",
     )
     handles, labels = beside.get_legend_handles_labels()
-    beside.legend(handles, labels, loc="upper center", ncols=3, handletextpad=0.2,
-                  bbox_to_anchor=(0.5, 1.14), columnspacing=0.8)  # fmt: skip
-    legend_below(figure, shown, 2)
+    figure.legend(
+        handles, labels, loc="outside upper right", ncols=3, handletextpad=0.2
+    )
+    shown.legend(loc="upper right")
     return figure
 
 
@@ -76,11 +78,9 @@ def _row(ax, name: str, at: np.ndarray, images: Mapping[int, np.ndarray]) -> Non
     ax.text(-0.01, 0.5, name.replace("-", "-\n"), ha="right", va="center",
             transform=ax.transAxes, fontsize=7)  # fmt: skip
     for k, image in images.items():
-        x = image[..., 0] if image.shape[-1] == 1 else image
-        told = {"cmap": "gray", "norm": None} if x.ndim == 2 else {}
-        drawn = OffsetImage(x, zoom=LARGE / len(x), interpolation="nearest", **told)
-        if x.ndim == 2:
-            drawn.get_children()[0].set_clim(0, 1)
+        colour = np.broadcast_to(image, (*image.shape[:2], 3))
+        zoom = LARGE / len(colour)
+        drawn = OffsetImage(colour, zoom=zoom, interpolation="nearest")
         frame = {"edgecolor": SETS[name].color, "linestyle": SETS[name].line}
         ax.add_artist(
             AnnotationBbox(drawn, (at[k], 0.5), pad=0.1, bboxprops=frame | {"lw": 1.2})

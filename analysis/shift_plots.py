@@ -1,6 +1,7 @@
 """Pictures of AUROCs on changed images: by level of corruption, by amount of noise."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ HATCHES = (
     *("ooo", "***", "OO", "//..", "--..", "||.."),
 )
 FILLED = "fssd"
+KEYS = ("whislo", "q1", "med", "q3", "whishi", "mean")  # matplotlib's
+Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]
 SHARE = 0.86  # of the space of a level that its boxes take
 
 
@@ -38,8 +41,7 @@ def boxes(
     width = SHARE / len(found)
     for i, (name, of) in enumerate(found.items()):
         style = style_of(name, METHODS, i)
-        keys = ("whislo", "q1", "med", "q3", "whishi", "mean")
-        stats = [dict(zip(keys, box, strict=True)) for box in of]
+        stats: list[dict[str, Any]] = [dict(zip(KEYS, box, strict=True)) for box in of]
         at = np.arange(len(levels)) + (i - (len(found) - 1) / 2) * width
         line = {"color": style.color, "linewidth": 0.8}
         filled = name == FILLED
@@ -87,7 +89,7 @@ XLABELS = {
 
 @styled
 def against_noise(
-    curves: Mapping[str, Mapping[str, tuple]], amounts: Mapping[str, Sequence[float]]
+    curves: Mapping[str, Mapping[str, Curve]], amounts: Mapping[str, Sequence[float]]
 ) -> Figure:
     """AUROC by the amount of noise in both test sets: a panel a noise (Figure 5).
 

@@ -17,6 +17,7 @@ kept in OUT/weights.
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -75,46 +76,56 @@ def run(config: Config) -> dict[str, Any]:
     s, facts = ready(benchmark, pair, "clean", config, preset)
     layer = layer_looks.layer_of(s, config.layer)
     found = layer_looks.distances(s)
-    k = found.layers.index(layer)
     cloud = layer_looks.cloud(s, layer)
-    fssd = {name: d[:, k] for name, d in found.trained.items()}
+    k = found.layers.index(layer)
+    fssd, before = (
+        {name: d[:, k] for name, d in of.items()}
+        for of in (found.trained, found.untrained)
+    )
     at = layer_looks.places(fssd, config.examples)
-    sets = layer_looks.sets_of(s)
     shown = {name: layer_looks.examples(fssd[name], at) for name in (OOD, IND)}
-    before = found.untrained
     scores = {
         "fssd": (fssd[IND], fssd[OOD]),
-        UNTRAINED: (before[IND][:, k], before[OOD][:, k]),
+        UNTRAINED: (before[IND], before[OOD]),
         **layer_looks.rivals(s),
     }
+    facts |= {"layer": layer, "share": cloud.share, "values": at}
+    facts |= to_facts(scores, fssd)
+    figure = example_plots.examples(
+        {name: fssd[name] for name in (IND, OOD)},
+        *(at, images_at(layer_looks.sets_of(s), shown)),
+        *(cloud.points, cloud.star, cloud.share, layer),
+    )
+    arrays = {
+        **{f"fssd/{name}": d for name, d in fssd.items()},
+        **{f"{UNTRAINED}/{name}": d for name, d in before.items()},
+        **{f"points/{name}": p for name, p in cloud.points.items()},
+        **{f"features/{name}": f for name, f in cloud.features.items()},
+        **{f"shown/{name}": of for name, of in shown.items()},
+        **{"F*": cloud.star, "values": at},
+    }
+    numbers, sheets = to_records(facts), [to_sheet(facts)]
+    results.leave(place, facts, numbers, sheets, {"figure1": figure}, arrays)
+    return facts
+
+
+def to_facts(scores: Mapping[str, tuple], fssd: Mapping[str, Any]) -> dict[str, Any]:
     judged = {name: metrics.evaluate(*of) for name, of in scores.items()}
-    facts |= {
-        "layer": layer,
+    return {
         "auroc": {name: of.auroc for name, of in judged.items()},
         "auroc_ci95": {name: of.auroc_ci95 for name, of in judged.items()},
         "quartiles": {
             name: np.quantile(d, [0.25, 0.5, 0.75]).tolist() for name, d in fssd.items()
         },
-        "share": cloud.share,
-        "values": at,
     }
-    arrays = {f"fssd/{name}": d for name, d in fssd.items()}
-    arrays |= {f"{UNTRAINED}/{name}": d[:, k] for name, d in before.items()}
-    arrays |= {f"points/{name}": p for name, p in cloud.points.items()}
-    arrays |= {f"features/{name}": f for name, f in cloud.features.items()}
-    arrays |= {f"shown/{name}": of for name, of in shown.items()}
-    arrays |= {"F*": cloud.star, "values": at}
-    images = {
-        name: {i: as_input(sets[name][j : j + 1])[0] for i, j in enumerate(of) if j >= 0}
+
+
+def images_at(sets: Mapping[str, Any], shown: Mapping[str, np.ndarray]):
+    """set → which value of FSSD → the image in [0, 1]; not where there is none."""
+    return {
+        name: {k: as_input(sets[name][[j]])[0] for k, j in enumerate(of) if j >= 0}
         for name, of in shown.items()
     }
-    figure = example_plots.examples(
-        {name: fssd[name] for name in (IND, OOD)},
-        *(at, images, cloud.points, cloud.star, cloud.share, layer),
-    )
-    numbers, sheets = to_records(facts), [to_sheet(facts)]
-    results.leave(place, facts, numbers, sheets, {"figure1": figure}, arrays)
-    return facts
 
 
 def to_records(facts: dict[str, Any]) -> list[Record]:
@@ -137,7 +148,9 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
         for name, value in facts["auroc"].items()
         for low, high in [facts["auroc_ci95"][name]]
     ]
-    medians = ", ".join(f"{of[1]:.3g} {name}" for name, of in facts["quartiles"].items())
+    medians = ", ".join(
+        f"{of[1]:.3g} {name}" for name, of in facts["quartiles"].items()
+    )
     images = facts["images"]
     return Sheet(
         f"{facts['benchmark']}: FSSD in {facts['layer']}",

@@ -7,7 +7,7 @@
 In-distribution test images against their copies in the 16 kinds and 5 levels of
 ImageNet-C, at the images' own size: at each level a box a method, of the AUROCs over
 the kinds. Each method is fitted once, and one fitted state scores all 80 sets. What
-chooses by OoD images (ODIN, Mahalanobis, FSSD, MC dropout) is fitted on 1,000
+chooses by OoD images (ODIN, Mahalanobis, FSSD, MC dropout) is fitted on in-distribution
 validation images and as many OoD ones, which --labels names. Beside the methods stand
 rivals with the same labels: the whole of FSSD on the untrained network, two numbers of
 the pixels; and nearness in pixels and brightness, which want none.
@@ -27,16 +27,20 @@ import numpy as np
 
 from analysis import shift_plots
 from experiments.comparison import figure_settings, shifted
-from experiments.comparison.chosen import outliers_for
 from experiments.comparison.figure_settings import (
     ALL_METHODS,
     Benchmarks,
     FigureOptions,
+    auxiliary_for,
     ready,
-    told_of,
     with_options,
 )
-from experiments.comparison.shifted import Box
+from experiments.comparison.shift_tables import (
+    is_drawn,
+    missing_notes,
+    networks_note,
+)
+from experiments.comparison.shifted import Box, Shifted
 from experiments.harness import cli, files, results
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
@@ -49,10 +53,10 @@ TINY_KINDS = ("gaussian_noise", "contrast", "pixelate")  # of the tiny preset
 @dataclasses.dataclass(frozen=True)
 class Config(FigureOptions):
     preset: Literal["tiny", "small", "paper"] = "small"
-    """tiny: seconds, three kinds, means nothing. small: 1,000 test images in each kind
-    and level; the network has 5 epochs of 10,000 images, those that some methods need
-    beside it 2. paper: all test images and the benchmark's own epochs of the whole
-    training set."""
+    """tiny: seconds, three kinds, means nothing. small: 200 test images in each kind
+    and level, 200 validation images of each set; the network has 5 epochs of 10,000
+    images, those that some methods need beside it 2. paper: all test images, 1,000
+    validation images, the benchmark's own epochs of the whole training set."""
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST at 28×28; cifar10: CIFAR-10 at 32×32; digits: 0-4, for a
     try. The paper's figure is of ImageNet, for which table2 reads ImageNet-C."""
@@ -77,12 +81,7 @@ def run(config: Config) -> dict[str, Any]:
     files.writable(config.out / "figure4")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
-    asked = "outlier_exposure" in methods and config.weights is None
-    outliers = (
-        outliers_for(benchmark, config.outliers, config.data_dir)
-        if asked
-        else (None, {})
-    )
+    outliers = auxiliary_for(benchmark, methods, config.outliers, config)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair]]
     options = figure_settings.deciding(benchmark, config, preset)
     options |= {"kinds": kinds, "labels": config.labels}
@@ -97,9 +96,10 @@ def run(config: Config) -> dict[str, Any]:
         *(config.out, "scores", f"figure4-{name}", options, data, shifted)
     )
     s, facts = ready(benchmark, pair, "paper", config, preset, outliers)
+    val_ood = np.asarray(s.val_ood)
     if config.labels == "corrupted":
         val_ood = shifted.corrupted_validation(s.val_ind, kinds, seed=config.seed)
-        s = s._replace(val_ood=val_ood)
+    s = s._replace(val_ood=val_ood)
     made = shifted.corrupted(
         s.test_ind, kinds, seed=config.seed, cache=config.out / "corrupted"
     )
@@ -107,16 +107,31 @@ def run(config: Config) -> dict[str, Any]:
         *(s, methods, files.writable(kept.path), s.test_ind, [*made.values()]),
         told=lambda name: print(f"{benchmark.name} corrupted: {name}", flush=True),
     )
-    shape = len(kinds), len(LEVELS)
-    aurocs = {n: v.reshape(shape) for n, v in shifted.aurocs(found).items()}
     facts |= {
         "benchmark": benchmark.name,
         "images": len(s.test_ind),
         "labels": config.labels,
-        "labelled": {"in-distribution": len(s.val_ind), "OoD": len(s.val_ood)},
+        "labelled": [len(s.val_ind), len(val_ood)],
+        "without": without,
+        **to_facts(found, kinds),
+    }
+    title = f"{benchmark.name} against itself corrupted: {len(kinds)} kinds"
+    figure = shift_plots.boxes(drawn_boxes(facts), LEVELS, title)
+    numbers, sheets = to_records(facts), to_sheets(facts)
+    arrays = to_arrays(found, kinds)
+    results.leave(place, facts, numbers, sheets, {"figure4": figure}, arrays)
+    return facts
+
+
+def to_facts(found: Shifted, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Of each row the AUROCs [kind][level], and a box a level."""
+    aurocs = {
+        name: of.reshape(len(kinds), len(LEVELS))
+        for name, of in shifted.aurocs(found).items()
+    }
+    return {
         "kinds": kinds,
         "levels": LEVELS,
-        "without": without,
         "auroc": {name: of.tolist() for name, of in aurocs.items()},
         "boxes": {
             name: [box._asdict() for box in shifted.boxes(of)]
@@ -125,25 +140,29 @@ def run(config: Config) -> dict[str, Any]:
         "left_out": found.left_out,
         "failed": found.failed,
     }
-    arrays = {f"{name}/in-distribution": v for name, v in found.ind.items()}
-    arrays |= {  # [kind, level, image]
-        f"{name}/corrupted": v.reshape(*shape, -1) for name, v in found.ood.items()
+
+
+def to_arrays(found: Shifted, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """scores.npz: "ROW/in-distribution" [n], "ROW/corrupted" [kind, level, n]."""
+    shape = len(kinds), len(LEVELS), -1
+    return {
+        **{f"{name}/in-distribution": of for name, of in found.ind.items()},
+        **{f"{name}/corrupted": of.reshape(shape) for name, of in found.ood.items()},
+        "kinds": np.array(kinds),
+        "levels": np.array(LEVELS),
     }
-    arrays |= {"kinds": np.array(kinds), "levels": np.array(LEVELS)}
-    drawn = {
+
+
+def drawn_boxes(facts: dict[str, Any]) -> dict[str, list[list[float]]]:
+    return {
         name: [list(box.values()) for box in of]
         for name, of in facts["boxes"].items()
-        if shifted.is_drawn(name)
+        if is_drawn(name)
     }
-    title = f"{benchmark.name} against itself corrupted: {len(kinds)} kinds"
-    figure = shift_plots.boxes(drawn, LEVELS, title)
-    numbers, sheets = to_records(facts), to_sheets(facts)
-    results.leave(place, facts, numbers, sheets, {"figure4": figure}, arrays)
-    return facts
 
 
 def to_records(facts: dict[str, Any]) -> list[Record]:
-    """Of each kind and level; without intervals, as both sets are of the same images."""
+    """Of each kind and level; no intervals, as both sets are of the same images."""
     keys = {k: facts[k] for k in ("benchmark", "seed", "network")}
     return [
         record("AUROC", value, method=name, condition=f"{kind}, level {level}", **keys)
@@ -160,23 +179,18 @@ def to_sheets(facts: dict[str, Any]) -> list[Sheet]:
         for name, of in facts["boxes"].items()
     ]
     mean = {name: np.mean(of, axis=1) for name, of in facts["auroc"].items()}
-    columns = [name for name in mean if shifted.is_drawn(name)]
+    columns = [name for name in mean if is_drawn(name)]
     by_kind = [
         [kind.replace("_", " "), *(f"{100 * mean[name][k]:.0f}" for name in columns)]
         for k, kind in enumerate(facts["kinds"])
     ]
     whose = {"corrupted": "corrupted images", "ood": "images of the OoD set"}
-    labelled = facts["labelled"]
+    of_ind, of_ood = facts["labelled"]
     note = (
         f"AUROC in %, mean [quartiles] over {len(facts['kinds'])} kinds of corruption; "
         f"{facts['images']:,} images and the same corrupted. Fitted once, what chooses "
-        f"by OoD images on {labelled['in-distribution']:,} in-distribution and "
-        f"{labelled['OoD']:,} {whose[facts['labels']]}. {told_of(facts)}"
-        + (
-            f"; other networks {facts['short_epochs']} epochs."
-            if facts["short_epochs"]
-            else "."
-        )
+        f"by OoD images on {of_ind:,} in-distribution and {of_ood:,} "
+        f"{whose[facts['labels']]}. {networks_note(facts)}"
     )
     whole = f"{facts['benchmark']} against itself corrupted"
     without = [f"without {kind}: {why}" for kind, why in facts["without"].items()]
@@ -185,7 +199,7 @@ def to_sheets(facts: dict[str, Any]) -> list[Sheet]:
             f"{whole}, by level",
             ["method", *(f"level {level}" for level in facts["levels"])],
             levels,
-            [note, *shifted.missing_notes(facts), *without],
+            [note, *missing_notes(facts), *without],
         ),
         Sheet(
             f"{whole}, by kind",

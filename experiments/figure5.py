@@ -6,9 +6,9 @@
 
 Gaussian or impulse noise of growing amount is added to the test images of both sets.
 Networks and hyper-parameters are those of clean images: each method is fitted once, on
-the clean training and validation images (protocol `paper`: 1,000 of each set), and
-scores every amount. Beside the methods stand rivals: the whole of FSSD on the untrained
-network, two numbers of the pixels, nearness in pixels, brightness.
+the clean training images and the clean validation images of both sets (protocol
+`paper`), and scores every amount. Beside the methods stand rivals: the whole of FSSD on
+the untrained network, two numbers of the pixels, nearness in pixels, brightness.
 
 Leaves OUT/figure5/PAIR-SEED-DIGEST/ with the picture, the table, metrics.json and the
 score of every image in scores.npz. Weights, noisy images and each method's scores are
@@ -23,15 +23,20 @@ import numpy as np
 
 from analysis import shift_plots
 from experiments.comparison import figure_settings, shifted
-from experiments.comparison.chosen import outliers_for
 from experiments.comparison.figure_settings import (
     ALL_METHODS,
     Benchmarks,
     FigureOptions,
+    auxiliary_for,
     ready,
-    told_of,
     with_options,
 )
+from experiments.comparison.shift_tables import (
+    is_drawn,
+    missing_notes,
+    networks_note,
+)
+from experiments.comparison.shifted import Shifted
 from experiments.harness import cli, files, results
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
@@ -43,9 +48,10 @@ from fssd_jax.data.imagenet_c import NOISES
 @dataclasses.dataclass(frozen=True)
 class Config(FigureOptions):
     preset: Literal["tiny", "small", "paper"] = "small"
-    """tiny: seconds, means nothing. small: 1,000 test images of each set; the network
-    has 5 epochs of 10,000 images, those that some methods need beside it 2. paper: all
-    test images and the benchmark's own epochs of the whole training set."""
+    """tiny: seconds, means nothing. small: 200 test and 200 validation images of
+    each set; the network has 5 epochs of 10,000 images, those that some methods need
+    beside it 2. paper: all test images, 1,000 validation images, the benchmark's own
+    epochs of the whole training set."""
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN, as in the
     paper's figure; digits: 0-4 against 5-9."""
@@ -66,12 +72,7 @@ def run(config: Config) -> dict[str, Any]:
     files.writable(config.out / "figure5")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
-    asked = "outlier_exposure" in methods and config.weights is None
-    outliers = (
-        outliers_for(benchmark, config.outliers, config.data_dir)
-        if asked
-        else (None, {})
-    )
+    outliers = auxiliary_for(benchmark, methods, config.outliers, config)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair]]
     options = figure_settings.deciding(benchmark, config, preset)
     options |= {"amounts": amounts}
@@ -91,25 +92,36 @@ def run(config: Config) -> dict[str, Any]:
         *(s, methods, files.writable(kept.path), [*ind.values()], [*ood.values()]),
         told=lambda name: print(f"{pair}, both sets noisy: {name}", flush=True),
     )
-    cells = list(ind)
-    facts |= {
-        "amounts": amounts,
+    facts |= {"amounts": amounts, **to_facts(found, list(ind))}
+    figure = shift_plots.against_noise(curves(facts), amounts)
+    numbers, sheets, arrays = (
+        to_records(facts),
+        to_sheets(facts),
+        to_arrays(found, facts),
+    )
+    results.leave(place, facts, numbers, sheets, {"figure5": figure}, arrays)
+    return facts
+
+
+def to_facts(found: Shifted, cells: list[tuple[str, float]]) -> dict[str, Any]:
+    """Of each row the AUROC of each noise and amount, the cells, and its interval."""
+    return {
         "cells": [list(cell) for cell in cells],
         "auroc": {name: v.tolist() for name, v in shifted.aurocs(found).items()},
         "auroc_ci95": {n: v.tolist() for n, v in shifted.intervals(found).items()},
         "left_out": found.left_out,
         "failed": found.failed,
     }
-    arrays = {f"{name}/in-distribution": v for name, v in found.ind.items()}
-    arrays |= {f"{name}/OoD": v for name, v in found.ood.items()}
-    arrays |= {
-        "noise": np.array([kind for kind, _ in cells]),
-        "amount": np.array([amount for _, amount in cells]),
+
+
+def to_arrays(found: Shifted, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """scores.npz: "ROW/SET" [cell, image], and each cell's "noise" and "amount"."""
+    return {
+        **{f"{name}/in-distribution": of for name, of in found.ind.items()},
+        **{f"{name}/OoD": of for name, of in found.ood.items()},
+        "noise": np.array([kind for kind, _ in facts["cells"]]),
+        "amount": np.array([amount for _, amount in facts["cells"]]),
     }
-    figure = shift_plots.against_noise(curves(facts), amounts)
-    numbers, sheets = to_records(facts), to_sheets(facts)
-    results.leave(place, facts, numbers, sheets, {"figure5": figure}, arrays)
-    return facts
 
 
 def amounts_of(config: Config) -> dict[str, tuple[float, ...]]:
@@ -136,7 +148,7 @@ def curves(facts: dict[str, Any]) -> dict[str, dict[str, tuple]]:
                 *np.array([facts["auroc_ci95"][name][i] for i in at]).T,
             )
             for name, values in facts["auroc"].items()
-            if shifted.is_drawn(name)
+            if is_drawn(name)
         }
     return found
 
@@ -168,12 +180,7 @@ def to_sheets(facts: dict[str, Any]) -> list[Sheet]:
     note = (
         f"In %; {images['in-distribution']:,} in-distribution and {images['OoD']:,} "
         f"OoD images, half of a 95 % interval is {widest:.1f} at most. Fitted once, on "
-        f"clean images. {told_of(facts)}"
-        + (
-            f"; other networks {facts['short_epochs']} epochs."
-            if facts["short_epochs"]
-            else "."
-        )
+        f"clean images. {networks_note(facts)}"
     )
     sheets = []
     for kind, amounts in facts["amounts"].items():
@@ -187,7 +194,7 @@ def to_sheets(facts: dict[str, Any]) -> list[Sheet]:
                 f"{facts['benchmark']}: AUROC, {kind.replace('_', ' ')} in both sets",
                 ["method", *(f"{amount:g}" for amount in amounts)],
                 rows,
-                [note, *shifted.missing_notes(facts)],
+                [note, *missing_notes(facts)],
             )
         )
     return sheets

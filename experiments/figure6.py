@@ -13,6 +13,7 @@ the FSSD of every image and layer in scores.npz. Weights are kept in OUT/weights
 """
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -82,9 +83,7 @@ def run(config: Config) -> dict[str, Any]:
     return facts
 
 
-def near_and_far(
-    name: str, data_dir: Path | None
-) -> tuple[Benchmark, dict[str, str]]:
+def near_and_far(name: str, data_dir: Path | None) -> tuple[Benchmark, dict[str, str]]:
     """The benchmark, and "near" and "far" → the pair; of several far sets the first."""
     benchmark = load_benchmark(name, data_dir)
     if name == "fmnist6":
@@ -133,32 +132,27 @@ def to_records(facts: dict[str, Any]) -> list[Record]:
 
 def to_sheet(facts: dict[str, Any]) -> Sheet:
     layers = list(next(iter(facts["layers"].values())))
-    rows = [
-        [
-            *(kind, pair, told),
-            *(_cell(facts["layers"][pair][layer], when) for layer in layers),
-        ]
-        for kind, pair in facts["pairs"].items()
-        for when, told in (("trained", "trained"), ("untrained", "control: untrained"))
-    ]
+    rows, widest = [], 0.0
+    names = {"trained": "", "untrained": "control: untrained, "}
+    for (kind, pair), when in itertools.product(facts["pairs"].items(), names):
+        of_layers = [facts["layers"][pair][layer] for layer in layers]
+        values = [f"{100 * of[when]:.1f}" for of in of_layers]
+        rows.append([f"{names[when]}{kind}: {pair}", *values])
+        ends = [of[f"{when}_ci95"] for of in of_layers]
+        widest = max(widest, *(50 * (high - low) for low, high in ends))
     counts = "; ".join(
         f"{pair}: {n[IND]:,} in-distribution, {n[OOD]:,} OoD images"
         for pair, n in facts["counts"].items()
     )
     return Sheet(
         f"{facts['benchmark']}: FSSD of each layer",
-        ["OoD", "pair", "network", *layers],
+        ["OoD set", *layers],
         rows,
         [
-            f"AUROC in %, 95 % interval of new images. {counts}. Nothing is fitted. "
-            f"{told_of(facts)}."
+            f"AUROC in %; half of a 95 % interval of new images is {widest:.1f} at "
+            f"most. {counts}. Nothing is fitted. {told_of(facts)}."
         ],
     )
-
-
-def _cell(of: dict[str, Any], when: str) -> str:
-    low, high = of[f"{when}_ci95"]
-    return f"{100 * of[when]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def main(args: list[str] | None = None) -> int:

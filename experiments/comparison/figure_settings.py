@@ -1,17 +1,17 @@
-"""From a figure's options to its setting: how much of what, which network, which images.
+"""From a figure's options to its setting: sizes, network, images.
 
 Figures 1 and 6 want one network, Figures 4 and 5 all of the compared methods'.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from experiments.comparison.chosen import Chosen, brought_network
+from experiments.comparison.chosen import Chosen, brought_network, outliers_for
 from experiments.comparison.networks import network_of
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, Setting, make_setting, prepare
@@ -27,6 +27,9 @@ class Preset(NamedTuple):
     epochs: int | None = None  # None: the benchmark's own number
     short_epochs: int | None = None  # of networks that only some methods need
     train_size: int | None = None  # None: the whole training set
+    validation: int | None = (
+        None  # images of each set; None: the benchmark's own number
+    )
     tiny: bool = False
 
 
@@ -34,7 +37,7 @@ TINY = Preset(images=16, tiny=True)
 ONE_NETWORK = {"tiny": TINY, "small": Preset(1000), "paper": Preset(None)}
 ALL_METHODS = {
     "tiny": TINY,
-    "small": Preset(1000, epochs=5, short_epochs=2, train_size=10_000),
+    "small": Preset(200, epochs=5, short_epochs=2, train_size=10_000, validation=200),
     "paper": Preset(None),
 }
 
@@ -62,9 +65,6 @@ class FigureOptions:
     data_dir: Path | None = None
     """Take the data from this folder's subfolders, and from nowhere else: IDX files in
     fashion_mnist and mnist, class folders of images in cifar10 and svhn_cropped."""
-
-
-C = TypeVar("C", bound=FigureOptions)
 
 
 def with_options(preset: Preset, config: FigureOptions) -> Preset:
@@ -107,7 +107,15 @@ def ready(
     preset: Preset,
     outliers: tuple[ArrayDataset | None, dict[str, str]] = (None, {}),
 ) -> Ready:
-    """Train the network, or take it; split validation images off; draw test images."""
+    """Train the network, or take it; split validation images off; draw test images.
+
+    Args:
+      pair: of the benchmark.
+      protocol: of `PROTOCOLS`; of `clean` nothing is chosen by OoD images.
+      outliers: of Outlier Exposure, and if there are none, why.
+    """
+    if preset.validation is not None:
+        benchmark = benchmark._replace(validation=preset.validation)
     chosen = chosen_for(benchmark, config, preset)
     options = Options(
         epochs=preset.epochs,
@@ -163,16 +171,25 @@ def deciding(
         "weights": brought and checkpoint.tree_digest(brought.variables),
         "initial": brought and checkpoint.tree_digest(brought.initial),
         "seed": config.seed,
-        "validation": benchmark.validation,
+        "validation": preset.validation or benchmark.validation,
     }
 
 
+def auxiliary_for(
+    benchmark: Benchmark, methods: tuple[str, ...], name: str, config: FigureOptions
+) -> tuple[ArrayDataset | None, dict[str, str]]:
+    """Of Outlier Exposure, if it is asked for; see `outliers_for`."""
+    if "outlier_exposure" not in methods or config.weights is not None:
+        return None, {}
+    return outliers_for(benchmark, name, config.data_dir)
+
+
 def told_of(facts: dict[str, Any]) -> str:
-    """A sentence on the network, for notes."""
+    """On the network, for notes: no full stop at the end."""
     trained = (
         f"brought ({facts['weights']})"
         if facts["weights"]
-        else f"{facts['epochs']} epochs of {facts['train_images']:,} images"
+        else f"{facts['train_images']:,} images, epochs: {facts['epochs']}"
     )
     return f"{facts['network']}, {trained}, accuracy {100 * facts['accuracy']:.1f} %"
 

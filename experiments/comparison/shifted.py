@@ -95,7 +95,8 @@ def noised(
     """(noise, amount) → the same images with that noise; at 0 they are as they were.
 
     Args:
-      amounts: of `imagenet_c.NOISES`; standard deviations of Gaussian noise, shares of impulses.
+      amounts: of `imagenet_c.NOISES`: standard deviations of Gaussian noise, shares
+        of the values of impulses.
     """
     cells = [(kind, amount) for kind, of in amounts.items() for amount in of]
     how = {"seed": seed, "cache": cache, "workers": _workers(x), "progress": False}
@@ -162,7 +163,10 @@ def score(
         if name not in INSIDE and not name.endswith(", photographs")
     }
     return Shifted(
-        {k: row.ind.reshape(len(ood), -1) if many else row.ind for k, row in rows.items()},
+        {
+            k: row.ind.reshape(len(ood), -1) if many else row.ind
+            for k, row in rows.items()
+        },
         {k: row.ood.reshape(len(ood), -1) for k, row in rows.items()},
         found.left_out,
         found.failed,
@@ -231,30 +235,3 @@ def checked_methods(names: Iterable[str]) -> tuple[str, ...]:
             + ", ".join(("paper", "all", *METHODS))
         )
     return tuple(name for name in METHODS if name in asked or "all" in asked)
-
-
-
-# ---- for tables and pictures --------------------------------------------------------
-
-# Controls and second rows of a method that tables have and pictures have no room for.
-NOT_DRAWN = (
-    *("control: nearest in pixels", "control: brightness"),
-    *("outlier exposure, from scratch", "fssd default"),
-)
-
-
-def is_drawn(name: str) -> bool:
-    """No single layer, and not what pictures have no room for."""
-    return name not in NOT_DRAWN and (not name.startswith("fssd ") or name in OF_ALL)
-
-
-OF_ALL = ("fssd clean", "fssd noise")  # of all layers together
-
-
-def missing_notes(facts: Mapping[str, Any]) -> list[str]:
-    """What there is no row of, and why."""
-    return [
-        f"{title.replace(chr(95), chr(32))}: {name}, {why}"
-        for title in ("left_out", "failed")
-        for name, why in facts[title].items()
-    ]
