@@ -102,7 +102,7 @@ def run(config: Config) -> dict[str, Any]:
         **{f"points/{name}": p for name, p in cloud.points.items()},
         **{f"features/{name}": f for name, f in cloud.features.items()},
         **{f"shown/{name}": of for name, of in shown.items()},
-        **{"F*": cloud.star, "values": at},
+        **{"points/F*": cloud.star, "features/F*": cloud.center, "values": at},
     }
     numbers, sheets = to_records(facts), [to_sheet(facts)]
     results.leave(place, facts, numbers, sheets, {"figure1": figure}, arrays)

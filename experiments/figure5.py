@@ -145,7 +145,7 @@ def curves(facts: dict[str, Any]) -> dict[str, dict[str, tuple]]:
         found[kind] = {
             name: (
                 [values[i] for i in at],
-                *np.array([facts["auroc_ci95"][name][i] for i in at]).T,
+                *np.array([facts["auroc_ci95"][name][i] for i in at]).T.tolist(),
             )
             for name, values in facts["auroc"].items()
             if is_drawn(name)

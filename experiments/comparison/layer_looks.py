@@ -59,6 +59,7 @@ def layer_of(s: Setting, name: str | None) -> str:
 class Cloud(NamedTuple):
     points: dict[str, np.ndarray]  # set → [n, 2] in principal components
     star: np.ndarray  # [2], F*
+    center: np.ndarray  # [dim], the same
     share: np.ndarray  # [2] of the variance
     features: dict[str, np.ndarray]  # set → [n, dim]
 
@@ -70,9 +71,11 @@ def cloud(s: Setting, layer: str) -> Cloud:
     sets = {name: x for name, x in sets_of(s).items() if name != NOISE}
     features = {name: _look(s, asked, x)[""] for name, x in sets.items()}
     basis = pca.fit(np.concatenate([*features.values()]))
+    star = np.asarray(center[layer]).reshape(-1)
     return Cloud(
         {name: pca.project(basis, f) for name, f in features.items()},
-        pca.project(basis, np.asarray(center[layer]).reshape(1, -1))[0],
+        pca.project(basis, star[None])[0],
+        star,
         basis.share,
         features,
     )
