@@ -13,11 +13,20 @@ try:
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
-# What tells boxes apart in grey, in their order; FSSD's is filled.
-HATCHES = (
-    *("/////", ".....", "xxxxx", "-----", "|||||", "\\\\\\\\\\", "+++++"),
-    *("ooo", "***", "OO", "//..", "--..", "||.."),
-)
+# What tells boxes apart in grey; FSSD's is filled.
+HATCHES = {
+    "fssd clean": "/////",
+    "msp": ".....",
+    "deep ensemble": "xxxxx",
+    "mc dropout": "-----",
+    "outlier exposure, fine-tuned": "|||||",
+    "odin": "\\\\\\\\\\",
+    "mahalanobis": "+++++",
+    "mahalanobis clean": "OO",
+    "control: untrained": "***",
+    "control: pixel stats": "ooo",
+}
+OTHER_HATCHES = ("//..", "--..", "||..", "xx..", "++..", "//--", "||//", "xx--")
 FILLED = "fssd"
 KEYS = ("whislo", "q1", "med", "q3", "whishi", "mean")  # matplotlib's
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]
@@ -44,7 +53,7 @@ def boxes(
         stats: list[dict[str, Any]] = [dict(zip(KEYS, box, strict=True)) for box in of]
         at = np.arange(len(levels)) + (i - (len(found) - 1) / 2) * width
         line = {"color": style.color, "linewidth": 0.8}
-        filled = name == FILLED
+        filled, other = name == FILLED, OTHER_HATCHES[i % len(OTHER_HATCHES)]
         drawn = ax.bxp(
             stats,
             positions=at,
@@ -56,7 +65,7 @@ def boxes(
             boxprops={
                 "facecolor": style.color if filled else "white",
                 "edgecolor": style.color, "linewidth": 0.8,
-                "hatch": "" if filled else HATCHES[i % len(HATCHES)],
+                "hatch": "" if filled else HATCHES.get(name, other),
                 "hatch_linewidth": 0.5,
             },
             whiskerprops=line,
