@@ -14,7 +14,7 @@ except ImportError as error:
 
 
 @styled
-def featurescatter(
+def feature_scatter(
     points: Mapping[str, np.ndarray],
     singularity: np.ndarray,
     share: np.ndarray,
