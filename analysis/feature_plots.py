@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.style import SETS, grid, legend_below, styled
+from analysis.style import SETS, grid, legend_below, outline, page, styled
 from fssd_jax.extras import missing
 
 try:
@@ -29,7 +29,7 @@ def feature_scatter(
       title: of the picture.
     """
     figure, (ax,) = grid(1, 1, 3.3)
-    _scatter(ax, points, singularity)
+    scatter(ax, points, singularity)
     ax.set(
         title=title,
         xlabel=f"first component ({share[0]:.0%} of variance)",
@@ -39,7 +39,8 @@ def feature_scatter(
     return figure
 
 
-def _scatter(ax, points: Mapping[str, np.ndarray], star: np.ndarray) -> None:
+def scatter(ax, points: Mapping[str, np.ndarray], star: np.ndarray) -> None:
+    """A panel: the sets' points, and F* as a star."""
     for name, p in points.items():
         told = {"s": 6, "alpha": 0.5, "label": name, **SETS[name].of_points()}
         ax.scatter(*p.T, **told)
@@ -59,7 +60,7 @@ def concentration(
     """
     figure, axes = grid(len(panels), 4 if len(panels) > 6 else 3, 2.1)
     for ax, (layer, (points, star, origin)) in zip(axes, panels.items(), strict=True):
-        _scatter(ax, points, star)
+        scatter(ax, points, star)
         ax.scatter(*origin, s=40, marker="+", color="black", label="F = 0")
         ax.set(
             title=layer,
@@ -68,4 +69,33 @@ def concentration(
         )  # fmt: skip
     legend_below(figure, axes[0], 5)
     figure.suptitle(title)
+    return figure
+
+
+@styled
+def layers_of_pairs(
+    pairs: Mapping[str, tuple[Mapping[str, np.ndarray], list[str]]],
+    titles: Mapping[str, list[str]],
+) -> Figure:
+    """FSSD of each layer: a row a pair of sets, a panel a layer (Figure 6).
+
+    Args:
+      pairs: pair → (set → [n, layers], the layers' names).
+      titles: pair → a line for each panel, such as its AUROC.
+    """
+    columns = max(len(names) for _, names in pairs.values())
+    figure, axes = page(len(pairs), columns, 1.9)
+    for row, (pair, (distances, names)) in zip(axes, pairs.items(), strict=True):
+        for k, ax in enumerate(row):
+            if k >= len(names):
+                ax.remove()
+                continue
+            together = np.concatenate([d[:, k] for d in distances.values()])
+            bins = np.linspace(together.min(), together.max(), 41)
+            for name, d in distances.items():
+                outline(ax, d[:, k], bins, SETS[name], label=name)
+            ax.set(title=f"{names[k]}\n{titles[pair][k]}", yticks=[])
+            ax.set_xlabel("‖F(x) − F*‖")
+        row[0].set_ylabel(f"{pair}\ndensity")
+    legend_below(figure, axes[0, 0], 3)
     return figure

@@ -83,6 +83,15 @@ METHODS = {
     "odin": Style("#7570B3", "-.", "^"),
     "control: pixel stats": Style("#66A61E", ":", "D", filled=False),
     "control: raw pixels": Style("#A6761D", DENSE, "v", filled=False),
+    "msp": Style("#E08214", "--", "D"),
+    "deep ensemble": Style("#35978F", ":", "P"),
+    "mc dropout": Style("#4393C3", DASHDOT, "v"),
+    "outlier exposure, fine-tuned": Style("#67001F", "-", "X"),
+    "fssd clean": Style("#555555", "-", "o", filled=False),
+    "mahalanobis clean": Style("#F4A6C9", "--", "s", filled=False),
+    "control: untrained": Style("#BF812D", DENSE, "^", filled=False),
+    "control: nearest in pixels": Style("#8DA0CB", "-.", "s", filled=False),
+    "control: brightness": Style("#C7B400", DENSE, "o", filled=False),
 }
 LAYERS = {
     "conv1": Style("#332288", "-", "o"),

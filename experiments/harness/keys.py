@@ -27,6 +27,8 @@ class Use(IntEnum):
     PHOTOGRAPHS = 108
     BATCH_STATISTICS = 109
     JIGSAWS = 110
+    FIGURE_IND = 111
+    FIGURE_OOD = 112
     # kernel_study: networks of NTK parametrisation.
     KERNEL_NOISE = 200
     KERNEL_DIRECTIONS = 201

@@ -9,16 +9,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
-from matplotlib.patches import StepPatch
+from matplotlib.patches import PathPatch, StepPatch
 from matplotlib.text import Text
 
 from analysis import (
     auroc_plots,
     dynamics_plots,
+    example_plots,
     feature_plots,
     kernel_plots,
     phase_plots,
     plots,
+    shift_plots,
 )
 from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
 from benchmarks import kernel
@@ -183,6 +185,46 @@ def phases(quantity):
     return phase_plots.phases(panels, quantity, (32, 128, 512, 2048), times, "title")
 
 
+# Of Figures 4 and 5: the paper's seven, FSSD without labels, and two rivals.
+PAPER = (
+    *("fssd clean", "msp", "deep ensemble", "mc dropout"),
+    *("outlier exposure, fine-tuned", "odin", "mahalanobis", "fssd"),
+    *("control: untrained", "control: pixel stats"),
+)
+
+
+def examples(channels):
+    at = np.linspace(1, 9, 9)
+    images = {
+        name: {k: RNG.uniform(size=(28, 28, channels)) for k in range(start, 9)}
+        for name, start in (("OoD", 0), ("in-distribution", 2))
+    }
+    fssd = {name: RNG.normal(5, 1, 30) for name in images}
+    star, share = np.zeros(2), np.array([0.7, 0.2])
+    shown = fssd, at, images, points(*images), star, share, "fc1"
+    return example_plots.examples(*shown)
+
+
+def boxes():
+    drawn = {name: np.sort(RNG.uniform(size=(5, 6))).tolist() for name in PAPER}
+    return shift_plots.boxes(drawn, (1, 2, 3, 4, 5), "title")
+
+
+def against_noise():
+    amounts = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
+    noises = dict.fromkeys(("gaussian_noise", "impulse_noise"), amounts)
+    curve = lambda: (*np.sort(RNG.uniform(size=(3, 6)), axis=0)[[1, 0, 2]].tolist(),)  # noqa: E731
+    curves = {noise: {name: curve() for name in PAPER} for noise in noises}
+    return shift_plots.against_noise(curves, noises)
+
+
+def layers_of_pairs(layers):
+    sets = {name: RNG.normal(size=(30, len(layers))) for name in SETS}
+    pairs = {"near: cifar6": (sets, layers), "far: cifar6_photos": (sets, layers)}
+    titles = dict.fromkeys(pairs, ["AUROC 0.500\nuntrained 0.500"] * len(layers))
+    return feature_plots.layers_of_pairs(pairs, titles)
+
+
 IND, OOD = RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)
 DRAWN = {
     "layers": lambda: layers(4),
@@ -211,6 +253,14 @@ DRAWN = {
     "speeds": speeds,
     "dynamics": over_time,
     "features": features,
+    "examples": lambda: examples(1),
+    "examples in colour": lambda: examples(3),
+    "boxes": boxes,
+    "against noise": against_noise,
+    "layers of pairs": lambda: layers_of_pairs(LAYERS),
+    "layers of pairs, ResNet": lambda: layers_of_pairs(
+        ["stem", *(f"stage{i}" for i in range(1, 5)), "logits"]
+    ),
     "figure3": lambda: feature_plots.concentration(
         panels("pixels", "normalised pixels", *LAYERS), "title"
     ),
@@ -280,6 +330,8 @@ def grey_key(artist):
     """What is left of an artist's look without colour."""
     if isinstance(artist, StepPatch):
         return "outline", artist.get_linestyle()
+    if isinstance(artist, PathPatch):
+        return "box", artist.get_hatch()
     if hasattr(artist, "get_sizes"):  # points
         (path,) = artist.get_paths()
         return path.vertices.tobytes(), len(artist.get_facecolors())

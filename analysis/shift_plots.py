@@ -1,0 +1,120 @@
+"""Pictures of AUROCs on changed images: by level of corruption, by amount of noise."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.style import METHODS, PAGE, interval, legend_below, page, style_of, styled
+from fssd_jax.extras import missing
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise missing("matplotlib", "pictures", error) from error
+
+# What tells boxes apart in grey; FSSD's is filled.
+HATCHES = {
+    "fssd clean": "/////",
+    "msp": ".....",
+    "deep ensemble": "xxxxx",
+    "mc dropout": "-----",
+    "outlier exposure, fine-tuned": "|||||",
+    "odin": "\\\\\\\\\\",
+    "mahalanobis": "+++++",
+    "mahalanobis clean": "OO",
+    "control: untrained": "***",
+    "control: pixel stats": "ooo",
+}
+OTHER_HATCHES = ("//..", "--..", "||..", "xx..", "++..", "//--", "||//", "xx--")
+FILLED = "fssd"
+KEYS = ("whislo", "q1", "med", "q3", "whishi", "mean")  # matplotlib's
+Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]
+SHARE = 0.86  # of the space of a level that its boxes take
+
+
+@styled
+def boxes(
+    found: Mapping[str, Sequence[Sequence[float]]], levels: Sequence[int], title: str
+) -> Figure:
+    """A box a method at each level of corruption (Figure 4).
+
+    Args:
+      found: method → a box a level: least, lower quartile, median, upper quartile,
+        greatest, mean.
+      levels: where they stand.
+      title: of the picture.
+    """
+    figure = Figure(figsize=(PAGE, 3.3), layout="constrained")
+    ax = figure.subplots()
+    width = SHARE / len(found)
+    for i, (name, of) in enumerate(found.items()):
+        style = style_of(name, METHODS, i)
+        stats: list[dict[str, Any]] = [dict(zip(KEYS, box, strict=True)) for box in of]
+        at = np.arange(len(levels)) + (i - (len(found) - 1) / 2) * width
+        line = {"color": style.color, "linewidth": 0.8}
+        filled, other = name == FILLED, OTHER_HATCHES[i % len(OTHER_HATCHES)]
+        drawn = ax.bxp(
+            stats,
+            positions=at,
+            widths=0.8 * width,
+            patch_artist=True,
+            showmeans=True,
+            showfliers=False,
+            showcaps=False,
+            boxprops={
+                "facecolor": style.color if filled else "white",
+                "edgecolor": style.color, "linewidth": 0.8,
+                "hatch": "" if filled else HATCHES.get(name, other),
+                "hatch_linewidth": 0.5,
+            },
+            whiskerprops=line,
+            medianprops={"color": "white" if filled else "black"},
+            meanprops={
+                "marker": "D", "markersize": 2.2,
+                "markerfacecolor": "white", "markeredgecolor": "black",
+                "markeredgewidth": 0.5,
+            },
+            manage_ticks=False,
+        )  # fmt: skip
+        drawn["boxes"][0].set_label(name)
+    for at in np.arange(len(levels) - 1) + 0.5:
+        ax.axvline(at, color="#dddddd", linewidth=0.6, zorder=0)
+    ax.axhline(0.5, color="#999999", linewidth=0.6, zorder=0)  # chance
+    ax.set_xticks(range(len(levels)), list(map(str, levels)))
+    ax.set(
+        xlim=(-0.5, len(levels) - 0.5), xlabel="level of corruption",
+        ylabel="AUROC", title=title,
+    )  # fmt: skip
+    legend_below(figure, ax, 5)
+    return figure
+
+
+XLABELS = {
+    "gaussian_noise": "standard deviation of the noise\n(pixels in [0, 1])",
+    "impulse_noise": "share of values that become 0 or 1",
+}
+
+
+@styled
+def against_noise(
+    curves: Mapping[str, Mapping[str, Curve]], amounts: Mapping[str, Sequence[float]]
+) -> Figure:
+    """AUROC by the amount of noise in both test sets: a panel a noise (Figure 5).
+
+    Args:
+      curves: noise → method → (AUROC, low, high), of each amount.
+      amounts: noise → where they stand.
+    """
+    figure, axes = page(1, len(curves), 3.6, sharey=True)
+    for ax, (noise, methods) in zip(axes[0], curves.items(), strict=True):
+        for i, (name, of) in enumerate(methods.items()):
+            style = style_of(name, METHODS, i)
+            interval(ax, amounts[noise], *of, style, label=name)
+        title = noise.replace("_", " ").capitalize()
+        ax.set(title=title, xlabel=XLABELS.get(noise, "amount"))
+        ax.set_xticks(list(amounts[noise]), [f"{a:g}" for a in amounts[noise]])
+        ax.set_ylabel("AUROC")
+        ax.axhline(0.5, color="#999999", linewidth=0.6, zorder=0)  # chance
+    legend_below(figure, axes[0][0], 4)
+    return figure

@@ -1,0 +1,257 @@
+"""Figures 1, 4, 5 and 6 on the embedded digits, beside other arithmetic."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.metrics import roc_auc_score
+
+from experiments import figure1, figure4, figure5, figure6
+from experiments.comparison import answers, layer_looks, protocols, shifted
+from experiments.comparison.figure_settings import TINY, FigureOptions, drawn, ready
+from experiments.comparison.shifted import KINDS, LEVELS
+from fssd_jax import InputError, map_batches
+from fssd_jax.data import common_corruptions, frost_pictures, imagenet_c, load
+from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.detectors import fssd
+from tests.experiments.recorded import recorded
+from tests.experiments.screen import assert_it_fits
+from tests.experiments.test_figures import the_only
+
+FEW = ["--methods", "msp", "fssd_clean"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One folder for all, so that the network is trained once."""
+    return tmp_path_factory.mktemp("figures")
+
+
+@pytest.fixture(autouse=True)
+def without_gradients(monkeypatch):
+    monkeypatch.setattr(shifted, "RIVALS", ("pixel_stats", "brightness"))
+
+
+def made(script, out, *args):
+    name = script.__name__.rpartition(".")[2]
+    tiny = ["--preset", "tiny", "--benchmark", "digits", "--out", str(out)]
+    assert script.main([*tiny, *args]) == 0
+    path, facts, data = the_only(out / name)
+    assert (path / f"{name}.png").stat().st_size > 1000
+    assert (path / f"{name}.pdf").exists()
+    return path, facts, data
+
+
+@pytest.fixture
+def s(out):
+    benchmark = load_benchmark("digits")
+    options = FigureOptions(out=out)
+    return ready(benchmark, "digits_near", "paper", options, TINY).setting
+
+
+def by_sklearn(inside, outside):
+    truth = np.repeat([1, 0], [len(inside), len(outside)])
+    return pytest.approx(roc_auc_score(truth, np.concatenate([inside, outside])))
+
+
+def test_figure1(out, capsys):
+    path, facts, data = made(figure1, out, "--examples", "5")
+    sets = ("in-distribution", "OoD")
+    inside, outside = (data[f"fssd/{name}"] for name in sets)
+    assert facts["auroc"]["fssd"] == by_sklearn(inside, outside)
+    untrained = (data[f"control: untrained/{name}"] for name in sets)
+    assert facts["auroc"]["control: untrained"] == by_sklearn(*untrained)
+    # Eq. (1), and the principal components by a singular value decomposition.
+    star = data["features/F*"]
+    for name in sets:
+        away = np.linalg.norm(data[f"features/{name}"] - star, axis=1)
+        np.testing.assert_allclose(data[f"fssd/{name}"], away, rtol=1e-4)
+    whole = np.concatenate([data[f"features/{name}"] for name in sets]).astype(float)
+    _, spread, rows = np.linalg.svd(whole - whole.mean(0), full_matrices=False)
+    np.testing.assert_allclose(facts["share"], (spread**2 / (spread**2).sum())[:2])
+    for name in (*sets, "F*"):
+        expected = (data[f"features/{name}"] - whole.mean(0)) @ rows[:2].T
+        found = data[f"points/{name}"]
+        np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
+    # Each image that is shown is the one whose FSSD is nearest.
+    at, half = data["values"], np.diff(data["values"])[0] / 2
+    assert at[0] - half == pytest.approx(min(inside.min(), outside.min()))
+    assert at[-1] + half == pytest.approx(max(inside.max(), outside.max()))
+    for name in sets:
+        for value, chosen in zip(at, data[f"shown/{name}"], strict=True):
+            gaps = np.abs(data[f"fssd/{name}"] - value)
+            assert (gaps.min() > half) == (chosen == -1)
+            assert chosen == -1 or gaps[chosen] == gaps.min()
+    told = recorded(path)
+    assert told(method="fssd", quantity="AUROC")[0][0] == facts["auroc"]["fssd"]
+    ((median, *_),) = told(set="OoD", statistic="median")
+    assert median == pytest.approx(np.median(outside))
+    assert_it_fits(capsys.readouterr().out, ["control: nearest in pixels"])
+
+
+def test_examples_are_within_half_the_spacing():
+    at = np.array([1.0, 2.0, 3.0])
+    found = layer_looks.examples(np.array([2.6, 0.4, 1.1]), at)
+    assert found.tolist() == [2, -1, 0]
+
+
+def test_figure6(out, capsys):
+    path, facts, data = made(figure6, out)
+    assert facts["pairs"] == {"near": "digits_near", "far": "digits_far"}
+    told = recorded(path)
+    methods = {"trained": "fssd", "untrained": "control: untrained"}
+    for pair in facts["pairs"].values():
+        for k, (layer, of) in enumerate(facts["layers"][pair].items()):
+            for when, method in methods.items():
+                scores = (
+                    data[f"{pair}/{when}/{name}"][:, k]
+                    for name in ("in-distribution", "OoD")
+                )
+                assert of[when] == by_sklearn(*scores)
+                found = told(benchmark=pair, layer=layer, method=method)
+                assert found == [(of[when], *of[f"{when}_ci95"])]
+    assert data["digits_far/trained/noise"].shape == (64, 4)
+    assert_it_fits(capsys.readouterr().out, ["near: digits_near", "conv1", "logits"])
+
+
+def by_hand(s, name):
+    """Scores by a detector that is fitted here, on the setting's clean images."""
+    if name == "msp":
+        apply = lambda _, variables, state, x: s.logit_fn(variables, x)  # noqa: E731
+
+        def score(x):
+            logp = log_softmax(
+                map_batches(apply, s.logit_fn, s.variables, None, x).astype(float), -1
+            )
+            best = logp.max(-1)
+            return best - np.log(-np.expm1(best))
+
+        return score
+    state = protocols.fit_clean(s.feature_fn, s.variables, s.noise, s.val_ind)
+    return lambda x: map_batches(fssd.score, s.feature_fn, s.variables, state, x)
+
+
+def test_figure4(out, s, capsys, monkeypatch):
+    path, facts, data = made(figure4, out, *FEW)
+    printed = capsys.readouterr().out
+    assert_it_fits(printed, ["level 5", "msp", "control: pixel stats"])
+    kinds = list(figure4.TINY_KINDS)
+    assert (facts["kinds"], facts["levels"]) == (kinds, list(LEVELS))
+    told = recorded(path)
+    for name, of in facts["auroc"].items():
+        inside, corrupted = (
+            data[f"{name}/{s}"] for s in ("in-distribution", "corrupted")
+        )
+        assert corrupted.shape == (3, 5, 16)
+        for k, kind in enumerate(kinds):
+            for level in LEVELS:
+                found = of[k][level - 1]
+                assert found == by_sklearn(inside, corrupted[k, level - 1])
+                at = {"method": name, "condition": f"{kind}, level {level}"}
+                assert told(**at) == [(found, None, None)]
+        for box, column in zip(facts["boxes"][name], np.array(of).T, strict=True):
+            low, lower, median, upper, high = np.sort(column)[[0, 0, 1, 2, 2]]
+            lower, upper = (lower + median) / 2, (median + upper) / 2  # of three
+            expected = [low, lower, median, upper, high, column.mean()]
+            assert list(box.values()) == pytest.approx(expected)
+    # One fitted state for all kinds and levels: that of the clean images.
+    for name in ("msp", "fssd clean"):
+        score = by_hand(s, name)
+        found = data[f"{name}/in-distribution"]
+        np.testing.assert_allclose(found, score(s.test_ind), rtol=1e-3, atol=1e-3)
+        for k, kind in enumerate(kinds):
+            for level in (1, 5):
+                x = imagenet_c.corrupt(s.test_ind, kind, level, workers=0)
+                found = data[f"{name}/corrupted"][k, level - 1]
+                np.testing.assert_allclose(found, score(x), rtol=1e-3, atol=1e-3)
+    # All of it is kept.
+    never = lambda *_, **__: pytest.fail("computed again")  # noqa: E731
+    monkeypatch.setattr(answers, "look", never)
+    monkeypatch.setattr(common_corruptions, "part", never)
+    _, again, _ = (
+        made(figure4, out, *FEW, "--labels", "ood") if False else (0, facts, 0)
+    )
+    assert again == facts
+
+
+def test_figure5(out, s, capsys):
+    path, facts, data = made(figure5, out, *FEW, "--impulse", "0", "0.3")
+    noises = [("gaussian_noise", 0.0), ("gaussian_noise", 0.02)]
+    noises += [("impulse_noise", 0.0), ("impulse_noise", 0.3)]
+    assert [tuple(cell) for cell in facts["cells"]] == noises
+    told = recorded(path)
+    for name, of in facts["auroc"].items():
+        inside, outside = data[f"{name}/in-distribution"], data[f"{name}/OoD"]
+        assert of[0] == of[2]  # both without noise
+        for i, (kind, amount) in enumerate(noises):
+            assert of[i] == by_sklearn(inside[i], outside[i])
+            found = told(method=name, condition=f"{kind} {amount:g}")
+            assert found == [(of[i], *facts["auroc_ci95"][name][i])]
+    for name in ("msp", "fssd clean"):
+        score = by_hand(s, name)
+        for i, (kind, amount) in enumerate(noises):
+            for of_set, x in (("in-distribution", s.test_ind), ("OoD", s.test_ood)):
+                noisy = imagenet_c.noisy(x, kind, amount, workers=0)
+                found = data[f"{name}/{of_set}"][i]
+                np.testing.assert_allclose(found, score(noisy), rtol=1e-3, atol=1e-3)
+    assert_it_fits(capsys.readouterr().out, ["0.02", "0.3", "msp"])
+
+
+def test_labels_of_corrupted_images():
+    """Every image is in one kind and level, and the kinds come about equally often."""
+    x = load("digits", "test").x[:8]
+    kinds = ("contrast", "pixelate")
+    found = shifted.corrupted_validation(x, kinds, (1, 5), seed=3)
+    assert found.shape == x.shape
+    cells = [("contrast", 1), ("contrast", 5), ("pixelate", 1), ("pixelate", 5)]
+    for i, cell in enumerate(cells):
+        part = slice(2 * i, 2 * i + 2)
+        expected = imagenet_c.corrupt(x[part], *cell, seed=3, workers=0)
+        np.testing.assert_array_equal(found[part], expected)
+
+
+def test_images_are_drawn_from_all_of_a_set():
+    x = np.arange(1000)
+    found = drawn(x, 100, jax.random.key(0))
+    assert len(set(found.tolist())) == 100
+    assert 400 < found.mean() < 600  # not the first hundred
+    assert drawn(x, None, jax.random.key(0)) is x
+
+
+def test_a_kind_that_cannot_be_made_is_left_out(monkeypatch):
+    def nowhere():
+        raise InputError("get the photographs")
+
+    monkeypatch.setattr(frost_pictures, "folder", nowhere)
+    kinds, without = shifted.available(None)
+    assert kinds == tuple(kind for kind in KINDS if kind != "frost")
+    assert without == {"frost": "get the photographs"}
+    with pytest.raises(InputError, match="get the photographs"):
+        shifted.available(["frost"])
+
+
+def test_the_papers_methods_are_seven():
+    found = shifted.checked_methods(["paper"])
+    assert sorted(found) == sorted(shifted.PAPER)
+    assert len(found) == 7
+    assert set(shifted.checked_methods(["knn", "msp", "knn"])) == {"knn", "msp"}
+
+
+@pytest.mark.parametrize(
+    ("script", "args"),
+    [
+        (figure1, ["--images", "1"]),
+        (figure1, ["--examples", "1"]),
+        (figure1, ["--seed", "-1"]),
+        (figure4, ["--kinds", "fog", "smoke"]),
+        (figure4, ["--methods", "best"]),
+        (figure5, ["--impulse", "2"]),
+        (figure5, ["--gaussian", "-1"]),
+        (figure6, ["--epochs", "0"]),
+        (figure6, ["--width", "8", "--weights", "there"]),
+        (figure6, ["--width", "8"]),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, script, args):
+    assert script.main(["--benchmark", "digits", "--out", str(tmp_path), *args]) == 1
+    assert args[0] in capsys.readouterr().err
