@@ -1,0 +1,1 @@
+"""The site: what MkDocs builds from docs/, README, docstrings, results and examples/."""
