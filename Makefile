@@ -58,7 +58,7 @@ lint: .venv/with-dev
 	$(BIN)/pyright
 
 docs: .venv/with-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 tutorials: .venv/with-dev

@@ -54,7 +54,12 @@ GROUPS = {
 
 def pages() -> dict[str, str]:
     made = {}
-    lines = ["# Reference", "", "From docstrings. Each [method](../methods/index.md) has its own page.", ""]
+    lines = [
+        "# Reference",
+        "",
+        "From docstrings. Each [method](../methods/index.md) has its own page.",
+        "",
+    ]
     for title, (told, modules) in GROUPS.items():
         parts = [f"# {title}", told, *(f"::: {module}" for module in modules)]
         made[f"reference/{title.lower()}.md"] = "\n\n".join(parts) + "\n"
@@ -75,5 +80,9 @@ def commands() -> str:
     for path in sorted((ROOT / "experiments").glob("[!_]*.py")):
         text = measured.docstring(path)
         first, _, rest = text.partition("\n")
-        parts += [f"## fssd {path.stem}", first, f"```text\n{rest.strip()}\n```" if rest.strip() else ""]
+        parts += [
+            f"## fssd {path.stem}",
+            first,
+            f"```text\n{rest.strip()}\n```" if rest.strip() else "",
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -11,6 +11,7 @@ from mkdocs.structure.files import File  # noqa: E402
 
 from website import api, links, methods, tutorials  # noqa: E402
 
+SHIM = "https://unpkg.com/iframe-worker/shim"
 LEVEL = re.compile(r"^<!-- rows: ([\w ]+) -->$", re.MULTILINE)
 
 
@@ -24,7 +25,8 @@ def on_config(config):
     within = {
         "methods/": ["methods/index.md", *({t: f"methods/{n}.md"} for n, t in titles.items())],
         "tutorials/": [
-            "tutorials/index.md", *(f"tutorials/{name}.md" for name in tutorials.NAMES)
+            "tutorials/index.md",
+            *({t: f"tutorials/{n}.md"} for n, t in tutorials.NAMES.items()),
         ],
         "reference/": [
             "reference/index.md",
@@ -43,9 +45,21 @@ def on_config(config):
 def on_files(files, config):
     for page, text in made().items():
         files.append(File.generated(config, page, content=text))
-    style = (Path(__file__).parent / "site.css").read_text(encoding="utf-8")
-    files.append(File.generated(config, "assets/site.css", content=style))
+    for name in ("site.css", "iframe-worker.js"):
+        text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, f"assets/{name}", content=text))
     return files
+
+
+def on_post_page(output, page, config):
+    """Material's search without a server loads a script from elsewhere: here is ours."""
+    base = posixpath.dirname(page.url) or "."
+    return output.replace(SHIM, posixpath.relpath("assets/iframe-worker.js", base))
+
+
+def on_post_template(output_content, template_name, config):
+    """Likewise in 404.html."""
+    return output_content.replace(SHIM, "/assets/iframe-worker.js")
 
 
 def on_page_markdown(markdown, page, config, files):

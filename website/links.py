@@ -73,7 +73,7 @@ def linked(text: str, base: str, page: str) -> str:
         path, _, fragment = match[1].partition("#")
         target = page_of(posixpath.normpath(posixpath.join(base, path)))
         if (ROOT / "docs" / target).is_dir():
-            target = f"{target}/index.md"
+            target = f"{target}/files.md"
         url = posixpath.relpath(target, posixpath.dirname(page) or ".")
         return f"]({url}#{fragment})" if fragment else f"]({url})"
 
@@ -125,14 +125,16 @@ def pages() -> dict[str, str]:
         text = (ROOT / path).read_text(encoding="utf-8")
         kind = "python" if path.endswith(".py") else "text"
         made[page_of(path)] = f"# {path}\n\n````{kind}\n{text}\n````\n"
-    made["results/index.md"] = results()
+    made["results/files.md"] = results()
     return made
 
 
 def results() -> str:
     """All that is kept of the results, by folder."""
     lines = ["# All files of results", ""]
-    for folder in sorted(p for p in (ROOT / "docs" / "results").iterdir() if p.is_dir()):
+    for folder in sorted(
+        p for p in (ROOT / "docs" / "results").iterdir() if p.is_dir()
+    ):
         lines += [f"## {folder.name}", ""]
         for path in sorted(folder.iterdir()):
             lines.append(f"- [{path.name}]({folder.name}/{path.name})")

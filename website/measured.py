@@ -63,14 +63,20 @@ def level(facts: dict) -> str:
     return "noise" if facts["data"] == "F*" else "network"
 
 
+def in_words(fitted_on: str) -> str:
+    """Without counts, which differ from benchmark to benchmark."""
+    told = re.sub(r"\d+ in\b", "validation images", fitted_on)
+    return re.sub(r"\d+ target OoD", "labelled OoD images", told)
+
+
 def rows(kind: str = "methods") -> list[Row]:
     """All rows, in the order of the tables; kind: "methods" or "controls"."""
     found: dict[str, Row] = {}
     for path in sorted(RESULTS.glob("*/table2-*.json")):
         metrics = json.loads(path.read_text(encoding="utf-8"))
         for name, facts in metrics.get(kind, {}).items():  # timings have neither
-            fitted_on = re.sub(r"^\d+ in$|^\d+ in(?=,)", "validation images", facts["fitted_on"])
-            row = found.setdefault(name, Row(name, level(facts), fitted_on, {}))
+            told = in_words(facts["fitted_on"])
+            row = found.setdefault(name, Row(name, level(facts), told, {}))
             before = row.cells.get(metrics["benchmark"], Cell(()))
             row.cells[metrics["benchmark"]] = Cell((*before.aurocs, facts["auroc"]))
     return sorted(found.values(), key=lambda row: LEVELS.index(row.level))

@@ -12,8 +12,8 @@ REASONS = {
     " protocols](../protocols.md) tell why, and which layers are left out; [rules"
     " without labels](../labelfree.md) are still open.",
     "displacement": "[The kernel regression](../kernel.md) tells what it is of.",
-    "mahalanobis": "[Dead units](../comparison.md#dead-units-and-the-covariance-of-"
-    "mahalanobis) are no reason.",
+    "mahalanobis": "Dead units of a layer are [not the reason](../comparison.md#dead-units-"
+    "and-the-covariance-of-mahalanobis).",
     "deep_ensemble": "[Beside the published number](../comparison.md#where-our-numbers-"
     "are-not-the-published-ones).",
     "mc_dropout": "[Mean or variance](../comparison.md#where-our-numbers-are-not-the-"
@@ -22,7 +22,7 @@ REASONS = {
     "published-ones).",
 }
 LEGEND = """AUROC in %, in-distribution positive: 50 is chance, and below it the score
-orders the two sets the wrong way. Mean ± standard deviation over seeds, from
+orders the two sets the wrong way; – is not run. Mean ± standard deviation over seeds, from
 docs/results when this page was built. """
 
 
@@ -64,7 +64,8 @@ def members(name: str) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
     ]
-    return [f"::: fssd_jax.detectors.{name}.{of}" for of in found]
+    options = "\n    options: {heading_level: 3, show_root_full_path: false}"
+    return [f"::: fssd_jax.detectors.{name}.{of}{options}" for of in found]
 
 
 def needed(cells: list[str]) -> str:
@@ -99,7 +100,7 @@ def fails(rows: list[Row], name: str) -> str:
             "**Not run** in any result that is kept: no number of it is known here. "
             "`fssd table2 --methods all` runs it."
         )
-    lowest, highest = ("{} % on `{}`, row `{}`".format(*told(end)) for end in found)
+    lowest, highest = ("{} on `{}`, row `{}`".format(*told(end)) for end in found)
     lines = [f"- Lowest: **{lowest}**.", f"- Highest: {highest}."]
     text = "\n".join(lines) + f"\n\n{table(rows)}\n\n{LEGEND}" + kinds()
     return f"{text}\n\n{REASONS[name]}" if name in REASONS else text
@@ -121,7 +122,7 @@ def table(rows: Iterable[Row], pages: dict[str, str] | None = None) -> str:
     for row in rows:
         page = (pages or {}).get(row.name)
         name = f"[{row.name}]({page})" if page else row.name
-        cells = [str(row.cells.get(b, "not run")) for b in BENCHMARKS]
+        cells = [str(row.cells.get(b, "–")) for b in BENCHMARKS]
         lines.append(_line([name.replace("*", r"\*"), row.fitted_on, *cells]))
     return "\n".join(lines)
 
@@ -160,4 +161,5 @@ def of_level(level: str) -> str:
     found = [row for row in measured.rows(kind) if row.level == level]
     of = {row.name: measured.detector_of(row.name, names) for row in found}
     pages = {row: f"methods/{name}.md" for row, name in of.items() if name}
+    pages |= {row: "reference/training.md" for row in of if row.startswith("outlier")}
     return table(found, pages)

@@ -22,15 +22,15 @@ from website import links
 from website.measured import ROOT
 
 EXAMPLES, KEPT = ROOT / "examples", ROOT / "docs" / "tutorials"
-# In the order of the menu.
-NAMES = (
-    "own_network",
-    "any_function",
-    "torch_checkpoint",
-    "text_and_signals",
-    "follow_training",
-    "kernel_regression",
-)
+# Name → what the menu calls it.
+NAMES = {
+    "own_network": "Your own network",
+    "any_function": "NNX, or no library",
+    "torch_checkpoint": "A PyTorch checkpoint",
+    "text_and_signals": "Text and signals",
+    "follow_training": "Your training loop",
+    "kernel_regression": "A kernel regression?",
+}
 NOTEBOOKS = ("own_network", "kernel_regression")
 # The last line of a script; a notebook shows the figure instead.
 SAVED = re.compile(r"^(\w+)\.savefig\((.*)\)$", re.MULTILINE)
@@ -52,7 +52,9 @@ def cells(text: str) -> list[tuple[str, str]]:
     found = []
     for head, source in zip(parts[::2], parts[1::2], strict=True):
         if "[markdown]" in head:
-            lines = [line.removeprefix("#").removeprefix(" ") for line in source.splitlines()]
+            lines = [
+                line.removeprefix("#").removeprefix(" ") for line in source.splitlines()
+            ]
             found.append(("markdown", "\n".join(lines).strip()))
         else:
             found.append(("code", source.strip()))
@@ -88,6 +90,7 @@ def printed(name: str) -> list[str]:
 def opening(text: str) -> str:
     """The docstring as Markdown, its first line a heading."""
     first, _, rest = (ast.get_docstring(ast.parse(text)) or "").partition("\n")
+    rest = re.sub(r"^(python .*)$", r"`\1`", rest, flags=re.MULTILINE)
     return f"# {first.rstrip('.')}\n{rest}"
 
 
@@ -102,7 +105,7 @@ def page(name: str) -> str:
         parts.append(f"```python\n{source}\n```")
         out = next(outputs).rstrip()
         if out:
-            parts.append(f"```{{.text .output title=\"prints\"}}\n{out}\n```")
+            parts.append(f'```{{.text .output title="prints"}}\n{out}\n```')
     text = links.linked("\n\n".join(parts), "examples", f"tutorials/{name}.md")
     return text + f"\n\n{ending(name)}\n"
 
@@ -124,7 +127,10 @@ def pages() -> dict[str, str]:
             "Each is a script of `examples/` that a test runs, shown with what it "
             "printed and the picture that it left. None needs a download.",
             "",
-            *(f"- [{title(script(name))}]({name}.md), `python examples/{name}.py`" for name in NAMES),
+            *(
+                f"- [{title(script(name))}]({name}.md), `python examples/{name}.py`"
+                for name in NAMES
+            ),
             "",
         ]
     )
@@ -160,7 +166,11 @@ def notebook(name: str, outputs: bool = True) -> dict[str, Any]:
 def _cell(kind: str, source: str, out: str) -> dict[str, Any]:
     cell = {"cell_type": kind, "metadata": {}, "source": source.splitlines(True)}
     if kind == "code":
-        stream = {"name": "stdout", "output_type": "stream", "text": out.splitlines(True)}
+        stream = {
+            "name": "stdout",
+            "output_type": "stream",
+            "text": out.splitlines(True),
+        }
         cell |= {"execution_count": None, "outputs": [stream] if out else []}
     return cell
 
