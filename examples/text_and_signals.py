@@ -201,11 +201,11 @@ print(of_signals)
 # %% [markdown]
 # ## Look at it
 #
-# Noise is a stand-in for what OoD inputs do to a network, and a guess. For these signals
-# it is a bad one: sawtooths lie farther from the F\* of uniform noise than the data do,
-# so that FSSD orders them the wrong way, and about that of normal noise it is at chance.
-# MSP, which needs no noise, tells them apart. So compare, on OoD inputs that you can
-# make, before you trust a score.
+# Noise is a stand-in for what OoD inputs do to a network, and a guess. For these
+# signals it is a bad one: sawtooths lie farther from the F\* of uniform noise than the
+# data do, so that FSSD orders them the wrong way, and about that of normal noise it is
+# at chance. MSP, which needs no noise, tells them apart. So compare, on OoD inputs that
+# you can make, before you trust a score.
 
 # %%
 curves = {f"text, {name}": scores for name, scores in of_text.scores.items()}

@@ -1,1 +1,1 @@
-"""The site: what MkDocs builds from docs/, README, docstrings, results and examples/."""
+"""The site, which MkDocs builds from docs/, docstrings, results and examples/."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # MkDocs loads a file
 
-from mkdocs.structure.files import File  # noqa: E402
+from mkdocs.structure.files import File
 
-from website import api, links, methods, tutorials  # noqa: E402
+from website import api, links, methods, tutorials
 
 SHIM = "https://unpkg.com/iframe-worker/shim"
 LEVEL = re.compile(r"^<!-- rows: ([\w ]+) -->$", re.MULTILINE)
@@ -23,7 +23,10 @@ def on_config(config):
     """A page a method and a tutorial: entries that name a folder hold its pages."""
     titles = methods.titles()
     within = {
-        "methods/": ["methods/index.md", *({t: f"methods/{n}.md"} for n, t in titles.items())],
+        "methods/": [
+            "methods/index.md",
+            *({t: f"methods/{n}.md"} for n, t in titles.items()),
+        ],
         "tutorials/": [
             "tutorials/index.md",
             *({t: f"tutorials/{n}.md"} for n, t in tutorials.NAMES.items()),
@@ -52,7 +55,7 @@ def on_files(files, config):
 
 
 def on_post_page(output, page, config):
-    """Material's search without a server loads a script from elsewhere: here is ours."""
+    """Searched without a server, Material loads a script of the web: here is ours."""
     base = posixpath.dirname(page.url) or "."
     return output.replace(SHIM, posixpath.relpath("assets/iframe-worker.js", base))
 

@@ -12,8 +12,8 @@ REASONS = {
     " protocols](../protocols.md) tell why, and which layers are left out; [rules"
     " without labels](../labelfree.md) are still open.",
     "displacement": "[The kernel regression](../kernel.md) tells what it is of.",
-    "mahalanobis": "Dead units of a layer are [not the reason](../comparison.md#dead-units-"
-    "and-the-covariance-of-mahalanobis).",
+    "mahalanobis": "Dead units of a layer are [not the reason](../comparison.md#dead-"
+    "units-and-the-covariance-of-mahalanobis).",
     "deep_ensemble": "[Beside the published number](../comparison.md#where-our-numbers-"
     "are-not-the-published-ones).",
     "mc_dropout": "[Mean or variance](../comparison.md#where-our-numbers-are-not-the-"
@@ -22,8 +22,8 @@ REASONS = {
     "published-ones).",
 }
 LEGEND = """AUROC in %, in-distribution positive: 50 is chance, and below it the score
-orders the two sets the wrong way; – is not run. Mean ± standard deviation over seeds, from
-docs/results when this page was built. """
+orders the two sets the wrong way; – is not run. Mean ± standard deviation over seeds,
+from docs/results when this page was built. """
 
 
 def titles() -> dict[str, str]:

@@ -15,7 +15,6 @@ import os
 import re
 import sys
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 from website import links

@@ -22,7 +22,8 @@ three
 
 def test_a_section_ends_at_the_next_heading():
     found = links.section(TEXT, "first-of-all")
-    assert found.startswith("## First") and found.endswith("two")
+    assert found.startswith("## First")
+    assert found.endswith("two")
     assert links.section(TEXT, "second") == "## Second\nthree"
     assert links.section(TEXT, "a-title") == "# A title\nintro"
 
@@ -62,7 +63,8 @@ def test_the_web_anchors_and_code_are_left_alone():
 def test_sections_stand_where_they_are_included():
     line = "<!-- include --> [Start](../README.md#start)"
     found = links.included(f"a\n\n{line}\n\nb", "docs")
-    assert found.startswith("a\n\n## Start\n") and found.endswith("\n\nb")
+    assert found.startswith("a\n\n## Start\n")
+    assert found.endswith("\n\nb")
     assert "(using.md#installing-and-data)" in found  # README's: docs/using.md
     assert "include -->" not in found
 
