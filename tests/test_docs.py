@@ -67,7 +67,7 @@ def parsed(command):
     """Whether the command is there, and takes these options; it is not run."""
     program, *words = shlex.split(command.removeprefix("taskset -c 0 "), comments=True)
     if program == "fssd":
-        if len(words) == 1:  # what a sentence is about: some options may be needed
+        if len(words) == 1 and words[0] != "--help":  # some options may be needed
             return words[0] in fssd_jax.__main__.menu()
         return fssd_jax.__main__.main(words) == 0
     if program == "make":
