@@ -9,6 +9,7 @@ python examples/text_and_signals.py
 
 # %%
 import codecs
+import inspect
 import random
 import string
 import unicodedata
@@ -56,7 +57,7 @@ def windows(text: str, count: int) -> np.ndarray:
 
 sets = (datasets.load_iris, datasets.load_wine, datasets.load_digits)
 english = "".join(load().DESCR for load in (*sets, datasets.load_diabetes))
-python = "".join(open(module.__file__).read() for module in (random, string, codecs))
+python = "".join(inspect.getsource(module) for module in (random, string, codecs))
 names = "\n".join(unicodedata.name(chr(i), "") for i in range(5000))
 
 # %% [markdown]
