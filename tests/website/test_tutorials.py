@@ -84,7 +84,8 @@ def test_a_notebook_runs(name):
     nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
     import nbformat
 
-    notebook = nbformat.from_dict(tutorials.notebook(name, outputs=False))
+    text = json.dumps(tutorials.notebook(name, outputs=False))
+    notebook = nbformat.reads(text, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600).execute()
     shown = notebook.cells[-1].outputs
     assert any("image/png" in out.get("data", {}) for out in shown)
