@@ -92,9 +92,11 @@ def ends(found: Iterable[Row]) -> tuple[tuple[Row, str], tuple[Row, str]] | None
 
 
 def detectors() -> list[str]:
-    """The modules of `fssd_jax.detectors`; nothing is imported."""
+    """The modules of `fssd_jax.detectors`, FSSD first; nothing is imported."""
     files = (ROOT / "fssd_jax" / "detectors").glob("[!_]*.py")
-    return sorted(path.stem for path in files)
+    return sorted(
+        (path.stem for path in files), key=lambda name: (name != "fssd", name)
+    )
 
 
 def detector_of(row: str, names: Iterable[str]) -> str | None:
