@@ -256,8 +256,8 @@ def scored_batches(
 ) -> Iterator[tuple[Any, np.ndarray, np.ndarray | None]]:
     """Yield (what `score` returns, mask [size] of the real rows, labels or None).
 
-    Arguments are as in `map_batches`, but that `score` may return any pytree, and
-    `apply_fn` may be anything hashable that it takes first; `name` is what data are.
+    Args: as in `map_batches`, but that `score` may return any pytree, and `apply_fn`
+    may be anything hashable that it takes first. `name` is what the data are.
     """
     unit_range = unit_range and not getattr(apply_fn, "of_features", False)
     mesh = chosen_mesh(mesh)
