@@ -1,5 +1,6 @@
 # Needs Python 3.11 or later and make; everything else goes into .venv.
-.PHONY: help quickstart data test test-peers test-oldest test-newest lint constraints clean
+.PHONY: help quickstart data test test-peers test-oldest test-newest lint docs tutorials \
+	constraints clean
 
 CANDIDATES = python3 python3.13 python3.12 python3.11 python
 SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -17,6 +18,8 @@ help:
 	@echo "make test-oldest  run them with the oldest versions that pyproject.toml allows"
 	@echo "make test-newest  run them with the newest versions, whatever constraints.txt has"
 	@echo "make lint         ruff and pyright"
+	@echo "make docs         build the site into site/; a warning is an error"
+	@echo "make tutorials    run examples/ and keep what the site shows of them"
 	@echo "make constraints  resolve the newest versions into constraints.txt"
 	@echo "make clean        remove .venv and results"
 
@@ -54,6 +57,13 @@ lint: .venv/with-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: .venv/with-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+tutorials: .venv/with-dev
+	$(BIN)/python -m website.tutorials
+
 constraints: .venv/with-dev
 	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed \
 		--report .venv/resolved.json ".[all]"
@@ -65,7 +75,7 @@ constraints: .venv/with-dev
 	open('constraints.txt', 'w').write('\n'.join(head + lines) + '\n')"
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest results
+	rm -rf .venv .venv-oldest .venv-newest results site
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later with venv and pip" \

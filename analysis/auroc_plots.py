@@ -63,6 +63,28 @@ def leakage(
 
 
 @styled
+def ladder(pairs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """AUROC by what a method was fitted on, least first: a panel a pair.
+
+    Args:
+      pairs: title → method → what it was fitted on → AUROC.
+    """
+    figure, axes = page(1, len(pairs), 2.7, sharey=True)
+    for ax, (title, rungs) in zip(axes[0], pairs.items(), strict=True):
+        names = list(dict.fromkeys(rung for of in rungs.values() for rung in of))[::-1]
+        for i, (method, of) in enumerate(rungs.items()):
+            at = [names.index(rung) for rung in of]
+            style = style_of(method, METHODS, i)
+            ax.plot(at, list(of.values()), **style.of_line(), label=method)
+        ax.axhline(0.5, color="#cccccc", linewidth=0.6, zorder=0)
+        ax.set_xticks(range(len(names)), names)
+        ax.set(title=title, xlabel="fitted on", ylim=(0, 1.02))
+    axes[0, 0].set_ylabel("AUROC")
+    legend_below(figure, axes[0, 0], 5)
+    return figure
+
+
+@styled
 def dots(
     names: Sequence[str],
     values: Sequence[float],

@@ -3,19 +3,24 @@
 python examples/own_network.py
 """
 
+# %%
 import flax.linen as nn
 import jax
-import numpy as np
 
 import fssd_jax
+from analysis import plots
 from fssd_jax.data import load
 from fssd_jax.detectors import fssd
 from fssd_jax.train import train
 
+# %% [markdown]
+# ## A network
+#
+# Any Linen network will do; only the submodules whose output is wanted need a name.
 
+
+# %%
 class MyNetwork(nn.Module):
-    """Any Linen network; only the submodules whose output is wanted need a name."""
-
     @nn.compact
     def __call__(self, x, train=False):
         x = nn.Sequential([nn.Conv(8, (3, 3), strides=2), nn.relu], name="conv")(x)
@@ -24,26 +29,51 @@ class MyNetwork(nn.Module):
         return nn.Dense(10, name="logits")(x)
 
 
-def main() -> tuple[np.ndarray, np.ndarray]:
-    model, digits = MyNetwork(), load("digits", "train")
-    variables = train(
-        model, digits.x, digits.y, num_classes=10, seed=0, epochs=5
-    ).variables
-    images, photos = load("digits", "test").x, load("photo_patches", "test").x
+# %% [markdown]
+# Yours is trained already: then `variables` is what you have, such as
+# `{"params": ...}`, and this cell goes. Here it learns scikit-learn's digits.
 
-    # The five lines:
-    feature_fn = fssd_jax.make_feature_fn(model, layers=["hidden", "logits"])
-    noise = fssd_jax.uniform_noise(jax.random.key(1), 1000, images.shape[1:])
-    state = fssd.fit(feature_fn, variables, noise)
-    scores = fssd_jax.map_batches(fssd.score, feature_fn, variables, state, images)
-    print(f"{len(scores)} scores, higher = more in-distribution: {scores[:3]} …")
+# %%
+EPOCHS = 5
+model, digits = MyNetwork(), load("digits", "train")
+trained = train(
+    *(model, digits.x, digits.y),
+    num_classes=10,
+    seed=0,
+    epochs=EPOCHS,
+    progress=False,
+)
+variables = trained.variables
 
-    of_photos = fssd_jax.map_batches(fssd.score, feature_fn, variables, state, photos)
-    print(
-        f"AUROC against photographs: {fssd_jax.evaluate(scores, of_photos).auroc:.3f}"
-    )
-    return scores, of_photos
+# %% [markdown]
+# ## The five lines
+#
+# F\* is the mean feature of uniform noise, and FSSD the distance to it. The layers are
+# added, each in units of the noise's own distance.
 
+# %%
+images, photos = load("digits", "test").x, load("photo_patches", "test").x
 
-if __name__ == "__main__":
-    main()
+feature_fn = fssd_jax.make_feature_fn(model, layers=["hidden", "logits"])
+noise = fssd_jax.uniform_noise(jax.random.key(1), 1000, images.shape[1:])
+state = fssd.fit(feature_fn, variables, noise)
+scores = fssd_jax.map_batches(fssd.score, feature_fn, variables, state, images)
+of_photos = fssd_jax.map_batches(fssd.score, feature_fn, variables, state, photos)
+
+# %% [markdown]
+# Scores are higher for in-distribution images. Digits are told from patches of
+# photographs, which the network never saw, and neither did the detector:
+
+# %%
+found = fssd_jax.evaluate(scores, of_photos)
+print(f"{len(scores)} digits, {len(of_photos)} patches: AUROC {found.auroc:.3f}")
+
+# %% [markdown]
+# ## Look at it
+#
+# Where the two histograms overlap no threshold can be right. `fssd_jax.threshold`
+# chooses one from in-distribution images alone.
+
+# %%
+figure = plots.histogram(scores, of_photos, "FSSD, digits and photographs")
+figure.savefig("own_network.png", dpi=200)

@@ -143,7 +143,10 @@ def genomes(
 
     Args:
       data_dir: holds the folder `genomes`; by default what `fssd fetch` fills.
-      train, test, ood, validation: how many reads; `validation` of each side.
+      train: how many reads.
+      test: likewise.
+      ood: likewise.
+      validation: likewise, of each side.
       length: bases of a read.
       seed: of the reads that are drawn.
     """

@@ -257,7 +257,7 @@ def scored_batches(
     """Yield (what `score` returns, mask [size] of the real rows, labels or None).
 
     Args: as in `map_batches`, but that `score` may return any pytree, and `apply_fn`
-      may be anything hashable that it takes first. `name` is what the data are.
+    may be anything hashable that it takes first. `name` is what the data are.
     """
     unit_range = unit_range and not getattr(apply_fn, "of_features", False)
     mesh = chosen_mesh(mesh)

@@ -1,6 +1,8 @@
 """FSSD-Ensem: Algorithm 1 of Huang et al. (2021), from what data you have.
 
-score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
+    score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
+
+x̃_k is the input step of layer k; α, center, scale and intercept are of the `ensemble`.
 """
 
 import warnings

@@ -111,7 +111,10 @@ def largest(
     """The k largest products z·b with the first `count` rows of the bank, and which.
 
     Args:
-      z, bank, count, k: of what, with what, and how many.
+      z: of what.
+      bank: with what.
+      count: of how many rows.
+      k: how many.
       nearest: of z·b − ‖b‖²/2 instead, whose order is that of nearness.
     """
     size = bank.shape[1]

@@ -59,7 +59,8 @@ def fit(
     nothing can be chosen: the largest temperature and ε = 0.
 
     Args:
-      logit_fn, variables: the network; not needed if there is nothing to choose.
+      logit_fn: the network; not needed if there is nothing to choose.
+      variables: likewise.
       ind: in-distribution validation images [n, ...].
       ood: OoD validation images [m, ...].
       temperatures: to try, ascending.

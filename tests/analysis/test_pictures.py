@@ -27,6 +27,7 @@ from benchmarks import kernel
 
 RNG = np.random.default_rng(0)
 STORED = Path(__file__).parents[2] / "docs" / "results"
+PAIRS = ("fmnist6", "fmnist")
 LAYERS = ["conv1", "conv2", "fc1", "logits"]
 MANY = [*(f"method {i}" for i in range(14)), "control: untrained", "control: pixels"]
 
@@ -89,6 +90,11 @@ def leakage():
         name: {int(n): v for n, v in of.items()} for name, of in facts["counts"].items()
     }
     return auroc_plots.leakage(facts["rungs"], counts, "title")
+
+
+def ladder():
+    rungs = {name: stored(f"leakage/{name}-0.json")["rungs"] for name in PAIRS}
+    return auroc_plots.ladder(rungs)
 
 
 def dots():
@@ -235,6 +241,7 @@ DRAWN = {
     "roc of some": lambda: plots.roc(scores(["fssd", "fssd b", "msp", "odin"])),
     "roc of many": lambda: plots.roc(scores(["fssd", *MANY]), title="title"),
     "epsilon": lambda: plots.epsilon_choice(*RNG.uniform(size=(2, 5)), 0.1),
+    "ladder": ladder,
     "leakage": leakage,
     "dots": dots,
     "train size": train_size,

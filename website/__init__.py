@@ -1,0 +1,1 @@
+"""The site, which MkDocs builds from docs/, docstrings, results and examples/."""
