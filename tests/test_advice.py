@@ -77,6 +77,7 @@ ADVICE = {
     "layers": [features.make_feature_fn],
     "on_step": [train.train],
     "data": [dynamics.Recorder],
+    "keep": [dynamics.Recorder],
     "activation": [ntk_networks.Perceptron, ntk_networks.ConvNet],
     "parametrisation": [ntk_networks.Perceptron, ntk_networks.ConvNet],
     "max_pool": [ntk_networks.ConvNet],
@@ -92,7 +93,7 @@ ADVICE = {
     "x": [np.savez],
     "y": [np.savez],
 }
-ARGUMENT = re.compile(r"(?<![\w.\-\"'{`])([a-z_]+)=(?!=)|`([a-z_]+)`")
+ARGUMENT = re.compile(r"(?<![\w.\-\"'{`])([a-z_]+)=(?![=\"])|`([a-z_]+)`")  # not HTML's
 
 
 def messages(path):
