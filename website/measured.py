@@ -14,9 +14,13 @@ RESULTS = ROOT / "docs" / "results"
 BENCHMARKS = {
     "fmnist6": "six classes of FashionMNIST against its other four, LeNet",
     "digits_near": "digits 0–4 against 5–9, LeNet",
+    "cifar6": "six classes of CIFAR-10 against its other four, ResNet-20 of width 8",
     "genomes": "DNA reads of five species of bacteria against three others, BiLSTM",
     "fmnist": "FashionMNIST against MNIST, LeNet",
     "digits_far": "digits 0–4 against photographs, LeNet",
+    "cifar6_photos": "the six classes of CIFAR-10 against photographs",
+    "cifar6_fashion_mnist": "the same against FashionMNIST in colour",
+    "cifar6_mnist": "the same against MNIST in colour",
 }
 
 
