@@ -30,7 +30,7 @@ from experiments.comparison import figure_settings, shifted
 from experiments.comparison.figure_settings import (
     ALL_METHODS,
     Benchmarks,
-    FigureOptions,
+    MethodOptions,
     auxiliary_for,
     ready,
     with_options,
@@ -51,7 +51,7 @@ TINY_KINDS = ("gaussian_noise", "contrast", "pixelate")  # of the tiny preset
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(FigureOptions):
+class Config(MethodOptions):
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny: seconds, three kinds, means nothing. small: 200 test images in each kind
     and level, 200 validation images of each set; the network has 5 epochs of 10,000
@@ -60,16 +60,12 @@ class Config(FigureOptions):
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST at 28×28; cifar10: CIFAR-10 at 32×32; digits: 0-4, for a
     try. The paper's figure is of ImageNet, for which table2 reads ImageNet-C."""
-    methods: tuple[str, ...] = ("paper",)
-    """Names of table2's methods; paper: the seven of the paper; all."""
     labels: Literal["corrupted", "ood"] = "corrupted"
     """OoD validation images. corrupted: the in-distribution ones, each in one kind and
     level, as the paper's 1,000 images of each pair of sets would be; ood: those of the
     benchmark's OoD set, so that nothing is known of corruptions."""
     kinds: tuple[str, ...] | None = None
     """Some of the 16 kinds, by name; by default all that can be made."""
-    outliers: str = "auto"
-    """The auxiliary set of Outlier Exposure, as of table2."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -81,7 +77,7 @@ def run(config: Config) -> dict[str, Any]:
     files.writable(config.out / "figure4")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
-    outliers = auxiliary_for(benchmark, methods, config.outliers, config)
+    outliers = auxiliary_for(benchmark, methods, config)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair]]
     options = figure_settings.deciding(benchmark, config, preset)
     options |= {"kinds": kinds, "labels": config.labels}

@@ -26,7 +26,7 @@ from experiments.comparison import figure_settings, shifted
 from experiments.comparison.figure_settings import (
     ALL_METHODS,
     Benchmarks,
-    FigureOptions,
+    MethodOptions,
     auxiliary_for,
     ready,
     with_options,
@@ -46,7 +46,7 @@ from fssd_jax.data.imagenet_c import NOISES
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(FigureOptions):
+class Config(MethodOptions):
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny: seconds, means nothing. small: 200 test and 200 validation images of
     each set; the network has 5 epochs of 10,000 images, those that some methods need
@@ -55,14 +55,10 @@ class Config(FigureOptions):
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN, as in the
     paper's figure; digits: 0-4 against 5-9."""
-    methods: tuple[str, ...] = ("paper",)
-    """Names of table2's methods; paper: the seven of the paper; all."""
     gaussian: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
     """Standard deviations, of pixels in [0, 1]. The paper does not tell its own."""
     impulse: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
     """Shares of the values that become 0 or 1. Likewise."""
-    outliers: str = "auto"
-    """The auxiliary set of Outlier Exposure, as of table2."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -72,7 +68,7 @@ def run(config: Config) -> dict[str, Any]:
     files.writable(config.out / "figure5")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
-    outliers = auxiliary_for(benchmark, methods, config.outliers, config)
+    outliers = auxiliary_for(benchmark, methods, config)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair]]
     options = figure_settings.deciding(benchmark, config, preset)
     options |= {"amounts": amounts}

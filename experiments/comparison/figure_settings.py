@@ -27,9 +27,7 @@ class Preset(NamedTuple):
     epochs: int | None = None  # None: the benchmark's own number
     short_epochs: int | None = None  # of networks that only some methods need
     train_size: int | None = None  # None: the whole training set
-    validation: int | None = (
-        None  # images of each set; None: the benchmark's own number
-    )
+    validation: int | None = None  # of each set; None: the benchmark's own number
     tiny: bool = False
 
 
@@ -65,6 +63,16 @@ class FigureOptions:
     data_dir: Path | None = None
     """Take the data from this folder's subfolders, and from nowhere else: IDX files in
     fashion_mnist and mnist, class folders of images in cifar10 and svhn_cropped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodOptions(FigureOptions):
+    """And what those of several methods can."""
+
+    methods: tuple[str, ...] = ("paper",)
+    """Names of table2's methods; paper: the seven of the paper; all."""
+    outliers: str = "auto"
+    """The auxiliary set of Outlier Exposure, as of table2."""
 
 
 def with_options(preset: Preset, config: FigureOptions) -> Preset:
@@ -176,12 +184,12 @@ def deciding(
 
 
 def auxiliary_for(
-    benchmark: Benchmark, methods: tuple[str, ...], name: str, config: FigureOptions
+    benchmark: Benchmark, methods: tuple[str, ...], config: MethodOptions
 ) -> tuple[ArrayDataset | None, dict[str, str]]:
     """Of Outlier Exposure, if it is asked for; see `outliers_for`."""
     if "outlier_exposure" not in methods or config.weights is not None:
         return None, {}
-    return outliers_for(benchmark, name, config.data_dir)
+    return outliers_for(benchmark, config.outliers, config.data_dir)
 
 
 def told_of(facts: dict[str, Any]) -> str:

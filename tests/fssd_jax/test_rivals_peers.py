@@ -72,8 +72,10 @@ def operators():
     It imports with the build of PyTorch that it was compiled for alone: PyPI's is for
     CUDA, and beside a PyTorch for CPUs "operator torchvision::nms does not exist".
     """
-    torch = pytest.importorskip("torch")
-    operators = torch.library.Library("torchvision", "FRAGMENT")
+    pytest.importorskip("torch")
+    from torch import library
+
+    operators = library.Library("torchvision", "FRAGMENT")
     try:
         pytest.importorskip("torchvision")
     except RuntimeError:
