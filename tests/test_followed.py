@@ -205,6 +205,7 @@ ELSEWHERE = {
     "part": "test_torch_weights.py",
     "batch_size": "test_gradients.py",
     "layers": "test_advice.py",
+    "keep": "test_animation.py",
     "strides": "here, with max_pool",
     "y": "here, with x",
     "allow_pickle": "NumPy's own words",

@@ -1,25 +1,20 @@
 """One page of all results: what is gathered, what is told of it, and what is not."""
 
-import base64
 import hashlib
-import io
 import json
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from analysis import animation
 from analysis.pages import FILES, as_json
 from experiments import report
-from experiments.comparison import explorer, overview
-from experiments.comparison.answers import Answers
-from experiments.comparison.rows import Scored
+from experiments.comparison import overview
 from experiments.harness import explored, gathered, markup, page, sheets
 from experiments.harness.files import save_arrays
 from experiments.harness.sheets import Sheet
-from fssd_jax import InputError, metrics
+from fssd_jax import InputError
 from fssd_jax.data.published import README, TABLE2
 from tests.experiments import pages
 
@@ -294,88 +289,3 @@ def test_bundled_libraries_are_those_that_the_list_tells():
     }
     assert told == found
     assert sum(p.stat().st_size for p in folder.iterdir()) < 300_000
-
-
-# ---- the explorer -------------------------------------------------------------------
-
-
-def test_rates_at_the_sliders_places_are_those_of_metrics():
-    """Of many equal scores."""
-    for seed in range(3):
-        ind, ood = pages.scores(seed)
-        found = explored.at_levels(ind, ood)
-        for k in (1, 7, 100, 160, 190, 200):
-            tpr = k / explored.LEVELS
-            assert found.ood[k - 1] / len(ood) == metrics.fpr_at(ind, ood, tpr).value
-            threshold = found.threshold[k - 1]
-            assert found.ind[k - 1] == sum(s >= threshold for s in ind)
-            assert found.ind[k - 1] >= tpr * len(ind)
-            above = ind[ind > threshold]
-            assert len(above) < tpr * len(ind)  # none higher would have done
-
-
-def test_the_images_own_places_on_the_curve_and_bars(tmp_path):
-    told = explored.read(pages.write(tmp_path / "one-0", explored=True))
-    for i, name in enumerate(pages.METHODS):
-        ind, ood = pages.scores([0, i])
-        row = told["rows"][name]
-        own = np.concatenate([ind[0:42:6], ood[0:30:6]])
-        np.testing.assert_array_equal(row["scores"], own)
-        for counts, of in zip(row["images"], (ind, ood), strict=True):
-            assert counts == [int((of >= s).sum()) for s in own]
-        assert [sum(bars) for bars in row["bars"]] == [len(ind), len(ood)]
-        assert row["auroc"] == metrics.auroc(ind, ood)
-    assert told["shown"] == [7, 5]
-    assert told["index"] == [*range(0, 42, 6), *range(0, 30, 6)]
-
-
-@pytest.mark.parametrize(("channels", "side", "count"), [(1, 4, 30), (3, 40, 3)])
-def test_each_image_is_found_in_the_sprite(channels, side, count):
-    greys = np.linspace(0, 255, count).astype(np.uint8)
-    shape = (count, side, side, channels)
-    found = explored.sprite(np.broadcast_to(greys[:, None, None, None], shape))
-    picture = base64.b64decode(found["url"].partition(",")[2])
-    whole = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
-    for i, grey in enumerate(greys):
-        row, column = divmod(i, found["columns"])
-        tile = whole[row * side : (row + 1) * side, column * side : (column + 1) * side]
-        assert abs(tile.astype(int) - int(grey)).max() <= (0 if side < 33 else 3)
-
-
-def test_what_is_kept_of_a_run(setting):
-    """Images and features of the places told, of the layer that pictures show."""
-    scored = Scored(np.zeros(len(setting.test_ind)), np.zeros(len(setting.test_ood)))
-    rows = {"fssd": scored, "fssd conv1": scored, "fssd clean": scored}
-    found = Answers({"methods": rows}, {}, {}, {}, None)
-    kept = explorer.kept(setting, found)
-    assert kept["rows"].tolist() == ["fssd", "fssd clean"]
-    for name, x in (("in-distribution", setting.test_ind), ("OoD", setting.test_ood)):
-        at = kept[f"index/{name}"]
-        assert len(at) == min(len(x), explorer.SHOWN)
-        assert (at[0], at[-1]) == (0, len(x) - 1)
-        assert set(np.diff(at)) <= {len(x) // len(at), -(-len(x) // len(at))}
-        of = x[at] if x.dtype != np.uint8 else x[at] / 255
-        np.testing.assert_allclose(kept[f"images/{name}"] / 255, of, atol=0.002)
-        assert kept[f"points/{name}"].shape == (len(at), 2)
-    # Principal components keep distances as well as any plane: along the first more.
-    both = np.concatenate([kept["points/in-distribution"], kept["points/OoD"]])
-    assert both[:, 0].var() > both[:, 1].var()
-    np.testing.assert_allclose(both.mean(0), 0, atol=1e-3 * both.std())
-
-
-def test_large_images_are_made_small():
-    wide = np.random.default_rng(0).uniform(size=(2, 50, 200, 3)).astype(np.float32)
-    small = explorer.thumbnails(wide)
-    assert small.shape == (2, 16, 64, 3)
-    np.testing.assert_allclose(small.mean((1, 2)) / 255, wide.mean((1, 2)), atol=0.03)
-
-
-def test_no_explorer_where_it_fails_and_the_reason_is_told(setting, capsys):
-    scored = Scored(np.zeros(1), np.zeros(1))
-    found = Answers({"methods": {"fssd": scored}}, {}, {}, {}, None)
-    failed = {}
-    assert explorer.written(setting._replace(test_ind=None), found, failed) == {}
-    assert set(failed) == {"explorer"}
-    assert "explorer failed" in capsys.readouterr().err
-    of_nothing = Answers({"methods": {}}, {}, {}, {}, None)
-    assert explorer.written(setting, of_nothing, {}) == {}

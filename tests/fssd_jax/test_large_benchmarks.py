@@ -1,8 +1,5 @@
 """The paper's C to G in small sets of the real layouts: which images, which labels."""
 
-import io
-from collections import Counter
-
 import jax
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.data import imagenet, inventory
 from fssd_jax.data.benchmarks import load_benchmark, validation_and_test
 from fssd_jax.data.genomics import FILES
-from fssd_jax.data.large_sets import Prepared, find, of_tfds, prepared
+from fssd_jax.data.large_sets import find
 from tests import large_files
 from tests.large_files import SYNSETS
 
@@ -190,110 +187,6 @@ def test_nothing_there_names_the_folder_and_what_tells_more(tmp_path):
         load_benchmark("imagenet", tmp_path)
 
 
-# ---- faces --------------------------------------------------------------------------
-
-
-def test_celeba_by_its_lists(tmp_path):
-    large_files.celeb_a(tmp_path, per_person=20)
-    found = load_benchmark("celeba", tmp_path)
-    rows = (tmp_path / "celeb_a" / "identity_CelebA.txt").read_text().split()
-    person = dict(zip(rows[::2], map(int, rows[1::2]), strict=True))
-    blurry = {f"{i:06}.jpg" for i in range(0, 80, 3)}
-    assert {f.name for f in files(found.ood["celeba"])} == blurry
-    sets = [{f.name for f in files(data)} for data in (found.train, found.test)]
-    assert sets[0] | sets[1] == person.keys() - blurry
-    assert not sets[0] & sets[1]
-    people = sorted(set(person.values()))
-    for data in (found.train, found.test):
-        of = [person[data.x.source.files[i].name] for i in data.x.numbers]
-        assert [people[label] for label in data.y] == of
-    # Of each a fifth, and not the first fifth.
-    own = Counter(person[name] for name in person.keys() - blurry)
-    assert Counter(found.test.y.tolist()) == {
-        k: round(0.2 * own[of]) for k, of in enumerate(people)
-    }
-    first = [min(n for n in person.keys() - blurry if person[n] == p) for p in people]
-    assert not set(first) <= sets[1]
-    assert found.num_classes == 4
-
-
-def test_faces_are_cut_to_the_size_of_the_released_networks(tmp_path):
-    large_files.celeb_a(tmp_path, per_person=4)
-    data = load_benchmark("celeba", tmp_path).train
-    with Image.open(data.x.source.files[data.x.numbers[0]]) as image:
-        width, height = image.size
-        size = 112, 112 * height // width
-        whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-    top = round((size[1] - 112) / 2)
-    np.testing.assert_array_equal(data.x[0], whole[top : top + 112])
-    assert load_benchmark("celeba", tmp_path).std == (1.0, 1.0, 1.0)
-
-
-def test_a_person_with_one_image_is_left_out(tmp_path):
-    large_files.celeb_a(tmp_path, per_person=2, people=30, blurry=5)
-    found = load_benchmark("celeba", tmp_path)
-    # Every fifth image is blurry: 12 of the 30 have one image left.
-    assert found.num_classes == 18
-    assert set(found.train.y) == set(found.test.y) == set(range(18))
-
-
-def test_whole_lists_without_images_are_told(tmp_path, capsys):
-    large_files.celeb_a(tmp_path, per_person=3)
-    for file in sorted((tmp_path / "celeb_a" / "img_align_celeba").iterdir())[2:]:
-        file.unlink()
-    with pytest.raises(InputError, match=r"10 of the 12 images .* not there, such as"):
-        load_benchmark("celeba", tmp_path)
-    assert inventory.command(["--check", "E", "--data-dir", str(tmp_path)]) == 1
-    assert "10 of the 12 images" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("list_attr_celeba.txt", b"", "found none; get it anew"),
-        ("list_attr_celeba.txt", b"3\n", "found none; get it anew"),
-        ("identity_CelebA.txt", "\ufeffa 1".encode("utf-16"), "no text in UTF-8"),
-        ("identity_CelebA.txt", None, "identity of 000000.jpg is no number"),
-    ],
-)
-def test_damaged_lists(tmp_path, name, content, told):
-    large_files.celeb_a(tmp_path, per_person=3)
-    path = tmp_path / "celeb_a" / name
-    if content is None:
-        content = path.read_bytes().replace(b"000000.jpg 3", b"000000.jpg x")
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=told):
-        load_benchmark("celeba", tmp_path)
-
-
-def test_lists_that_do_not_fit_together(tmp_path):
-    with pytest.raises(InputError, match=r"there is no .*list_attr.*mmlab"):
-        load_benchmark("celeba", tmp_path)
-    large_files.celeb_a(tmp_path, per_person=3)
-    path = tmp_path / "celeb_a" / "identity_CelebA.txt"
-    text = path.read_text()
-    path.write_text(text.replace("000004.jpg", "4.jpg"))
-    with pytest.raises(InputError, match=r"name other images, \['000004.jpg', '4.jpg'"):
-        load_benchmark("celeba", tmp_path)
-    path.write_text(text + "000099.jpg\n")
-    with pytest.raises(InputError, match=r"found 000099\.jpg; get it anew"):
-        load_benchmark("celeba", tmp_path)
-
-
-def test_ms1m_labels_are_those_of_the_training_set(tmp_path):
-    large_files.ms1m(tmp_path)
-    found = load_benchmark("ms1m", tmp_path)
-    people = ["m.0a", "m.0b", "m.0c"]
-    for data in (found.train, found.test):
-        assert [people[label] for label in data.y] == names(data)
-    assert (set(found.test.y), found.num_classes) == ({1, 2}, 3)
-    assert found.ood["ms1m"].x[:].shape == (9, 112, 112, 3)
-    folder = tmp_path / "ms1m" / "test"
-    (folder / "m.0b").rename(folder / "m.0x")
-    with pytest.raises(InputError, match=r"no training image, \['m\.0x'\]"):
-        load_benchmark("ms1m", tmp_path)
-
-
 # ---- reads --------------------------------------------------------------------------
 
 
@@ -347,104 +240,3 @@ def test_a_damaged_table_of_reads(tmp_path, change, told):
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError, match=told):
         load_benchmark("genomics", tmp_path)
-
-
-# ---- TensorFlow Datasets ------------------------------------------------------------
-
-
-def prepare(folder, name, features, rows):
-    """A set of that name as TFDS prepares one, without downloading."""
-
-    class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, dl_manager):
-            del dl_manager
-            return {split: iter(enumerate(of)) for split, of in rows.items()}
-
-        def _generate_examples(self):  # the splits are examples themselves
-            raise NotImplementedError
-
-    Small.name = name
-    Small(data_dir=folder, file_format="array_record").download_and_prepare()
-
-
-def jpeg(seed):
-    file = io.BytesIO()
-    x = large_files.photograph(np.random.default_rng(seed), 40 + seed, 50, (99, 80, 70))
-    Image.fromarray(x).save(file, "JPEG")
-    file.seek(0)
-    return file
-
-
-@pytest.fixture
-def tfds_dir(tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    monkeypatch.setenv("FSSD_JAX_DATA", str(tmp_path / "fetched"))
-    return tmp_path / "tfds"
-
-
-def test_a_set_that_tfds_has_prepared(tfds_dir):
-    features = {
-        "image": tfds.features.Image(encoding_format="jpeg"),
-        "label": tfds.features.ClassLabel(names=list(SYNSETS[:3])),
-    }
-    rows = [{"image": jpeg(i), "label": i % 3} for i in range(7)]
-    prepare(tfds_dir, "imagenet2012", features, {"train": rows, "validation": rows[:2]})
-    found = find("imagenet2012", "train")
-    assert isinstance(found.source, Prepared)
-    assert found.names == SYNSETS[:3]
-    assert [int(found.source[i]["label"]) for i in range(7)] == found.y.tolist()
-    assert sorted(found.y.tolist()) == [0, 0, 0, 1, 1, 2, 2]
-    heights = sorted(len(found.source[i]["image"]) for i in range(7))
-    assert heights == list(range(40, 47))
-    assert found.source.digest != find("imagenet2012", "validation").source.digest
-    assert of_tfds("imagenet2012", "test") == "imagenet2012/1.0.0 has no split test"
-    # Labels are kept, and read again if they are not of as many records.
-    (kept,) = tfds_dir.parent.glob("fetched/tfds_labels/*-train.npy")
-    np.save(kept, found.y[::-1])
-    assert find("imagenet2012", "train").y.tolist() == found.y[::-1].tolist()
-    np.save(kept, found.y[:3])
-    assert find("imagenet2012", "train").y.tolist() == found.y.tolist()
-
-
-def test_the_newest_version_is_taken(tfds_dir):
-    for version in ("5.1.0", "10.0.0"):
-        (tfds_dir / "some" / version).mkdir(parents=True)
-        (tfds_dir / "some" / version / "dataset_info.json").write_text("{")
-    assert "some/10.0.0: cannot be used" in prepared("some")
-
-
-def test_of_tfds_in_another_format_it_is_told_how_to_prepare_it(tfds_dir):
-    features = {"label": tfds.features.ClassLabel(num_classes=2)}
-    rows = {"train": [{"label": 0}]}
-    prepare(tfds_dir, "imagenet2012", features, rows)
-    (info,) = tfds_dir.glob("*/*/dataset_info.json")  # TensorFlow would write it
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    told = r"tfds build imagenet2012 --file_format=array_record"
-    with pytest.raises(InputError, match=told):
-        find("imagenet2012", "train")
-
-
-def test_reads_that_tfds_has_prepared(tfds_dir):
-    genera = [f"G{i}" for i in range(4)]
-    features = {
-        "seq": tfds.features.Text(),
-        "label": tfds.features.ClassLabel(names=genera),
-    }
-    some = {"train": "ACGTAA", "validation": "ACCCCC", "test": "TTTTTG"}
-    of = {k: [{"seq": v, "label": i} for i in (0, 1)] for k, v in some.items()}
-    unknown = {
-        f"{k}_ood": [{"seq": "GGGGGG", "label": 3}] for k in ("validation", "test")
-    }
-    prepare(tfds_dir, "genomics_ood", features, {**of, **unknown})
-    found = load_benchmark("genomics")
-    assert found.train.x.tolist() == [[0, 1, 2, 3, 0, 0]] * 2
-    assert sorted(found.train.y.tolist()) == [0, 1]
-    assert found.ood["genomics"].x.tolist() == [[2] * 6]
-    assert found.train.source == "tensorflow_datasets genomics_ood/1.0.0, train"
