@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from experiments.comparison import loaded
 from experiments.comparison.networks import PUBLISHED_WIDTH, Shared, network_of
+from experiments.comparison.overlap import refuse_own
 from experiments.comparison.run_options import Config
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import OUTLIERS, Benchmark, outliers
@@ -99,8 +100,8 @@ def brought_network(
 def outliers_for(
     benchmark: Benchmark, name: str, data_dir: Path | None
 ) -> tuple[ArrayDataset | None, dict[str, str]]:
-    """An auxiliary set of the benchmark's size; and of which field of `Setting` it is
-    told why there is none.
+    """An auxiliary set of the benchmark's size, with none of its images; and of which
+    field of `Setting` it is told why there is none.
 
     Args:
       benchmark: of images.
@@ -109,8 +110,18 @@ def outliers_for(
       data_dir: as of `load`.
 
     Raises:
-      InputError: it was asked for by name or path and cannot be had.
+      InputError: it was asked for by name or path and cannot be had, or holds images
+        of the benchmark.
     """
+    found, why = _found(benchmark, name, data_dir)
+    if found is not None:
+        refuse_own(found, benchmark, name)
+    return found, why
+
+
+def _found(
+    benchmark: Benchmark, name: str, data_dir: Path | None
+) -> tuple[ArrayDataset | None, dict[str, str]]:
     height, width, channels = benchmark.train.x.shape[1:]
     if name not in ("auto", *OUTLIERS, *LARGE) and located(name).exists():
         if isinstance(benchmark.train.x, Decoded) and located(name).is_dir():
@@ -118,11 +129,6 @@ def outliers_for(
             assert isinstance(found, LargeSet)  # it is a folder
             return found.decoded(located(name).name, "all", Cut(height)), {}
         return load_images(name, size=(height, width), channels=channels), {}
-    same = name == "imagenet2012" and benchmark.family == "imagenet"
-    if same or (name, benchmark.name) == ("celeb_a", "celeba"):
-        raise InputError(
-            f"--outliers {name}: {benchmark.name} is of the same images; choose others"
-        )
     if channels == 1:
         return outliers(name, data_dir), {}
     if name not in ("auto", *LARGE):

@@ -109,10 +109,15 @@ def test_outliers_by_name_and_by_path(monkeypatch, data, tmp_path):
     found, _ = chosen.outliers_for(celeba, "auto", data)
     assert found is not None
     assert (found.name, found.x.shape[1:]) == ("imagenet2012", (112, 112, 3))
-    with pytest.raises(InputError, match="dogs is of the same images"):
-        chosen.outliers_for(dogs, "imagenet2012", data)
-    with pytest.raises(InputError, match="celeba is of the same images"):
-        chosen.outliers_for(celeba, "celeb_a", data)
+    for benchmark, name in (
+        *((dogs, "imagenet2012"), (celeba, "celeb_a")),
+        # By its path it is no other set, nor is one of its splits.
+        (dogs, str(data / "imagenet2012" / "train")),
+        (celeba, str(data / "celeb_a" / "img_align_celeba")),
+    ):
+        told = rf"[\d,]+ of its [\d,]+ images are images of {benchmark.name}, too, in "
+        with pytest.raises(InputError, match=told):
+            chosen.outliers_for(benchmark, name, data)
     large_files.jpegs(tmp_path / "bare" / "celeb_a" / "img_align_celeba", 3, (9, 8), 0)
     found, _ = chosen.outliers_for(dogs, "celeb_a", tmp_path / "bare")
     assert found is not None
