@@ -1,11 +1,16 @@
 """Pictures of AUROCs: by method, by what was fitted on, by the number of images."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
 
 from analysis.plots import dot_rows
 from analysis.style import (
+    COLUMN,
     METHODS,
     PAGE,
+    Style,
     grid,
     interval,
     legend_below,
@@ -17,12 +22,34 @@ from analysis.style import (
 from fssd_jax.extras import missing
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
 BEHIND = "#cccccc"  # the other curves of a small multiple
+
+# What weights were fitted on. Hollow: no OoD image.
+NOTHING, CLEAN, LABELS = "nothing", "clean", "labels"
+FITTED_ON = {
+    NOTHING: Style("#555555", ":", "D", filled=False),
+    CLEAN: METHODS["fssd clean"],
+    LABELS: METHODS["fssd"],
+}
+IN_WORDS = {
+    NOTHING: "fitted on nothing",
+    CLEAN: "clean: on in-distribution",
+    LABELS: "labels: on OoD, too",
+}
+LINES = {CLEAN: ":", LABELS: "--"}
+# Of a logit axis, finest first: the first are taken of which few span the values.
+TICKS = (
+    (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    (1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999),
+    (1e-4, 0.01, 0.5, 0.99, 0.9999),
+)
+FEW = 7
 
 
 @styled
@@ -148,3 +175,81 @@ def train_size(
     figure.supxlabel("training images", fontsize=8)
     figure.supylabel("AUROC", fontsize=8)
     return figure
+
+
+# AUROC, and the ends of its bar.
+Interval = tuple[float, float, float]
+
+
+@styled
+def ensembles(
+    groups: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+    single: Mapping[str, float],
+    bars: str,
+    title: str,
+) -> Figure:
+    """What is combined, a row each; two marks: by labels, and without any.
+
+    The axis is that of log(AUROC / (1 − AUROC)), which tells apart what is nearly
+    perfect; what lies beyond its ends is drawn there.
+
+    Args:
+      groups: group → row → one of `FITTED_ON` → AUROC with its interval.
+      single: one of `LINES` → AUROC of one network, a line through all rows.
+      bars: what the intervals are.
+      title: of the picture.
+    """
+    names = [name for group, rows in groups.items() for name in (group, *rows)]
+    figure = Figure(figsize=(COLUMN, 1.2 + 0.17 * len(names)), layout="constrained")
+    ax = figure.subplots()
+    ax.set_yticks([-k for k in range(len(names))], names)
+    values = [v for rows in groups.values() for of in rows.values()
+              for v in chain(*of.values())]  # fmt: skip
+    least, most = _logit(ax, [*values, *single.values()])
+    labels = ax.get_yticklabels()
+    row, told = 0, set()  # what is in the legend already
+    for rows in groups.values():
+        labels[row].set_fontweight("bold")
+        if row:
+            ax.axhline(0.5 - row, color=BEHIND, linewidth=0.6)
+        for marks in rows.values():
+            row += 1
+            apart = 0.17 if len(marks) > 1 else 0
+            for fitted_on, of in marks.items():
+                y = -row + (apart if fitted_on == LABELS else -apart)
+                value, *ends = np.clip(of, least, most)
+                style = FITTED_ON[fitted_on]
+                ax.plot(ends, [y, y], "-", color=style.color, linewidth=0.8)
+                label = None if fitted_on in told else IN_WORDS[fitted_on]
+                look = style._replace(line="none").of_line()
+                ax.plot(value, y, **look, clip_on=False, label=label)
+                told.add(fitted_on)
+        row += 1
+    for fitted_on, auroc in single.items():
+        line = {"color": FITTED_ON[fitted_on].color, "linestyle": LINES[fitted_on]}
+        label = f"one network, {fitted_on}"
+        ax.axvline(auroc, **line, linewidth=0.8, zorder=0, label=label)
+    ax.set(xlabel=f"AUROC in %, logit scale\n(bars: {bars})", title=title)
+    ax.set_ylim(0.4 - len(names), 0.6)
+    ax.tick_params("y", length=0)
+    legend_below(figure, ax, 2)
+    return figure
+
+
+def _logit(ax: Axes, values: Sequence[float]) -> tuple[float, float]:
+    """Make the axis one of logits that spans fractions; where it ends.
+
+    Beside 0 and 1, which it does not reach.
+    """
+    low, high = (max(min(values), TICKS[-1][0]), min(max(values), TICKS[-1][-1]))
+    for known in TICKS:
+        first = min(sum(tick <= low for tick in known), len(known) - 1) - 1
+        last = max(sum(tick < high for tick in known), first + 1)
+        ticks = known[max(first, 0) : last + 1]
+        if first >= 0 and last < len(known) and len(ticks) <= FEW:
+            break
+    ax.set_xscale("logit")
+    ax.set_xlim(ticks[0], ticks[-1])
+    ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    return ticks[0], ticks[-1]

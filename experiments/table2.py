@@ -5,6 +5,7 @@ Examples:
   fssd table2 --benchmark digits
   fssd table2 --benchmark digits --methods fssd --seeds 0 1 2
   fssd table2 --benchmark fmnist --methods all --seeds 0 1 2
+  fssd table2 --benchmark digits --methods layers fssd_clean no_step ensembles
   fssd table2 --benchmark cifar6 --network cifar_resnet20
   fssd table2 --benchmark cifar10 --weights resnet34.pth
   fssd table2 --benchmark all
@@ -16,7 +17,8 @@ Methods, in the order of the table:
 For each seed and each OoD set this leaves a folder
 OUT/table2/PAIR-PROTOCOL-SEED-DIGEST/ with metrics.json, metrics.csv, scores.npz,
 config.json, timing.json, report.html, pictures and explorer.npz, the images that
-report.html shows; above them aggregate.json and the tables as Markdown, CSV and LaTeX.
+report.html shows; above them aggregate.json and the tables as Markdown, CSV and LaTeX,
+and where `ensembles` was asked for, a picture of layers and ensembles over the seeds.
 A folder that is already there is not computed again. Weights are kept in OUT/weights
 and scores in OUT/scores. A run that was killed goes on at the last checkpoint; methods
 that need only a forward pass are scored by one look at the images, which begins anew,
@@ -35,6 +37,7 @@ from typing import Any, get_args, get_type_hints
 
 import jax
 
+from analysis import plots
 from experiments.comparison import (
     answers,
     explorer,
@@ -142,6 +145,9 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
     digest = provenance.config_digest([str(p.path.name) for p in places.values()])
     stem = folder / f"{config.benchmark}-{config.protocol}-{digest}"
     results.write_tables(stem, all_sheets)
+    for pair, of_pair in found.items():
+        for name, figure in pictures.ensembles(of_pair).items():
+            plots.save(figure, stem.with_name(f"{stem.name}-{pair}-{name}"))
     print(f"all of them: {stem}.md, .csv and .tex")
     return [result for of_pair in found.values() for result in of_pair]
 
@@ -184,7 +190,8 @@ def run_pair(
         result,
         records.of_table2(result),
         tables.sheets([result]),
-        pictures.figures(found, pair, s.protocol.epsilon_choice),
+        pictures.figures(found, pair, s.protocol.epsilon_choice)
+        | pictures.ensembles([result]),
         report.score_arrays(found),
         csv=tables.every_metric(result),
         timing={

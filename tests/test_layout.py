@@ -36,7 +36,7 @@ ALLOWED = {
     },
     "benchmarks": {"fssd_jax", "analysis", "experiments/harness", "benchmarks"},
     "examples": {"fssd_jax", "analysis"},
-    "website": {"analysis", "website"},
+    "website": {"analysis", "experiments/comparison", "website"},
 }
 # Entry scripts that run another as a whole.
 RUNS = {"train_size": "table2"}

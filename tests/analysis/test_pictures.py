@@ -24,6 +24,7 @@ from analysis import (
 )
 from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
 from benchmarks import kernel
+from experiments.comparison import pictures
 
 RNG = np.random.default_rng(0)
 STORED = Path(__file__).parents[2] / "docs" / "results"
@@ -231,6 +232,12 @@ def layers_of_pairs(layers):
     return feature_plots.layers_of_pairs(pairs, titles)
 
 
+def ensembles(*of):
+    """Of stored rows, near and far from perfect."""
+    (figure,) = pictures.ensembles([stored(path) for path in of]).values()
+    return figure
+
+
 IND, OOD = RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)
 DRAWN = {
     "layers": lambda: layers(4),
@@ -242,6 +249,9 @@ DRAWN = {
     "roc of many": lambda: plots.roc(scores(["fssd", *MANY]), title="title"),
     "epsilon": lambda: plots.epsilon_choice(*RNG.uniform(size=(2, 5)), 0.1),
     "ladder": ladder,
+    "ensembles": lambda: ensembles("cifar6/table2-0.json", "cifar6/table2-1.json"),
+    "ensembles, far": lambda: ensembles("cifar6/table2-mnist-0.json"),
+    "ensembles, inverted": lambda: ensembles("fmnist/table2-0.json"),
     "leakage": leakage,
     "dots": dots,
     "train size": train_size,
