@@ -13,11 +13,11 @@ energy, the maximum logit, GEN, KL matching, ASH, SCALE and ODIN stand controls 
 know nothing of your training: the same network untrained, and pixels. With --train,
 those that need it, too: Mahalanobis, k nearest neighbours, ViM and others. Leaves
 OUT/score/IN-OOD-MODEL-SEED-DIGEST/ with report.html, metrics.json, the table, the
-scores of every image, pictures, and fssd.npz: the fitted "fssd default" and its
-threshold, for `fssd_jax.load`. Scores are kept in OUT/scores, network by network: the
-same command again goes on from there. A method that fails does not stop the others: it
-is shown with the reason, the exit status is 1 after all else is written, and the same
-command tries it again.
+scores of every image, pictures, explorer.npz, the images that report.html shows, and
+fssd.npz: the fitted "fssd default" and its threshold, for `fssd_jax.load`. Scores are
+kept in OUT/scores, network by network: the same command again goes on from there. A
+method that fails does not stop the others: it is shown with the reason, the exit status
+is 1 after all else is written, and the same command tries it again.
 
 With --features no network runs here: the features of each layer were computed
 elsewhere, and there are no controls, which would need the network untrained, or pixels.
@@ -37,6 +37,7 @@ from experiments.comparison import (
     brought,
     dump_files,
     dumped,
+    explorer,
     loaded,
     pictures,
     records,
@@ -227,6 +228,7 @@ def run(config: Config) -> dict[str, Any]:
         for experiment in ("score", "scores")
     )
     found = brought.measure(b, files.writable(kept.path), title)
+    explored = explorer.written(b.setting, found.answers, found.result["failed"])
     predicted = found.answers.predicted
     classes = len(np.unique(b.sets["ind"].y)) == b.setting.num_classes
     facts = {
@@ -249,7 +251,7 @@ def run(config: Config) -> dict[str, Any]:
         pictures.figures(found.answers, b.name),
         report.score_arrays(found.answers),
         csv=tables.every_metric(found.result),
-        extras=saved(found.fitted, b.setting.variables),
+        extras=saved(found.fitted, b.setting.variables) | explored,
     )
     return facts
 

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import fssd_jax
 from experiments import score
+from experiments.harness import explored
 from fssd_jax import adapters
 from fssd_jax.detectors import fssd
 from tests.npz import read_npz
@@ -154,6 +155,14 @@ def test_the_file_that_is_left_scores_features(dumps, tmp_path):
     )
     scores = read_npz(path / "scores.npz")
     np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
+    # Its page shows where features lie, and no image.
+    told = explored.read(path)
+    assert told["sprite"] is None
+    assert told["layer"] == "fc1"
+    assert len(told["points"]) == len(told["index"]) == 160 + 40
+    ood = told["rows"]["fssd default"]["scores"][160:]
+    np.testing.assert_allclose(ood, scores["fssd default/ood"], rtol=1e-6)
+    assert '<div class="explorer">' in (path / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,4 +1,4 @@
-"""The picture of ensembles: its marks are where the rows say, and as they are fitted."""
+"""The picture of ensembles: marks lie where the rows say, and tell what was fitted."""
 
 import copy
 import json

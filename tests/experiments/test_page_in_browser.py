@@ -16,7 +16,8 @@ from experiments import report
 from experiments.harness import explored
 from experiments.harness.files import save_arrays
 from fssd_jax import metrics
-from tests.experiments import pages
+from tests.experiments import pages, scored
+from tests.npz import read_npz
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -59,16 +60,16 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, address):
-    """(section, width) → the page there; at the end nothing was complained of."""
+    """(section, width, page) → it is there; at the end nothing was complained of."""
     complaints, contexts = [], []
 
-    def at(section, width=WIDE):
+    def at(section, width=WIDE, page=address):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}))
         tab = contexts[-1].new_page()
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("requestfailed", lambda request: complaints.append(request.url))
-        tab.goto(f"{address}#{section}")
+        tab.goto(f"{page}#{section}")
         return tab
 
     yield at
@@ -164,6 +165,40 @@ def test_pointing_at_the_curve_or_going_there_by_keys_shows_the_image(opened):
         assert float(told[1]) == score
         assert told[2] == percent((ind >= score).sum(), len(ind))
         assert told[3] == percent((ood >= score).sum(), len(ood))
+        tab.keyboard.press("ArrowRight")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_own_images_that_score_scored_are_explored(opened, tmp_path):
+    """The page that `score` leaves: rates by the slider, and each image by keys."""
+    assert scored.main(scored.write(tmp_path), tmp_path) == 0
+    (folder,) = (tmp_path / "score").iterdir()
+    scores, kept = (read_npz(folder / f"{name}.npz") for name in ("scores", "explorer"))
+    tab = opened("", page=(folder / "report.html").as_uri())
+    assert tab.input_value(".run.open .method") == "fssd clean"
+    name = "fssd default"
+    tab.select_option(".run.open .method", name)
+    ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
+    for level in (20, 100, 190):
+        set_slider(tab, level)
+        rate = metrics.fpr_at(ind, ood, level / explored.LEVELS).value
+        told = f"{percent(rate * len(ood), len(ood))} {round(rate * len(ood))} of 60"
+        assert seen(tab, ".false") == told
+    shown = [
+        s[kept[f"index/{of}"]] for s, of in zip((ind, ood), explored.SETS, strict=True)
+    ]
+    order = np.argsort(-np.concatenate(shown), kind="stable")
+    tab.locator(".run.open .roc").focus()
+    tab.keyboard.press("Home")
+    columns = explored.COLUMNS
+    for image in order[:3]:
+        at = image if image < len(shown[0]) else image - len(shown[0])
+        of = explored.SETS[int(image >= len(shown[0]))]
+        told = f"{of} {kept[f'index/{of}'][at]}: score "
+        assert seen(tab, ".look").strip().startswith(told)
+        style = tab.locator(".run.open .look .tile").get_attribute("style")
+        (place,) = re.findall(r"background-position: (\S+)%", style)
+        assert float(place) == pytest.approx(100 * (image % columns) / (columns - 1))
         tab.keyboard.press("ArrowRight")
 
 

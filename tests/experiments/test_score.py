@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 import fssd_jax
@@ -16,32 +16,17 @@ from fssd_jax.data.folders import load_images
 from fssd_jax.data.inputs import as_input
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.models.resnet import CIFAR10
+from tests.experiments import scored
 from tests.experiments.recorded import recorded
+from tests.experiments.scored import main
 from tests.experiments.screen import assert_it_fits
 from tests.fssd_jax.references import save_weights
 from tests.npz import read_npz
 
-NORMAL = ["--mean", "0.2860", "--std", "0.3530"]
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A LeNet, digits as PNG files in class folders, and photographs as an array."""
-    folder = tmp_path_factory.mktemp("files")
-    save_weights(folder / "lenet.safetensors", "lenet")
-    digits = load("digits", "test")
-    x = np.rint(255 * as_input(digits.x[:240])).astype(np.uint8)
-    for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
-        (folder / "digits" / str(y)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(folder / "digits" / str(y) / f"{i:03}.png")
-    np.savez(folder / "photos.npz", x=load("photo_patches", "test").x[:60])
-    return folder
-
-
-def main(files, out, *args):
-    fixed = ["--weights", str(files / "lenet.safetensors"), "--model", "lenet", *NORMAL]
-    fixed += ["--in", str(files / "digits"), "--ood", str(files / "photos.npz")]
-    return score.main([*fixed, "--noise", "50", "--out", str(out), *args])
+    return scored.write(tmp_path_factory.mktemp("files"))
 
 
 def test_scores_are_those_of_the_library(files, tmp_path, capsys):
@@ -102,13 +87,24 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
     assert fitted.config["threshold"] == facts["threshold"]
 
+    # The page has images of both sets, in the order of the scores.
+    kept = read_npz(path / "explorer.npz")
+    assert set(kept["rows"]) <= set(rows)
+    assert {"fssd default", "msp", "control: brightness"} <= set(kept["rows"])
+    np.testing.assert_array_equal(kept["index/OoD"], np.arange(60))
+    shown = kept["images/OoD"] / 255
+    np.testing.assert_allclose(shown, as_input(photos), atol=0.002)
+    brightness = kept["images/in-distribution"].mean((1, 2, 3))
+    of = scores["control: brightness/ind"][kept["index/in-distribution"]]
+    assert spearmanr(brightness, of).statistic > 0.999
+
     digits = load_images(files / "digits", size=28, channels=1, progress=False)
     told = capsys.readouterr().out
     assert_it_fits(told, ["AUROC", "FPR95", "fitted on", "chosen"])
     assert f"Accuracy {100 * facts['accuracy']:.1f} %" in told
     assert len(np.unique(digits.y)) == 10
     page = (path / "report.html").read_text()
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == 4  # three pictures, and all images in one
     assert digits.sha256 == facts["data"]["ind"]["sha256"]
 
 

@@ -1,0 +1,28 @@
+"""A checkpoint and images as somebody brings them, for `score`."""
+
+import numpy as np
+from PIL import Image
+
+from experiments import score
+from fssd_jax.data import load
+from fssd_jax.data.inputs import as_input
+from tests.fssd_jax.references import save_weights
+
+
+def write(folder):
+    """A LeNet, digits as PNG files in class folders, and photographs as an array."""
+    save_weights(folder / "lenet.safetensors", "lenet")
+    digits = load("digits", "test")
+    x = np.rint(255 * as_input(digits.x[:240])).astype(np.uint8)
+    for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
+        (folder / "digits" / str(y)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / "digits" / str(y) / f"{i:03}.png")
+    np.savez(folder / "photos.npz", x=load("photo_patches", "test").x[:60])
+    return folder
+
+
+def main(files, out, *args):
+    fixed = ["--weights", str(files / "lenet.safetensors"), "--model", "lenet"]
+    fixed += ["--mean", "0.2860", "--std", "0.3530"]
+    fixed += ["--in", str(files / "digits"), "--ood", str(files / "photos.npz")]
+    return score.main([*fixed, "--noise", "50", "--out", str(out), *args])
