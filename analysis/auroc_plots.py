@@ -226,9 +226,11 @@ def ensembles(
                 told.add(fitted_on)
         row += 1
     for fitted_on, auroc in single.items():
-        line = {"color": FITTED_ON[fitted_on].color, "linestyle": LINES[fitted_on]}
-        label = f"one network, {fitted_on}"
-        ax.axvline(auroc, **line, linewidth=0.8, zorder=0, label=label)
+        ax.axvline(
+            auroc,
+            color=FITTED_ON[fitted_on].color, linestyle=LINES[fitted_on],
+            linewidth=0.8, zorder=0, label=f"one network, {fitted_on}",
+        )  # fmt: skip
     ax.set(xlabel=f"AUROC in %, logit scale\n(bars: {bars})", title=title)
     ax.set_ylim(0.4 - len(names), 0.6)
     ax.tick_params("y", length=0)

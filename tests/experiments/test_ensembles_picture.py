@@ -10,7 +10,6 @@ from matplotlib.colors import to_rgba
 from analysis import auroc_plots
 from analysis.style import METHODS
 from experiments.comparison import pictures
-from website import ensembles
 from website.measured import RESULTS
 
 CIFAR = "cifar6/table2-0.json", "cifar6/table2-1.json"
@@ -158,21 +157,3 @@ def test_the_axis_spans_the_values_by_few_ticks(values, ticks):
 def test_hollow_and_filled_as_everywhere():
     assert auroc_plots.FITTED_ON[auroc_plots.CLEAN] == METHODS["fssd clean"]
     assert auroc_plots.FITTED_ON[auroc_plots.LABELS] == METHODS["fssd"]
-
-
-@pytest.mark.parametrize("benchmark", ensembles.BENCHMARKS)
-def test_the_site_shows_what_is_stored(benchmark):
-    """A picture a pair, in the folder of the benchmark, of all its seeds."""
-    for name, figure in ensembles.drawn(benchmark).items():
-        assert (RESULTS / name).exists()
-        pair = name.rpartition("ensembles-")[2].removesuffix(".png")
-        results = [
-            r
-            for path in (RESULTS / benchmark).glob("*.json")
-            for r in [json.loads(path.read_text())]
-            if r.get("benchmark") == pair
-            and any("networks, clean" in k for k in r.get("variants", ()))
-        ]
-        seeds = sorted(r["seed"] for r in results)
-        told = figure.axes[0].get_title().partition(", seed")[2].lstrip("s ")
-        assert told == ", ".join(map(str, seeds))

@@ -1,6 +1,7 @@
 """All methods through the whole road, on a tiny preset."""
 
 import json
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -197,6 +198,11 @@ def test_pictures_are_drawn_from_what_is_kept(everything, setting, monkeypatch):
     assert titles == expected
     for figure in figures.values():
         plt.close(figure)
+    # Of the ensembles that were asked for, of this seed and of all: here one.
+    over_all = [p.name for p in path.parent.glob("*-digits_near-ensembles.*")]
+    assert {Path(name).suffix for name in over_all} == {".png", ".pdf"}
+    assert (path / "ensembles.png").exists()
+    assert 'alt="ensembles"' in (path / "report.html").read_text()
 
 
 def test_what_gives_no_row_is_told(setting, everything):
