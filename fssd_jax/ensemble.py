@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
@@ -37,15 +37,20 @@ FEWEST = 10
 # What varies by less, relative to its mean, is rounding: the unit of float32 is 6e-8,
 # and a score is a sum of many terms.
 ROUNDING = 1e-6
+LEAST = 1e-12  # of a distance whose logarithm is taken
 
 
 class Ensemble(NamedTuple):
-    """Scores are standardised, (d − center) / scale, before they are weighted."""
+    """Scores are standardised, (d − center) / scale, before they are weighted.
+
+    With `logs`, d is the logarithm of the score.
+    """
 
     center: Float[Array, " layers"]
     scale: Float[Array, " layers"]
     alpha: Float[Array, " layers"]  # its sign is the sign that the layer was given
     intercept: Float[Array, ""]
+    logs: Bool[Array, " layers"] | None = None  # None: of none
 
     __repr__ = brief
 
@@ -61,6 +66,8 @@ def combine(
     ensemble: Ensemble, d: Float[Array, "batch layers"]
 ) -> Float[Array, " batch"]:
     """Σ_k α_k (d_k − center_k) / scale_k + intercept."""
+    if ensemble.logs is not None:
+        d = jnp.where(ensemble.logs[None], jnp.log(jnp.maximum(d, LEAST)), d)
     standard = (d - ensemble.center[None]) / ensemble.scale[None]
     # What is left out is not looked at: 0 times infinity would be no number.
     standard = jnp.where(ensemble.alpha[None] == 0, 0, standard)
@@ -86,13 +93,14 @@ def fit_ensemble(
     return Ensemble(*(jax.device_put(np.float32(a)) for a in regression(d, y)))
 
 
-def standardise(d, layers: list[str], alpha=None) -> Ensemble:
+def standardise(d, layers: list[str], alpha=None, *, logs: bool = False) -> Ensemble:
     """Weights without OoD data: Σ_k α_k (d_k − mean_k) / std_k.
 
     Args:
       d: [n, layers] scores of in-distribution validation images.
       layers: their names, for errors.
       alpha: [layers] by default every layer counts as 1.
+      logs: whether d_k is the logarithm of the score, which must not be negative then.
 
     Raises:
       InputError: no images, scores that are not finite, or a layer that gives all
@@ -107,9 +115,14 @@ def standardise(d, layers: list[str], alpha=None) -> Ensemble:
     alpha = np.ones(len(layers)) if alpha is None else np.asarray(alpha)
     counted = [name for name, a in zip(layers, alpha, strict=True) if a != 0]
     check_varied(d[:, alpha != 0], counted, "in-distribution")
+    if logs:
+        d = np.log(np.maximum(d, LEAST))
     center, scale = d.mean(0), d.std(0)
     scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1)  # if left out, say
-    return Ensemble(*(jax.device_put(np.float32(a)) for a in (center, scale, alpha, 0)))
+    found = Ensemble(
+        *(jax.device_put(np.float32(a)) for a in (center, scale, alpha, 0))
+    )
+    return found._replace(logs=jnp.full(len(layers), True)) if logs else found
 
 
 def check_varied(d: np.ndarray, layers: list[str], which: str) -> None:

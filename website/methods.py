@@ -9,7 +9,7 @@ from website.measured import BENCHMARKS, ROOT, Row
 # Where a document tells why.
 REASONS = {
     "fssd": "[What `fit` takes](../using.md#what-fit-takes) and [a comparison of the"
-    " protocols](../protocols.md) tell why, and which layers are left out; [rules"
+    " protocols](../protocols.md) tell why, and which layers count; [rules"
     " without labels](../labelfree.md) are still open.",
     "displacement": "[The kernel regression](../kernel.md) tells what it is of.",
     "mahalanobis": "Dead units of a layer are [not the reason](../comparison.md#dead-"

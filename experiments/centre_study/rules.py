@@ -24,7 +24,11 @@ from experiments.centre_study.centres import (
 from experiments.comparison.methods import METHODS, ask_mahalanobis
 from experiments.comparison.rows import Ask, Method, Rows, Scored
 from experiments.comparison.setting import Setting
-from experiments.comparison.singular import singularity_of
+from experiments.comparison.singular import (
+    ask_combined,
+    clean_state,
+    singularity_of,
+)
 from experiments.harness.keys import Use
 from fssd_jax import logistic
 from fssd_jax.data import corruptions
@@ -36,6 +40,7 @@ from fssd_jax.outputs import FeatureFn, Inputs, Variables
 from fssd_jax.questions import Question
 
 DEEP = 2  # the last layers: the last hidden one, and the logits
+LEFT_OUT = "fssd clean, turned layers left out"
 LEAST = 1e-12  # of a distance, whose logarithm is taken
 # Rivals that see no OoD image: rows of `table2` beside the rules.
 RIVALS = tuple(
@@ -105,6 +110,22 @@ def _answers(s: Setting, question: Question, x) -> np.ndarray:
         *(question.score, question.apply_fn, s.variables, question.state, x),
         batch_size=s.batch_size,
     )
+
+
+# ---- as it was ----------------------------------------------------------------------
+
+
+def ask_left_out(s: Setting) -> list[Ask]:
+    """`clean` without the layers that it turns: `fssd.fit`'s rule when this began.
+
+    It gives no row where all are turned.
+    """
+    state = clean_state(s)
+    alpha = jnp.maximum(state.ensemble.alpha, 0)
+    if not alpha.any():
+        return []
+    state = state._replace(ensemble=state.ensemble._replace(alpha=alpha))
+    return [ask_combined(LEFT_OUT, s, state)._replace(timed=False)]
 
 
 # ---- with Mahalanobis ---------------------------------------------------------------
@@ -209,6 +230,7 @@ def ask_learned(s: Setting) -> list[Ask]:
 
 
 RULES: dict[str, Method] = {
+    "left_out": Method(ask_left_out),
     "centres": Method(ask_centres, needs=("train", "initial", "val_ood")),
     "with_mahalanobis": Method(ask_with_mahalanobis, needs=("train",)),
     "learned": Method(ask_learned, needs=("train", "pixels")),

@@ -14,10 +14,10 @@ from experiments.comparison.answers import Answers
 from experiments.comparison.failures import fails_alone
 from experiments.comparison.loaded import Network
 from experiments.comparison.methods import METHODS
-from experiments.comparison.protocols import PROTOCOLS, without_turned
+from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
-from experiments.comparison.singular import clean_state
+from experiments.comparison.singular import default_state
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checks, torch_weights
@@ -212,8 +212,8 @@ def shared_setting(images: Images, *, seed: int, batch_size: int, **fields) -> S
 class Found(NamedTuple):
     answers: Answers
     result: Result
-    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that refuses or
-    # fails, and then `result` tells why.
+    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that fails, and
+    # then `result` tells why.
     fitted: fssd_jax.Fitted | None
 
 
@@ -237,11 +237,9 @@ def measure(b: Brought, folder: Path, title: str) -> Found:
     return Found(answers, result, None)
 
 
-def _detector(b: Brought) -> fssd_jax.Fitted | None:
+def _detector(b: Brought) -> fssd_jax.Fitted:
     s, calibration = b.setting, b.images.calibration
-    state = without_turned(clean_state(s))
-    if state is None:
-        return None
+    state = default_state(s)
     of = s.feature_fn, s.variables
     scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
     threshold = fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value

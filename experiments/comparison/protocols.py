@@ -208,16 +208,6 @@ def fit_clean(
     return state._replace(ensemble=standardise(d, list(singularity.center), sign))
 
 
-def without_turned(state: fssd.State) -> fssd.State | None:
-    """What `fssd.fit` gives by default, of a state of `clean` (a test asserts it).
-
-    What `clean` turns round is left out; None if nothing is left.
-    """
-    alpha = jnp.maximum(state.ensemble.alpha, 0)
-    kept = state.ensemble._replace(alpha=alpha)
-    return state._replace(ensemble=kept) if alpha.any() else None
-
-
 def _choose(
     protocol: Protocol, ind, ood, layers: list[str], seed: int
 ) -> tuple[EpsilonChoice, Ensemble]:

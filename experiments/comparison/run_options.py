@@ -63,8 +63,8 @@ class Config(Options):
     """paper: layer weights and input step from labelled validation images of both
     sets. released: the same as the authors' code does it. clean: nothing is fitted
     or chosen on any OoD set; a layer where noise lies farther from F* than the data do
-    is turned round. Beside it stand the library's default, which leaves such a layer
-    out, and both against photographs."""
+    is turned round. Beside it stand the library's default, of log distances at the
+    last two layers, and both against photographs."""
     seeds: tuple[int, ...] = (0,)
     """A network, a split and a results folder for each."""
     outliers: str = "auto"

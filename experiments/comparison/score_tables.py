@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.comparison import brought, dumped, tables
+from experiments.comparison import dumped, tables
 from experiments.comparison.answers import SEEN
 from experiments.harness.sheets import Sheet
 
@@ -15,7 +15,8 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         f"{counts['noise']:,} samples of noise for F*. No OoD image served to fit or "
         "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "
         "standardised by in-distribution images, and turned round where noise lies "
-        "farther from F* than these do; default: left out there.",
+        "farther from F* than these do; default: the sum of their standardised log "
+        "distances at the last two layers.",
         *tables.of_photographs([facts]),
         "No controls, which would need the network untrained, or pixels: nothing here "
         "tells what the training is worth."
@@ -27,11 +28,6 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         *tables.left_out(facts),
         *tables.failed_notes([facts]),
     ]
-    if facts["threshold"] is None and brought.DETECTOR not in facts["failed"]:
-        notes.append(
-            "No fssd.npz: at every layer noise lies farther from F* than "
-            "in-distribution images do. Choose other layers, or another method."
-        )
     if facts["accuracy"] is None and SEEN in facts["failed"]:
         notes.append("Accuracy: not known, what the pictures show could not be had.")
     elif dumps:

@@ -1,5 +1,6 @@
 """FSSD of a `Setting`: by labels, without them, and of each layer alone."""
 
+import warnings
 from collections import deque
 from functools import partial
 
@@ -53,20 +54,30 @@ def clean_state(s: Setting) -> fssd.State:
     return protocols.fit_clean(*network, singularity_of(s), s.val_ind, s.batch_size)
 
 
+def default_state(s: Setting) -> fssd.State:
+    """What `fssd.fit` gives by noise and in-distribution images."""
+    network = s.feature_fn, s.variables
+    with warnings.catch_warnings():  # `clean` tells the same of all layers
+        warnings.filterwarnings("ignore", "at layers .* noise lies farther")
+        return fssd.fit(
+            *(*network, singularity_of(s), s.val_ind), batch_size=s.batch_size
+        )
+
+
 def ask_without_labels(name: str, s: Setting) -> list[Ask]:
     """`clean`, the library's default beside it, and both against photographs, too.
 
     Nothing is easier than photographs, and on them `clean` may be worse than chance.
     """
-    clean = clean_state(s)
-    default = protocols.without_turned(clean)
-    alpha = zip(clean.singularity.center, clean.ensemble.alpha, strict=True)
+    clean, default = clean_state(s), default_state(s)
+    alpha = list(zip(clean.singularity.center, clean.ensemble.alpha, strict=True))
     turned = ", ".join(layer for layer, weight in alpha if weight < 0)
-    rows = {name: (clean, f"turned round: {turned}" if turned else "")}
-    if default is None:  # no row, and the other tells why
-        rows[name] = clean, "turned round: all layers, so that the default refuses"
-    else:
-        rows["fssd default"] = default, f"left out: {turned}" if turned else ""
+    names = zip(default.singularity.center, default.ensemble.alpha, strict=True)
+    chosen = ", ".join(layer for layer, weight in names if weight)
+    rows = {
+        name: (clean, f"turned round: {turned}" if turned else ""),
+        "fssd default": (default, f"of {chosen}"),
+    }
     d = of_photographs(s, clean.singularity)
     asks = []
     for title, (state, note) in rows.items():

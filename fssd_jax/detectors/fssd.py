@@ -3,6 +3,7 @@
     score(x) = Σ_k α_k (FSSD^(k)(x̃_k) − center_k) / scale_k + intercept
 
 x̃_k is the input step of layer k; α, center, scale and intercept are of the `ensemble`.
+With in-distribution images and no OoD ones it is log FSSD, of the last two layers.
 """
 
 import warnings
@@ -30,6 +31,8 @@ from fssd_jax.ensemble import (
 from fssd_jax.outputs import FeatureFn, Inputs, Variables
 from fssd_jax.shown import brief
 
+DEEP = 2  # layers at the end that count where no OoD image is given
+
 
 class State(NamedTuple):
     """A fitted FSSD detector."""
@@ -52,6 +55,7 @@ def fit(
     ind=None,
     ood=None,
     *,
+    layers: Sequence[str] | None = None,
     epsilons: Sequence[float] = EPSILONS,
     seed: int = 0,
     batch_size: int = 64,
@@ -62,9 +66,9 @@ def fit(
 
     - `noise` alone: ε = 0 and the mean over layers of FSSD^(k) / spread_k, the noise's
       own root-mean-square distance. No data and no labels are used.
-    - and `ind`: ε = 0, layers standardised on `ind` and summed. A layer where noise
-      lies farther from F* than the data do has weight 0, and a warning tells: there an
-      OoD image may lie on either side of the data.
+    - and `ind`: ε = 0 and Σ_k (log FSSD^(k) − mean) / std over `layers`, mean and
+      standard deviation those of `ind`. A warning tells where noise lies farther from
+      F* than the data do, against what FSSD presumes.
     - and `ood`: α from logistic regression and ε from nested cross-validation
       (the paper; see `ensemble`).
 
@@ -75,6 +79,8 @@ def fit(
         or F* itself, a `Singularity` that was estimated before.
       ind: in-distribution validation images, data likewise, not from the test set.
       ood: OoD validation images, data likewise, not from the test set.
+      layers: which of the network's count where `ind` and no `ood` is given; by default
+        the last two. Early layers may order OoD and data the other way.
       epsilons: input steps to try, ascending, in the units of x; (0.,) takes no
         gradient.
       seed: of the cross-validation folds.
@@ -83,11 +89,16 @@ def fit(
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: unusable images, too few of them, constant features, or noise that at
-        every layer lies farther from F* than the data do.
+      InputError: unusable images, too few of them, constant features, an unknown layer,
+        or layers where they do not count.
     """
     if ood is not None:
         check_validation(ind, ood, epsilons)
+    if layers is not None and (ind is None or ood is not None):
+        raise InputError(
+            "layers: they are chosen where in-distribution images are given and no OoD "
+            "ones; else choose them by make_feature_fn(model, layers=[...])"
+        )
     unit_range = unit_range and not getattr(feature_fn, "of_features", False)
     of_noise = None
     if ind is not None:
@@ -127,13 +138,14 @@ def fit(
         none = jnp.zeros(0)
         d = None if ind is None else distances(ind, "FSSD, in")[0]
         tell_range()
-        return State(singularity, None, _label_free(singularity, d), none, none)
+        of = _of_noise(singularity) if d is None else _deep(singularity, d, layers)
+        return State(singularity, None, of, none, none)
     ind_d = distances(ind, "sweep ε, in", *epsilons)
     tell_range()
     ood_d = distances(ood, "sweep ε, OoD", *epsilons)
-    layers = list(singularity.center)
     choice, weights = fit_swept(
-        *(ind_d, ood_d, epsilons, layers, seed), progress=bool(progress)
+        *(ind_d, ood_d, epsilons, list(singularity.center), seed),
+        progress=bool(progress),
     )
     return State(
         singularity,
@@ -182,18 +194,35 @@ def check_alive(singularity: fssd.Singularity) -> None:
         )
 
 
-def _label_free(singularity: fssd.Singularity, d: np.ndarray | None) -> Ensemble:
-    """Weights without OoD data; `d` [n, layers] are in-distribution distances."""
-    layers = list(singularity.center)
-    if d is not None:
-        kept = beyond_noise(singularity, d)
-        names = [k for k, keep in zip(layers, kept, strict=True) if not keep]
-        _tell_left_out(names, layers)
-        return standardise(d, layers, kept)
+def _of_noise(singularity: fssd.Singularity) -> Ensemble:
+    """The mean over layers of the distance over that of noise."""
     spread = np.array([float(s) for s in singularity.spread.values()])
-    mean = np.full(len(layers), 1 / len(layers))
-    arrays = (np.zeros(len(layers)), spread, mean, 0)
+    zeros = np.zeros_like(spread)
+    arrays = (zeros, spread, np.full_like(spread, 1 / len(spread)), 0)
     return Ensemble(*(jax.device_put(np.float32(a)) for a in arrays))
+
+
+def _deep(
+    singularity: fssd.Singularity, d: np.ndarray, layers: Sequence[str] | None
+) -> Ensemble:
+    """Σ of standardised log distances; `d` [n, layers] are in-distribution ones."""
+    known = list(singularity.center)
+    chosen = known[-DEEP:] if layers is None else list(layers)
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"layers: {chosen}; choose one or more of {known}, each once")
+    taken = np.array([name in chosen for name in known])
+    beyond = taken & ~beyond_noise(singularity, d)
+    if beyond.any():
+        names = [name for name, b in zip(known, beyond, strict=True) if b]
+        warnings.warn(
+            f"at layers {names} noise lies farther from F* than the in-distribution "
+            "images do, so that OoD images may lie on either side of them: give F* of "
+            "other noise or of images, or OoD validation images (ood=...), or choose "
+            "other layers (layers=[...])",
+            stacklevel=3,
+        )
+    return standardise(d, known, taken, logs=True)
 
 
 def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:
@@ -203,27 +232,6 @@ def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:
     """
     spread = np.array([float(s) for s in singularity.spread.values()])
     return np.median(d, axis=0) >= spread
-
-
-def _tell_left_out(names: list[str], layers: list[str]) -> None:
-    """Warn, or raise if no layer is left."""
-    if not names:
-        return
-    why = (
-        "noise lies farther from F* there than the in-distribution images do, so that "
-        "the distance does not tell which are in-distribution"
-    )
-    what_to_do = (
-        "give OoD validation images (ood=...), or F* of other noise, or choose other "
-        "layers"
-    )
-    if names == layers:
-        raise InputError(
-            f"none of the layers {layers} can be used: {why}; {what_to_do}"
-        )
-    warnings.warn(
-        f"layers {names} are left out: {why}; to use them {what_to_do}", stacklevel=4
-    )
 
 
 def score(

@@ -88,14 +88,6 @@ def test_clean_takes_the_sign_from_noise(half_beyond):
     found = map_batches(fssd.score, feature_fn, variables, state, ind)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
-    # The library's default leaves out what is turned round here.
-    default = protocols.without_turned(state)
-    with pytest.warns(UserWarning, match="are left out"):
-        of_library = fssd.fit(feature_fn, variables, noise(), ind)
-    jax.tree.map(np.testing.assert_array_equal, default, of_library)
-    turned = state.ensemble._replace(alpha=-jnp.ones(len(signs)))
-    assert protocols.without_turned(state._replace(ensemble=turned)) is None
-
 
 def test_the_released_step_agrees_with_finite_differences(smooth):
     """x + ε·z, z = (g − mean g)/std g over the batch, g = −∂d/∂x: in NumPy."""

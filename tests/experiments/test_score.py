@@ -125,7 +125,7 @@ def test_ood_images_change_no_other_score(files, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_resnet_and_chosen_layers(files, tmp_path, capsys):
+def test_a_resnet_and_chosen_layers(files, tmp_path):
     """The stages alone; images of another size are made to fit."""
     path = save_weights(files / "r18.safetensors", "cifar_resnet18")
     args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
@@ -137,12 +137,10 @@ def test_a_resnet_and_chosen_layers(files, tmp_path, capsys):
     facts = json.loads((path / "metrics.json").read_text())
     assert [k for k in facts["methods"] if k.startswith("fssd")] == [
         *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean"),
-        "fssd clean, photographs",
+        *("fssd clean, photographs", "fssd default", "fssd default, photographs"),
     ]
-    # By default nothing is left, so there is no detector to keep, and that is told.
-    assert facts["threshold"] is None
-    assert not (path / "fssd.npz").exists()
-    assert "No fssd.npz: at every layer" in capsys.readouterr().out
+    assert facts["methods"]["fssd default"]["note"] == "ε = 0; of stage1, stage4"
+    assert (path / "fssd.npz").exists()
     assert facts["accuracy"] is None  # 7 classes of the network, 10 of the images
     assert "resized to 32×32" in facts["data"]["ind"]["path"]
 
@@ -181,7 +179,7 @@ def test_a_detector_that_fails_is_told_beside_the_rows(
         raise np.linalg.LinAlgError("no inverse")
 
     with monkeypatch.context() as broken:
-        broken.setattr(brought, "clean_state", singular)
+        broken.setattr(brought, "default_state", singular)
         assert main(files, tmp_path) == 1
     told = capsys.readouterr()
     assert told.err.splitlines()[-1] == (
@@ -189,7 +187,6 @@ def test_a_detector_that_fails_is_told_beside_the_rows(
         "again what failed"
     )
     assert "fssd.npz failed: LinAlgError: no inverse." in told.out
-    assert "No fssd.npz: at every layer" not in told.out
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     assert facts["failed"] == {"fssd.npz": "LinAlgError: no inverse"}

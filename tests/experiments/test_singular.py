@@ -14,7 +14,11 @@ from fssd_jax.metrics import auroc
 from tests.experiments.test_variants import asked
 
 # In neighbours' differences noise lies farther than smooth images, in pixels nearer.
-LAYERS = {"differences": lambda x: x[:, 1:] - x[:, :-1], "pixels": lambda x: x}
+LAYERS = {
+    "halves": lambda x: x[:, ::2],
+    "differences": lambda x: x[:, 1:] - x[:, :-1],
+    "pixels": lambda x: x,
+}
 
 
 def setting_of(layers, channels=1):
@@ -38,8 +42,8 @@ def setting_of(layers, channels=1):
     )
 
 
-def by_hand(s, x, sign):
-    """Σ_k sign_k (d_k − mean_k) / std_k in float64."""
+def by_hand(s, x, sign, of=lambda d: d):
+    """Σ_k sign_k (d_k − mean_k) / std_k in float64, of distances or their logs."""
     total = 0
     for layer, weight in sign.items():
         noise, ind, x_ = (
@@ -47,7 +51,7 @@ def by_hand(s, x, sign):
             for a in (s.noise, s.val_ind, x)
         )
         center = noise.mean(0)
-        of_ind, d = (np.linalg.norm(f - center, axis=1) for f in (ind, x_))
+        of_ind, d = (of(np.linalg.norm(f - center, axis=1)) for f in (ind, x_))
         total = total + weight * (d - of_ind.mean()) / of_ind.std()
     return total
 
@@ -57,31 +61,25 @@ def test_photographs_and_the_default_stand_beside_clean(channels):
     s = setting_of(LAYERS, channels)
     found = asked(singular.ask_without_labels("fssd clean", s), s)
     photographs = singular.photo_patches((28, 28, channels))
-    for name, sign in (("clean", -1), ("default", 0)):
+    turned = {"halves": 1, "differences": -1, "pixels": 1}
+    last_two = {"differences": 1, "pixels": 1}
+    for name, *how in (("clean", turned), ("default", last_two, np.log)):
         row, of_photos = found[f"fssd {name}"], found[f"fssd {name}, photographs"]
-        sign = {"differences": sign, "pixels": 1}
-        expected = by_hand(s, s.test_ind, sign), by_hand(s, s.test_ood, sign)
+        expected = by_hand(s, s.test_ind, *how), by_hand(s, s.test_ood, *how)
         for scores, values in zip((row.ind, row.ood), expected, strict=True):
             np.testing.assert_allclose(scores, values, rtol=1e-3, atol=1e-3)
         np.testing.assert_array_equal(of_photos.ind, row.ind)
-        expected = auroc(expected[0], by_hand(s, photographs, sign))
+        expected = auroc(expected[0], by_hand(s, photographs, *how))
         assert auroc(of_photos.ind, of_photos.ood) == pytest.approx(expected, abs=1e-4)
         assert of_photos.note == f"{len(photographs)} patches as OoD"
         assert not of_photos.target_ood
     assert len(found) == 4
     assert found["fssd clean"].note == "ε = 0; turned round: differences"
-    assert found["fssd default"].note == "ε = 0; left out: differences"
-
-
-def test_where_nothing_is_left_there_is_no_default():
-    s = setting_of(["differences"])
-    found = asked(singular.ask_without_labels("fssd", s), s)
-    assert list(found) == ["fssd", "fssd, photographs"]
-    assert found["fssd"].note.endswith("so that the default refuses")
+    assert found["fssd default"].note == "ε = 0; of differences, pixels"
 
 
 def test_no_photographs_of_images_that_they_do_not_hold():
     s = setting_of(["pixels"], channels=2)
     found = asked(singular.ask_without_labels("fssd", s), s)
     assert list(found) == ["fssd", "fssd default"]
-    assert found["fssd"].note == found["fssd default"].note == "ε = 0"
+    assert [row.note for row in found.values()] == ["ε = 0", "ε = 0; of pixels"]

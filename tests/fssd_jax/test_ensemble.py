@@ -58,6 +58,14 @@ def test_a_layer_without_weight_is_not_looked_at():
     np.testing.assert_allclose(found, [1.25, 0.75])
 
 
+def test_logarithms_are_taken_of_the_layers_that_say_so():
+    """By hand: 2 · (log e² − 1) / 4 + 3 · (5 − 1) / 2, and of 0 as of 1e-12."""
+    of = (jnp.float32([1, 1]), jnp.float32([4, 2]), jnp.float32([2, 3]), jnp.float32(0))
+    d = jnp.float32([[np.e**2, 5], [0, 5]])
+    found = combine(Ensemble(*of, jnp.array([True, False])), d)
+    np.testing.assert_allclose(found, [6.5, (np.log(1e-12) - 1) / 2 + 6], rtol=1e-5)
+
+
 def test_signs_are_learned(scores):
     alpha = fit_ensemble(*scores, LAYERS).alpha
     assert alpha[0] > 0 > alpha[1]
