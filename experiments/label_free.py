@@ -176,8 +176,8 @@ def _measure(s: Setting, pair: str, kept: Path, found: Aurocs) -> dict[str, str]
         for name, row in rows.items():
             # By labels of OoD images; or of photographs, which are pairs here.
             labelled = row.target_ood and not name.startswith(ORACLE)
-            # What the library does by now is among the rules.
-            labelled |= name == "fssd default"
+            # What the library does by default, which is among the rules.
+            labelled |= name == "fssd deep"
             if not labelled and not name.endswith(", photographs"):
                 auroc = metrics.auroc(row.ind, row.ood)
                 found[name].setdefault(pair, {})[s.seed] = auroc

@@ -17,7 +17,7 @@ from fssd_jax.data.sources import ArrayDataset, digest
 LABELS = ("y", "labels")
 LOGITS = "logits"
 MEND = "write it with np.savez(path, conv1=..., fc1=..., logits=...)"
-ROWS = frozenset(("noise", "clean", "default"))
+ROWS = frozenset(("noise", "clean", "deep"))
 WHY = "FSSD of all layers has rows of that name"
 OTHERWISE = "give what comes before the softmax, or call the array otherwise"
 Shapes = Mapping[str, tuple[int, ...]]  # layer → shape of the features of one image

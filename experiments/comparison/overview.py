@@ -16,7 +16,7 @@ HEADINGS = [
     *("inverted layers", "written, UTC"),
 ]
 # The first of these that there is is a run's headline.
-HEADLINE = ("fssd", "fssd clean", "fssd default")
+HEADLINE = ("fssd", "fssd clean", "fssd deep")
 TABLE2 = "table2"
 LETTERS = {title.pair: letter for letter, title in beside.TITLES.items()}
 

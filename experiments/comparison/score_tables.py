@@ -15,7 +15,7 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         f"{counts['noise']:,} samples of noise for F*. No OoD image served to fit or "
         "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "
         "standardised by in-distribution images, and turned round where noise lies "
-        "farther from F* than these do; default: the sum of their standardised log "
+        "farther from F* than these do; deep: the sum of their standardised log "
         "distances at the last two layers.",
         *tables.of_photographs([facts]),
         "No controls, which would need the network untrained, or pixels: nothing here "

@@ -7,7 +7,7 @@ from experiments.comparison.figure_settings import told_of
 # Controls and second rows of a method that tables have and pictures have no room for.
 NOT_DRAWN = (
     *("control: nearest in pixels", "control: brightness"),
-    *("outlier exposure, from scratch", "fssd default"),
+    *("outlier exposure, from scratch", "fssd deep"),
 )
 OF_ALL = ("fssd clean", "fssd noise")  # of all layers together
 

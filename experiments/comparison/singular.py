@@ -76,7 +76,7 @@ def ask_without_labels(name: str, s: Setting) -> list[Ask]:
     chosen = ", ".join(layer for layer, weight in names if weight)
     rows = {
         name: (clean, f"turned round: {turned}" if turned else ""),
-        "fssd default": (default, f"of {chosen}"),
+        "fssd deep": (default, f"of {chosen}"),
     }
     d = of_photographs(s, clean.singularity)
     asks = []

@@ -86,7 +86,7 @@ def test_rows_are_those_of_numpy_and_scikit_learn(dumps, tmp_path, capsys, chann
     assert main(tmp_path, given, train=True) == 0
     path, facts = results(tmp_path)
     assert list(facts["methods"]) == [
-        *(f"fssd {layer}" for layer in (*LAYERS, "noise", "clean", "default")),
+        *(f"fssd {layer}" for layer in (*LAYERS, "noise", "clean", "deep")),
         *("msp", "max logit", "energy", "gen", "kl matching", "knn", "nnguide"),
         *("she", "gram", "relative mahalanobis", "mahalanobis clean", "odin"),
     ]
@@ -154,14 +154,14 @@ def test_the_file_that_is_left_scores_features(dumps, tmp_path):
         fssd.score, adapters.given(LAYERS), {}, fitted.state, features
     )
     scores = read_npz(path / "scores.npz")
-    np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores["fssd deep/ood"], found, rtol=1e-4, atol=1e-4)
     # Its page shows where features lie, and no image.
     told = explored.read(path)
     assert told["sprite"] is None
     assert told["layer"] == "fc1"
     assert len(told["points"]) == len(told["index"]) == 160 + 40
-    ood = told["rows"]["fssd default"]["scores"][160:]
-    np.testing.assert_allclose(ood, scores["fssd default/ood"], rtol=1e-6)
+    ood = told["rows"]["fssd deep"]["scores"][160:]
+    np.testing.assert_allclose(ood, scores["fssd deep/ood"], rtol=1e-6)
     assert '<div class="explorer">' in (path / "report.html").read_text()
 
 

@@ -36,7 +36,7 @@ ROWS = {
     "methods": [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
-        *("fssd default", "fssd default, photographs"),
+        *("fssd deep", "fssd deep, photographs"),
         *("displacement", "relative displacement", "msp", "max logit"),
         *("energy", "gen", "kl matching", "ash", "scale", "react", "dice", "vim"),
         *("fdbd", "knn", "nnguide", "she", "gram", "feature norm"),

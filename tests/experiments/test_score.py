@@ -41,7 +41,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     assert list(facts["methods"]) == [
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
-        *("fssd default", "fssd default, photographs"),
+        *("fssd deep", "fssd deep, photographs"),
         *("msp", "max logit", "energy", "gen", "kl matching", "ash", "scale"),
         *("react", "dice", "vim", "fdbd", "knn", "nnguide", "she", "gram"),
         *("feature norm", "relative mahalanobis", "mahalanobis clean", "odin"),
@@ -84,13 +84,13 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     found = fssd_jax.map_batches(
         fssd.score, feature_fn, variables, fitted.state, photos
     )
-    np.testing.assert_allclose(scores["fssd default/ood"], found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores["fssd deep/ood"], found, rtol=1e-4, atol=1e-4)
     assert fitted.config["threshold"] == facts["threshold"]
 
     # The page has images of both sets, in the order of the scores.
     kept = read_npz(path / "explorer.npz")
     assert set(kept["rows"]) <= set(rows)
-    assert {"fssd default", "msp", "control: brightness"} <= set(kept["rows"])
+    assert {"fssd deep", "msp", "control: brightness"} <= set(kept["rows"])
     np.testing.assert_array_equal(kept["index/OoD"], np.arange(60))
     shown = kept["images/OoD"] / 255
     np.testing.assert_allclose(shown, as_input(photos), atol=0.002)
@@ -137,9 +137,9 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     facts = json.loads((path / "metrics.json").read_text())
     assert [k for k in facts["methods"] if k.startswith("fssd")] == [
         *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean"),
-        *("fssd clean, photographs", "fssd default", "fssd default, photographs"),
+        *("fssd clean, photographs", "fssd deep", "fssd deep, photographs"),
     ]
-    assert facts["methods"]["fssd default"]["note"] == "ε = 0; of stage1, stage4"
+    assert facts["methods"]["fssd deep"]["note"] == "ε = 0; of stage1, stage4"
     assert (path / "fssd.npz").exists()
     assert facts["accuracy"] is None  # 7 classes of the network, 10 of the images
     assert "resized to 32×32" in facts["data"]["ind"]["path"]
@@ -190,7 +190,7 @@ def test_a_detector_that_fails_is_told_beside_the_rows(
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     assert facts["failed"] == {"fssd.npz": "LinAlgError: no inverse"}
-    assert {"msp", "fssd default"} <= set(facts["methods"])
+    assert {"msp", "fssd deep"} <= set(facts["methods"])
     assert not (path / "fssd.npz").exists()
     assert main(files, tmp_path) == 0
     assert (path / "fssd.npz").exists()

@@ -63,7 +63,7 @@ def test_photographs_and_the_default_stand_beside_clean(channels):
     photographs = singular.photo_patches((28, 28, channels))
     turned = {"halves": 1, "differences": -1, "pixels": 1}
     last_two = {"differences": 1, "pixels": 1}
-    for name, *how in (("clean", turned), ("default", last_two, np.log)):
+    for name, *how in (("clean", turned), ("deep", last_two, np.log)):
         row, of_photos = found[f"fssd {name}"], found[f"fssd {name}, photographs"]
         expected = by_hand(s, s.test_ind, *how), by_hand(s, s.test_ood, *how)
         for scores, values in zip((row.ind, row.ood), expected, strict=True):
@@ -75,11 +75,11 @@ def test_photographs_and_the_default_stand_beside_clean(channels):
         assert not of_photos.target_ood
     assert len(found) == 4
     assert found["fssd clean"].note == "ε = 0; turned round: differences"
-    assert found["fssd default"].note == "ε = 0; of differences, pixels"
+    assert found["fssd deep"].note == "ε = 0; of differences, pixels"
 
 
 def test_no_photographs_of_images_that_they_do_not_hold():
     s = setting_of(["pixels"], channels=2)
     found = asked(singular.ask_without_labels("fssd", s), s)
-    assert list(found) == ["fssd", "fssd default"]
+    assert list(found) == ["fssd", "fssd deep"]
     assert [row.note for row in found.values()] == ["ε = 0", "ε = 0; of pixels"]

@@ -205,7 +205,7 @@ def test_clean_uses_no_ood_data(out, capsys):
         assert not (path / "epsilon.png").exists()
         assert list(m["methods"]) == [
             *("fssd", "fssd, photographs"),
-            *("fssd default", "fssd default, photographs"),
+            *("fssd deep", "fssd deep, photographs"),
         ]
 
 
