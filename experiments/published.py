@@ -4,8 +4,8 @@
 
 Takes every result of `table2` below --results that is of protocol `paper`, over its
 seeds. Benchmarks without one are there with what was published, and say "not run here".
-One seed of a pair may have several results, of other options, code or versions; which of
-them is meant you say by another folder, or by --newest.
+One seed of a pair may have several results, of other options, code or versions; which
+of them is meant you say by another folder, or by --newest.
 """
 
 import dataclasses
