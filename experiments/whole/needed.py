@@ -132,10 +132,11 @@ def _neural_tangents(data_dir: Path | None) -> Answer:
     return Answer(("neural_tangents",))
 
 
+SETS = ("fashion_mnist", "mnist", "cifar10", "svhn_cropped")
 LARGE = ("dogs", "imagenet", "celeba", "ms1m", "genomics", "genomes")
 # By the names that `Part.needs` takes.
 CHECKS: dict[str, Callable[[Path | None], Answer]] = {
-    **{name: partial(_of_set, name) for name in ("fashion_mnist", "mnist", "cifar10")},
+    **{name: partial(_of_set, name) for name in SETS},
     **{name: partial(_of_benchmark, name) for name in LARGE},
     "outliers": _outliers,
     "accelerator": _accelerator,

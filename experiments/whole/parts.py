@@ -40,6 +40,7 @@ class Row:
     log: Path
     status: Status = "to do"
     seconds: float = 0.0  # of all tries with this digest
+    without: str = ""  # what is not here, so that it does less
     told: str = ""  # why it is not run here, or the last line of a log that failed
 
     @property
@@ -54,9 +55,17 @@ def rows(parts: Sequence[Part], preset: str, out: Path, data_dir: Path | None):
     there = data_dir and data_dir.resolve()  # wherever it is called from
     found = []
     for part in parts:
+        taken = any(map(needed.is_data, part.needs))  # whether it is told the folder
         answer = needed.check(part.needs, there)
+        more = needed.check(part.takes, there if taken else None)
         words = plan.words(part, out, data_dir)
-        row = Row(part, words, digest(part, answer), folder / f"{part.name}.log")
+        row = Row(
+            part,
+            words,
+            digest(part, answer.found + more.found),
+            folder / f"{part.name}.log",
+        )
+        row.without = more.missing
         before = kept.get(f"{preset}/{part.name}", {})
         if answer.missing:
             row.status, row.told = "not run here", answer.missing
@@ -67,11 +76,11 @@ def rows(parts: Sequence[Part], preset: str, out: Path, data_dir: Path | None):
     return found
 
 
-def digest(part: Part, answer: needed.Answer) -> str:
+def digest(part: Part, found: tuple[str, ...]) -> str:
     """Of all that decides what a part leaves: command, code, versions, data."""
     code = provenance.code_digest(f"experiments.{part.script}")
     return provenance.config_digest(
-        [part.script, part.args, code, provenance.versions(), answer.found]
+        [part.script, part.args, code, provenance.versions(), found]
     )
 
 

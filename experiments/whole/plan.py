@@ -15,13 +15,14 @@ class Part(NamedTuple):
     args: str  # as in a shell; {out} is the folder of all results
     minutes: float  # about, on the preset's machine: only their ratios count for long
     needs: tuple[str, ...] = ()  # keys of `needed.CHECKS`
-    reads: str = (
-        ""  # what it gathers, below OUT: runs whenever that is there, at the end
-    )
+    takes: tuple[str, ...] = ()  # likewise, without which it does less
+    reads: str = ""  # what it gathers, below OUT: it always runs if that is there
 
 
 GREY = ("fashion_mnist", "mnist")
-CIFAR = ("cifar10",)  # its OoD sets that are missing are told, and the others run
+CIFAR = ("cifar10",)
+FAR = ("svhn_cropped", *GREY)  # OoD sets of CIFAR-10
+OE = ("outliers",)  # of Outlier Exposure, which is one of all methods
 TANGENT = "neural_tangents"
 ALL = "--methods all --seeds 0 1 2"
 SHORT = f"{ALL} --short-epochs 3"  # of those networks that only some methods need
@@ -43,8 +44,8 @@ TINY = (
         0.5,
     ),
     Part("figure3", "figure3", "--benchmark digits --seeds 0 --images 50", 0.5),
-    Part("figure4", "figure4", "--preset tiny --benchmark digits", 2),
-    Part("figure5", "figure5", "--preset tiny --benchmark digits", 2),
+    Part("figure4", "figure4", "--preset tiny --benchmark digits", 2, takes=OE),
+    Part("figure5", "figure5", "--preset tiny --benchmark digits", 2, takes=OE),
     Part("figure6", "figure6", "--preset tiny --benchmark digits", 0.5),
     Part("kernel_regression", "kernel_regression", "--preset tiny", 1, GREY),
     Part(
@@ -77,16 +78,16 @@ TINY = (
 # First what is soon done and what shows early that something is wrong; then the
 # networks that others take up: figures 1 and 6, leakage, gaps, ablation_protocol.
 SMALL = (
-    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 20),
+    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 20, takes=OE),
     Part("figure3", "figure3", "", 5, GREY),
     Part("figure2", "figure2", "", 10, GREY),
     Part("tangent_kernel", "tangent_kernel", "", 10, GREY),
     Part("infinite_width", "infinite_width", "", 10, (*GREY, TANGENT)),
     Part("kernel-perceptron", "kernel_regression", "--network perceptron", 20, GREY),
-    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {SHORT}", 100, GREY[:1]),
+    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {SHORT}", 100, GREY[:1], OE),
     Part("figure6", "figure6", "", 5, GREY),
     Part("leakage", "leakage", "--benchmark fmnist6", 30, GREY[:1]),
-    Part("table2-fmnist", "table2", f"--benchmark fmnist {SHORT}", 150, GREY),
+    Part("table2-fmnist", "table2", f"--benchmark fmnist {SHORT}", 150, GREY, OE),
     Part("figure1", "figure1", "", 5, GREY),
     Part("ablation_protocol", "ablation_protocol", "", 15, GREY),
     Part("gaps", "gaps", "--short-epochs 3", 60, (*GREY, "outliers")),
@@ -96,6 +97,7 @@ SMALL = (
         f"--benchmark fmnist --protocol clean {SHORT}",
         30,
         GREY,
+        OE,
     ),
     Part(
         "train_size",
@@ -103,9 +105,10 @@ SMALL = (
         "--benchmark fmnist --methods all --short-epochs 3",
         60,
         GREY,
+        OE,
     ),
-    Part("figure4", "figure4", f"--images 100 {METHODS}", 60, GREY),
-    Part("figure5", "figure5", METHODS, 30, GREY),
+    Part("figure4", "figure4", f"--images 100 {METHODS}", 60, GREY, OE),
+    Part("figure5", "figure5", METHODS, 30, GREY, OE),
     Part("kernel-convnet", "kernel_regression", "--network convnet", 40, GREY),
     Part(
         "kernel-perceptron-squared",
@@ -136,6 +139,7 @@ SMALL = (
         "--epochs 15 --short-epochs 2",
         120,
         CIFAR,
+        FAR,
     ),
     Part(
         "table2-genomes",
@@ -148,15 +152,16 @@ SMALL = (
 
 LARGE = "accelerator"
 PAPER = (
-    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 10),
-    Part("table2-fmnist", "table2", f"--benchmark fmnist {ALL}", 30, GREY),
-    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {ALL}", 20, GREY[:1]),
+    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 10, takes=OE),
+    Part("table2-fmnist", "table2", f"--benchmark fmnist {ALL}", 30, GREY, OE),
+    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {ALL}", 20, GREY[:1], OE),
     Part(
         "table2-fmnist-clean",
         "table2",
         f"--benchmark fmnist --protocol clean {ALL}",
         10,
         GREY,
+        OE,
     ),
     Part(
         "table2-fmnist-released",
@@ -164,16 +169,17 @@ PAPER = (
         f"--benchmark fmnist --protocol released {ALL}",
         10,
         GREY,
+        OE,
     ),
     *(
-        Part(f"figure{i}", f"figure{i}", "--preset paper", minutes, GREY)
+        Part(f"figure{i}", f"figure{i}", "--preset paper", minutes, GREY, OE)
         for i, minutes in ((1, 2), (4, 60), (5, 30), (6, 2))
     ),
     Part("figure2", "figure2", "", 5, GREY),
     Part("figure3", "figure3", "", 5, GREY),
     Part("leakage", "leakage", "--benchmark fmnist6", 10, GREY[:1]),
     Part("gaps", "gaps", "", 20, (*GREY, "outliers")),
-    Part("train_size", "train_size", "--benchmark fmnist --methods all", 30, GREY),
+    Part("train_size", "train_size", "--benchmark fmnist --methods all", 30, GREY, OE),
     Part("ablation_protocol", "ablation_protocol", "", 10, GREY),
     Part("tangent_kernel", "tangent_kernel", "", 10, GREY),
     Part("infinite_width", "infinite_width", "", 10, (*GREY, TANGENT)),
@@ -206,9 +212,21 @@ PAPER = (
     ),
     Part("label_free", "label_free", "", 120, (*GREY, *CIFAR)),
     Part(
-        "table2-cifar10", "table2", f"--benchmark cifar10 {ALL}", 900, (*CIFAR, LARGE)
+        "table2-cifar10",
+        "table2",
+        f"--benchmark cifar10 {ALL}",
+        900,
+        (*CIFAR, LARGE),
+        FAR,
     ),
-    Part("table2-cifar6", "table2", f"--benchmark cifar6 {ALL}", 600, (*CIFAR, LARGE)),
+    Part(
+        "table2-cifar6",
+        "table2",
+        f"--benchmark cifar6 {ALL}",
+        600,
+        (*CIFAR, LARGE),
+        FAR,
+    ),
     *(
         Part(f"table2-{name}", "table2", f"--benchmark {name} {ALL}", m, (name, LARGE))
         for name, m in (

@@ -162,6 +162,8 @@ def print_plan(rows: Sequence[Row], preset: str) -> None:
         print(f"{row.part.name}: {status}\n    {row.command}")
         if row.told:
             print(f"    {row.told}")
+        elif row.without:
+            print(f"    without what is not here: {row.without}")
     print("\nLeft out:")
     for name, why in plan.LEFT_OUT.items():
         print(f"  {name} {why}")

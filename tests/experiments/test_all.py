@@ -283,6 +283,16 @@ def test_missing_data_is_no_failure_and_what_mends_it_is_told(fake, tmp_path, ca
     assert f"--data-dir {folder}" in log
 
 
+def test_what_a_part_can_do_without_is_told_and_counts(fake, monkeypatch, capsys):
+    more = GOOD._replace(takes=("never",))
+    assert fake(more, args=("--plan",)) == (0, [])
+    assert "\n    without what is not here: no: x\n" in capsys.readouterr().out
+    assert fake(more) == (0, ["good", "gathers"])
+    assert fake(more) == (0, ["gathers"])
+    monkeypatch.setitem(needed.CHECKS, "never", lambda _: needed.Answer(("now",)))
+    assert fake(more) == (0, ["good", "gathers"])
+
+
 def test_embedded_sets_take_no_folder():
     out, folder = Path("out"), Path("data")
     assert plan.words(GOOD, out, folder) == [
@@ -374,6 +384,7 @@ def test_a_terminal_has_a_bar_and_the_end_of_the_log(tmp_path):
 
 # ---- the real plans -----------------------------------------------------------------
 
+GREYS = ("digits", "fmnist", "fmnist6")  # which have the auxiliary sets in grey
 EVERY = [(name, part) for name, of in plan.PRESETS.items() for part in of]
 EVERY += [("end", part) for part in plan.ENDS]
 
@@ -394,7 +405,10 @@ def test_every_command_is_one(part):
         assert set(config.families) <= set(FAMILIES)
     elif part.script == "kernel_phases":
         assert module.grid(config, PHASES[config.preset])
-    assert set(part.needs) <= set(needed.CHECKS)
+    assert {*part.needs, *part.takes} <= set(needed.CHECKS)
+    asked = getattr(config, "methods", ())
+    if part.script == "table2" and {"all", "outlier_exposure"} & set(asked):
+        assert ("outliers" in part.takes) == (config.benchmark in GREYS)
     # What is read by a loader is needed.
     benchmarks = [getattr(config, "benchmark", "digits")]
     benchmarks = getattr(config, "benchmarks", benchmarks)
