@@ -27,7 +27,7 @@ Status = Literal[
 PROGRAM = (sys.executable, "-P", "-m", "fssd_jax")
 PATIENCE = 30.0  # seconds that an interrupted part has to end by itself
 DAMAGED = "delete it, and every part is begun again"
-ENDS_US = ("SIGTERM", "SIGHUP")  # beside SIGINT
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @dataclasses.dataclass
@@ -251,17 +251,24 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """What else ends a process does as Ctrl-C; `nohup` still ignores SIGHUP."""
+    """What else ends a process does as Ctrl-C; what is ignored stays so.
+
+    A shell lets its background jobs ignore SIGINT, and `nohup` SIGHUP. A part would
+    ignore them, too, and could not be asked to end; it does not inherit a function.
+    """
 
     def interrupt(number, frame):
         del number, frame
         raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ENDS_US]
+    def ignore(number, frame):
+        del number, frame
+
+    numbers = [getattr(signal, name) for name in STOPS]
     before = {n: signal.getsignal(n) for n in numbers}
     for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+        ignored = before[number] is signal.SIG_IGN
+        signal.signal(number, ignore if ignored else interrupt)
     try:
         yield
     finally:

@@ -212,11 +212,20 @@ sys.exit(import_module("experiments.all").main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_ends_the_part_and_the_same_command_goes_on(number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [
+        *((signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGHUP, "")),
+        (signal.SIGTERM, "import signal; signal.signal(2, signal.SIG_IGN)"),
+    ],
+)
+def test_an_interruption_ends_the_part_and_the_same_command_goes_on(
+    number, ignored, tmp_path
+):
+    """In a background job of a shell, too, which ignores SIGINT."""
     (tmp_path / "fake.py").write_text(FAKE)
     out = tmp_path / "out"
-    words = [sys.executable, "-c", RUN, str(tmp_path / "fake.py")]
+    words = [sys.executable, "-c", ignored + RUN, str(tmp_path / "fake.py")]
     words += ["--preset", "tiny", "--out", str(out)]
     environment = {**os.environ, "CALLS": str(tmp_path / "calls")}
     environment["PYTHONPATH"] = str(ROOT)
