@@ -5,7 +5,7 @@ Nothing is downloaded, and no accelerator's memory is taken.
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,18 +17,28 @@ from fssd_jax.data.benchmarks import OUTLIERS
 from fssd_jax.data.needs import Need
 from fssd_jax.extras import FETCH
 
+UNUSABLE = ("cannot be used", "damaged")  # words of the inventory
+
+
+class Lack(NamedTuple):
+    what: str  # in a few words
+    mend: str = ""  # what gets it, and where it was looked for
+
 
 class Answer(NamedTuple):
     found: tuple[str, ...] = ()  # where, and how much: data that moves is other data
-    missing: str = ""  # what is not here, and what mends that; empty: all is here
+    missing: tuple[Lack, ...] = ()  # none: all is here
 
 
 def check(names: tuple[str, ...], data_dir: Path | None) -> Answer:
     """Of all these `CHECKS`."""
-    answers = [CHECKS[name](data_dir) for name in names]
+    return _together([CHECKS[name](data_dir) for name in names])
+
+
+def _together(answers: Sequence[Answer]) -> Answer:
     return Answer(
         tuple(where for answer in answers for where in answer.found),
-        "; ".join(filter(None, (answer.missing for answer in answers))),
+        tuple(lack for answer in answers for lack in answer.missing),
     )
 
 
@@ -39,53 +49,51 @@ def is_data(name: str) -> bool:
 # ---- data ---------------------------------------------------------------------------
 
 
-def _split(need: Need, split: str, data_dir: Path | None) -> tuple[str, str]:
-    """(where and how much, ""), or ("", why it cannot be taken)."""
-    title = f"{need.name}/{split}" if split else need.name
-    found, looked = inventory.find(need, split, data_dir)
-    if found is None:
-        places = ", ".join(line for line in looked if "not given" not in line)
-        return "", f"{title} is not there (looked for: {places})"
-    unusable = [w for w in found.wrong if w.startswith(("cannot be used", "damaged"))]
-    if unusable or found.count == 0:
-        return "", f"{title} in {found.where}: {'; '.join(unusable) or 'it is empty'}"
-    return f"{title}: {found.count} in {found.where}", ""
-
-
-def _sets(wanted: list[tuple[Need, str]], data_dir: Path | None) -> Answer:
-    """Of splits of sets."""
-    found = [(need, *_split(need, split, data_dir)) for need, split in wanted]
-    lacking = [(need, why) for need, _, why in found if why]
-    told = [f"{why}: {_way_out(need, data_dir)}" for need, why in lacking[:1]]
-    told += [why for _, why in lacking[1:]]
-    return Answer(tuple(where for _, where, _ in found if where), "; ".join(told))
+def _set(need: Need, splits: Iterable[str], data_dir: Path | None) -> Answer:
+    """Of a set: these splits of it."""
+    there, absent, looked_for, damaged = [], [], [], []
+    for split in splits:
+        title = f"{need.name}/{split}" if split else need.name
+        found, looked = inventory.find(need, split, data_dir)
+        if found is None:
+            absent.append(title)
+            looked_for = [line for line in looked if "not given" not in line]
+            continue
+        unusable = [w for w in found.wrong if w.startswith(UNUSABLE)]
+        if unusable or found.count == 0:
+            told = "; ".join(unusable) or "it is empty"
+            damaged.append(Lack(f"{title} cannot be used", f"{found.where}: {told}"))
+        else:
+            there.append(f"{title}: {found.count} in {found.where}")
+    if not absent:
+        return Answer(tuple(there), tuple(damaged))
+    where = f"looked for: {', '.join(looked_for)}"
+    lack = Lack(f"no {', '.join(absent)}", f"{_way_out(need, data_dir)} ({where})")
+    return Answer(tuple(there), (lack, *damaged))
 
 
 def _way_out(need: Need, data_dir: Path | None) -> str:
     if data_dir is None:
-        return f"get it by {need.get}"
+        return f"to get it: {need.get}"
     layout = f"{need.name}/{need.layout}" if need.layout else need.name
-    return (
-        f"put it into {data_dir / layout}, or, without --data-dir, get it by {need.get}"
-    )
+    here = f"put it into {data_dir / layout}"
+    return f"{here}, or, without --data-dir, to get it: {need.get}"
 
 
 @cache  # many parts ask, and counting takes a while
 def _of_set(name: str, data_dir: Path | None) -> Answer:
     """Every split of a set that has a loader of its own."""
     known = [n for of in needs.NEEDS.values() for n in of.needs if n.name == name]
-    splits = sources.TFDS[name].splits
-    return _sets([(known[0], split) for split in splits], data_dir)
+    return _set(known[0], sources.TFDS[name].splits, data_dir)
 
 
 @cache
 def _of_benchmark(name: str, data_dir: Path | None) -> Answer:
     """Every set of a benchmark, or what they are drawn of."""
     (of,) = (b for b in needs.NEEDS.values() if b.runs == name)
-    every = [(need, split) for need in of.needs for split in need.counts]
-    answer = _sets(every, data_dir)
+    answer = _together([_set(need, need.counts, data_dir) for need in of.needs])
     if answer.missing and of.instead is not None:
-        whole = _sets([(of.instead, split) for split in of.instead.counts], data_dir)
+        whole = _set(of.instead, of.instead.counts, data_dir)
         return whole if not whole.missing else answer
     return answer
 
@@ -97,11 +105,12 @@ def _outliers(data_dir: Path | None) -> Answer:
     if path.is_file():
         return Answer((str(path),))
     kmnist = needs.FMNIST._replace(name="kmnist", tfds="kmnist")
-    found = _sets([(kmnist, "train")], data_dir)
+    found = _set(kmnist, ("train",), data_dir)
     if not found.missing:
         return found
-    told = f"no auxiliary set ({' or '.join(OUTLIERS)}) is there: `{FETCH}` gets one"
-    return Answer((), told + (", without --data-dir" if data_dir else ""))
+    alone = ", without --data-dir" if data_dir else ""
+    mend = f"`{FETCH}` gets {' or '.join(OUTLIERS)}{alone}"
+    return Answer((), (Lack("no auxiliary set for Outlier Exposure", mend),))
 
 
 # ---- the machine --------------------------------------------------------------------
@@ -112,7 +121,7 @@ def _accelerator(data_dir: Path | None) -> Answer:
     platform = _platform()
     if platform != "cpu":
         return Answer((platform,))
-    return Answer((), "JAX sees no GPU or TPU, and on a CPU it would take weeks")
+    return Answer((), (Lack("no GPU or TPU", "JAX sees none; a CPU takes weeks"),))
 
 
 @cache
@@ -128,7 +137,7 @@ def _neural_tangents(data_dir: Path | None) -> Answer:
     try:
         cli.need_neural_tangents()
     except InputError as error:
-        return Answer((), str(error))
+        return Answer((), (Lack("no neural-tangents", str(error)),))
     return Answer(("neural_tangents",))
 
 

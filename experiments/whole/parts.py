@@ -40,7 +40,7 @@ class Row:
     log: Path
     status: Status = "to do"
     seconds: float = 0.0  # of all tries with this digest
-    without: str = ""  # what is not here, so that it does less
+    lacks: tuple[needed.Lack, ...] = ()  # what is not here; without some it does less
     told: str = ""  # why it is not run here, or the last line of a log that failed
 
     @property
@@ -65,15 +65,19 @@ def rows(parts: Sequence[Part], preset: str, out: Path, data_dir: Path | None):
             digest(part, answer.found + more.found),
             folder / f"{part.name}.log",
         )
-        row.without = more.missing
+        row.lacks = (*answer.missing, *more.missing)
         before = kept.get(f"{preset}/{part.name}", {})
         if answer.missing:
-            row.status, row.told = "not run here", answer.missing
+            row.status, row.told = "not run here", told(answer.missing)
         elif before.get("digest") == row.digest and not part.reads:
             row.seconds = before["seconds"]
             row.status = "done before" if before["status"] == "done" else "to do"
         found.append(row)
     return found
+
+
+def told(lacks: Sequence[needed.Lack]) -> str:
+    return ", ".join(dict.fromkeys(lack.what for lack in lacks))
 
 
 def digest(part: Part, found: tuple[str, ...]) -> str:

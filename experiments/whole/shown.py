@@ -16,7 +16,7 @@ from rich.text import Text
 
 from experiments.harness.sheets import WIDTH
 from experiments.whole import plan
-from experiments.whole.parts import Row, last_line
+from experiments.whole.parts import Row, last_line, told
 
 STYLES = {"done": "green", "failed": "red", "not run here": "yellow"}
 COUNTED = ("done", "running", "failed", "not run here", "to do")
@@ -110,14 +110,14 @@ def event(rows: Sequence[Row], row: Row) -> str:
     if row.status in ("running", "done", "failed"):
         ahead = left(rows)
         more = f"; {ahead.word} {duration(ahead.seconds)} left" * (ahead.seconds > 0)
-    told = {
+    words = {
         "running": f"begun, log {row.log}{more}",
         "done": f"done in {took}{more}",
         "done before": f"done before, in {took}",
         "failed": f"failed after {took}: {row.told}; log {row.log}{more}",
         "not run here": f"not run here: {row.told}",
     }
-    return f"{datetime.now():%H:%M:%S} {at}: {told.get(row.status, row.status)}"
+    return f"{datetime.now():%H:%M:%S} {at}: {words.get(row.status, row.status)}"
 
 
 def picture(
@@ -136,8 +136,8 @@ def picture(
     for row in rows:
         if row.status == "running":
             at = duration(row.seconds + running)
-            told = f"{row.part.name}, {at}: {last_line(row.log)}"
-            lines.append(Text(told, "dim", no_wrap=True, overflow="ellipsis"))
+            line = f"{row.part.name}, {at}: {last_line(row.log)}"
+            lines.append(Text(line, "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*lines)
 
 
@@ -162,11 +162,19 @@ def print_plan(rows: Sequence[Row], preset: str) -> None:
         print(f"{row.part.name}: {status}\n    {row.command}")
         if row.told:
             print(f"    {row.told}")
-        elif row.without:
-            print(f"    without what is not here: {row.without}")
+        elif row.lacks:
+            print(f"    in part: {told(row.lacks)}")
+    if mends(rows):
+        print("\nWhat is not here:", *mends(rows), sep="\n  ")
     print("\nLeft out:")
     for name, why in plan.LEFT_OUT.items():
         print(f"  {name} {why}")
+
+
+def mends(rows: Sequence[Row]) -> list[str]:
+    """What is not here, each once, and what gets it."""
+    lacks = dict.fromkeys(lack for row in rows for lack in row.lacks)
+    return [f"{lack.what}: {lack.mend}" for lack in lacks]
 
 
 def print_end(rows: Sequence[Row], title: str) -> None:
@@ -188,5 +196,7 @@ def print_end(rows: Sequence[Row], title: str) -> None:
         cells = map(Text, (row.part.name, row.status, took, cell))
         table.add_row(*cells, style=STYLES.get(row.status))
     console.print(table)
+    for line in mends([row for row in rows if row.status == "not run here"]):
+        console.print(Text(line), soft_wrap=True)
     folders = sorted({str(row.log.parent) for row in rows})
     console.print(Text(f"Logs are in {', '.join(folders)}."), soft_wrap=True)

@@ -52,6 +52,7 @@ if name == "good":
     (out / "good").mkdir(exist_ok=True)
     (out / "good" / "metrics.json").write_text("{}")
 """
+NEVER = needed.Lack("no x", "wait for it")
 GOOD, WRONG = Part("first", "good", "--some 'two words'", 1), Part("b", "wrong", "", 2)
 LAST = Part("last", "good", "", 3)
 REPORT = Part("report", "gathers", "--out {out}", 0.1, reads="**/metrics.json")
@@ -67,7 +68,7 @@ def fake(monkeypatch, tmp_path):
     program = (sys.executable, str(tmp_path / "fake.py"))
     monkeypatch.setattr(parts, "PROGRAM", program)
     monkeypatch.setattr(plan, "ENDS", (REPORT,))
-    monkeypatch.setitem(needed.CHECKS, "never", lambda _: needed.Answer((), "no: x"))
+    monkeypatch.setitem(needed.CHECKS, "never", lambda _: needed.Answer((), (NEVER,)))
 
     def run(*of, args=()):
         monkeypatch.setitem(plan.PRESETS, "tiny", of)
@@ -279,7 +280,8 @@ def test_missing_data_is_no_failure_and_what_mends_it_is_told(fake, tmp_path, ca
     told = capsys.readouterr()
     assert "2 done, 1 not run here" in told.out
     layout = f"put it into {folder}/fashion_mnist/SPLIT/0/*.png to SPLIT/9/*.png, SPLIT"
-    assert layout in told.err
+    assert layout in told.out
+    assert told.out.count(layout) == 1
     y = np.arange(20) % 10
     for number, name in enumerate(LACKING.needs):  # follow it
         (folder / name).mkdir()
@@ -295,7 +297,7 @@ def test_missing_data_is_no_failure_and_what_mends_it_is_told(fake, tmp_path, ca
 def test_what_a_part_can_do_without_is_told_and_counts(fake, monkeypatch, capsys):
     more = GOOD._replace(takes=("never",))
     assert fake(more, args=("--plan",)) == (0, [])
-    assert "\n    without what is not here: no: x\n" in capsys.readouterr().out
+    assert "\n    in part: no x\n" in capsys.readouterr().out
     assert fake(more) == (0, ["good", "gathers"])
     assert fake(more) == (0, ["gathers"])
     monkeypatch.setitem(needed.CHECKS, "never", lambda _: needed.Answer(("now",)))
@@ -318,7 +320,7 @@ def test_what_is_needed_is_found_or_told(name, tmp_path):
     answer = needed.check((name,), tmp_path)
     if needed.is_data(name):
         assert not answer.found
-        assert "--data-dir" in answer.missing
+        assert all("--data-dir" in lack.mend for lack in answer.missing)
     else:
         assert bool(answer.found) != bool(answer.missing)
 
@@ -330,7 +332,8 @@ def test_the_plan_runs_nothing(fake, tmp_path, capsys):
     assert "1 not run here, 2 to do; by the plan about 2 min on two cores" in told
     assert f"b: about 2 min\n    fssd wrong --out {tmp_path}/out\n" in told
     assert "lacking: not run here\n    fssd good" in told
-    assert "\n    no: x\n" in told
+    assert "\n    no x\n" in told
+    assert told.count("no x: wait for it") == 1
     assert "  score wants" in told
     assert not (tmp_path / "out").exists()
 
