@@ -39,7 +39,7 @@ class Config:
     """The document to write."""
     newest: bool = False
     """Of several results of one pair and seed take the one that was written last, those
-    of --tiny or of a part of the training set only where there is no other."""
+    of smoke tests or of a part of the training set only where there is no other."""
 
 
 def run(config: Config) -> str:
