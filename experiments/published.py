@@ -4,6 +4,8 @@
 
 Takes every result of `table2` below --results that is of protocol `paper`, over its
 seeds. Benchmarks without one are there with what was published, and say "not run here".
+One seed of a pair may have several results, of other options, code or versions; which
+of them is meant you say by another folder, or by --newest.
 """
 
 import dataclasses
@@ -35,10 +37,13 @@ class Config:
     """Where results of `table2` lie, at any depth."""
     out: Path = Path("results/table2.md")
     """The document to write."""
+    newest: bool = False
+    """Of several results of one pair and seed take the one that was written last, those
+    of smoke tests or of a part of the training set only where there is no other."""
 
 
 def run(config: Config) -> str:
-    found = read(config.results)
+    found = read(config.results, newest=config.newest)
     made = [
         to_sheet(
             f"{letter}: {title.words}",
@@ -62,11 +67,12 @@ def run(config: Config) -> str:
     return text
 
 
-def read(folder: Path) -> dict[str, list[Result]]:
+def read(folder: Path, newest: bool = False) -> dict[str, list[Result]]:
     """Results of protocol `paper` by their pair, in the order of their seeds.
 
     Raises:
-      InputError: there is no such folder, or one seed has two results.
+      InputError: there is no such folder, or one seed has two results and it is not
+        the newest that is asked for.
     """
     if not folder.is_dir():
         raise InputError(f"--results: there is no folder {folder}")
@@ -78,15 +84,25 @@ def read(folder: Path) -> dict[str, list[Result]]:
         if result.get("protocol") != "paper" or "benchmark" not in result:
             continue
         of, seed = found[result["benchmark"]], result["seed"]
-        if seed in of:
+        if seed in of and not newest:
             raise InputError(
                 f"{path} and {of[seed][0]} are both of {result['benchmark']}, seed "
-                f"{seed}; take a folder that holds one of them"
+                f"{seed}; take a folder that holds one of them, or --newest"
             )
-        of[seed] = path, result
+        if seed not in of or _rank(path) > _rank(of[seed][0]):
+            of[seed] = path, result
     return {
         pair: [of[seed][1] for seed in sorted(of)] for pair, of in sorted(found.items())
     }
+
+
+def _rank(path: Path) -> tuple[bool, float]:
+    """Higher is rather taken: of whole networks, and of these the last."""
+    beside = path.with_name("config.json")
+    told = files.load_json(beside, "delete its folder") if beside.is_file() else {}
+    options = told.get("options", {})
+    whole = not options.get("tiny") and options.get("train_size") is None
+    return whole, path.stat().st_mtime
 
 
 def main(args: list[str] | None = None) -> int:

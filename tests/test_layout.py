@@ -29,10 +29,11 @@ ALLOWED = {
         *("fssd_jax", "analysis", "experiments/harness", "experiments/comparison"),
         "experiments/centre_study",
     },
+    "experiments/whole": {"fssd_jax", "experiments/harness", "experiments/whole"},
     "experiments": {
         *("fssd_jax", "analysis", "experiments/harness", "experiments/comparison"),
         *("experiments/kernel_study", "experiments/leaderboard"),
-        "experiments/centre_study",
+        *("experiments/centre_study", "experiments/whole"),
     },
     "benchmarks": {"fssd_jax", "analysis", "experiments/harness", "benchmarks"},
     "examples": {"fssd_jax", "analysis"},

@@ -130,7 +130,13 @@ def _found(
             return found.decoded(located(name).name, "all", Cut(height)), {}
         return load_images(name, size=(height, width), channels=channels), {}
     if channels == 1:
-        return outliers(name, data_dir), {}
+        try:
+            return outliers(name, data_dir), {}
+        except InputError as error:
+            if name != "auto":
+                raise
+            told = " ".join(str(error).split())  # of several lines
+            return None, {"outliers": f"{told}; or give images: --outliers PATH"}
     if name not in ("auto", *LARGE):
         raise InputError(
             f"--outliers {name}: there is no such folder or file of images, and those "

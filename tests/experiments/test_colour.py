@@ -203,6 +203,15 @@ def times_bias(state, times):
 # ---- the network and the outliers ---------------------------------------------------
 
 
+def test_grey_outliers_that_cannot_be_had_are_told_unless_they_are_named(tmp_path):
+    found, why = outliers_for(benchmarks.digits(), "auto", tmp_path)
+    assert found is None
+    assert "cns_glyphs/train: there is no" in why["outliers"]
+    assert why["outliers"].endswith("or give images: --outliers PATH")
+    with pytest.raises(InputError, match="no outliers could be had"):
+        outliers_for(benchmarks.digits(), "kmnist", tmp_path)
+
+
 def test_epochs_are_the_networks_own(folder):
     benchmark = benchmarks.load_benchmark("cifar10", folder)
     for name, epochs in (("cifar_resnet34", 350), ("cifar_resnet20", 30)):

@@ -1,6 +1,7 @@
 """docs/table2.md is what the results say, beside what was published."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,20 @@ def test_two_results_of_one_seed_are_refused(tmp_path, capsys):
     args = ["--results", str(tmp_path), "--out", str(tmp_path / "o.md")]
     assert published.main(args) == 1
     assert "are both of cifar10, seed 0" in capsys.readouterr().err
+
+
+def test_the_newest_is_taken_but_of_whole_networks(tmp_path):
+    """Written in this order, each with its own accuracy: the third is meant."""
+    options = [{}, {"train_size": None}, {"tiny": False}, {"tiny": True}]
+    options.append({"train_size": 1000})
+    for i, of in enumerate(options):
+        folder = tmp_path / "table2" / str((i * 3) % 5)  # names are in another order
+        folder.mkdir(parents=True)
+        model = {"accuracy": i / 10, "epochs": 3}
+        (folder / "metrics.json").write_text(json.dumps(result(model=model)))
+        (folder / "config.json").write_text(json.dumps({"options": of}))
+        os.utime(folder / "metrics.json", (i, i))
+    out = tmp_path / "o.md"
+    args = ["--newest", "--results", str(tmp_path / "table2"), "--out", str(out)]
+    assert published.main(args) == 0
+    assert "accuracy 20.0" in out.read_text()

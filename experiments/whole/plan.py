@@ -1,0 +1,314 @@
+"""What `fssd all` runs: the commands of each preset, one table a preset."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.whole import needed
+from fssd_jax.checks import InputError
+
+
+class Part(NamedTuple):
+    name: str
+    script: str  # of the menu
+    args: str  # as in a shell; {out} is the folder of all results
+    minutes: float  # about, on the preset's machine: only their ratios count for long
+    needs: tuple[str, ...] = ()  # keys of `needed.CHECKS`
+    takes: tuple[str, ...] = ()  # likewise, without which it does less
+    reads: str = ""  # what it gathers, below OUT: it always runs if that is there
+
+
+GREY = ("fashion_mnist", "mnist")
+CIFAR = ("cifar10",)
+FAR = ("svhn_cropped", *GREY)  # OoD sets of CIFAR-10
+OE = ("outliers",)  # of Outlier Exposure, which is one of all methods
+TANGENT = "neural_tangents"
+ALL = "--methods all --seeds 0 1 2"
+SHORT = f"{ALL} --short-epochs 3"  # of those networks that only some methods need
+# Those of Figures 4 and 5 without MC dropout, which wants eight further networks.
+METHODS = (
+    "--methods msp odin mahalanobis deep_ensemble outlier_exposure fssd fssd_clean"
+)
+SQUARED = "--loss squared --network"
+
+TINY = (
+    Part("table2-digits", "table2", "--benchmark digits --tiny", 0.6),
+    Part("table2-clean", "table2", "--benchmark digits --protocol clean --tiny", 0.7),
+    Part("table2-fmnist", "table2", "--benchmark fmnist --tiny", 1, GREY),
+    Part("figure1", "figure1", "--preset tiny --benchmark digits", 0.3),
+    Part(
+        "figure2",
+        "figure2",
+        "--benchmark digits --epochs 2 --probes 20 --gradient 50 --moments 4",
+        0.8,
+    ),
+    Part("figure3", "figure3", "--benchmark digits --seeds 0 --images 50", 0.4),
+    Part("figure4", "figure4", "--preset tiny --benchmark digits", 1, takes=OE),
+    Part("figure5", "figure5", "--preset tiny --benchmark digits", 0.5, takes=OE),
+    Part("figure6", "figure6", "--preset tiny --benchmark digits", 0.3),
+    Part("kernel_regression", "kernel_regression", "--preset tiny", 1.2, GREY),
+    Part(
+        "kernel_phases",
+        "kernel_phases",
+        "--preset tiny --benchmarks digits --networks perceptron --seeds 0 --no-twin",
+        1.6,
+    ),
+    Part(
+        "tangent_kernel",
+        "tangent_kernel",
+        "--benchmark digits --width 4 --train 100 --kernel 8 --steps 4 --moments 2 "
+        "--directions 2 --examples 1",
+        0.5,
+    ),
+    Part(
+        "infinite_width",
+        "infinite_width",
+        "--benchmark digits --train 50 --points 20 --seeds 0",
+        0.3,
+        (TANGENT,),
+    ),
+    Part("leakage", "leakage", "--benchmark digits --tiny", 0.4),
+    Part("gaps", "gaps", "--tiny", 1, (*GREY, "outliers")),
+    Part("train_size", "train_size", "--benchmark digits --tiny --sizes 100 200", 1),
+    Part("ablation_protocol", "ablation_protocol", "--benchmark digits --tiny", 0.5),
+    Part("label_free", "label_free", "--families digits --seeds 1 --tiny", 2),
+)
+
+# First what is soon done and what shows early that something is wrong; then the
+# networks that others take up: figures 1 and 6, leakage, gaps, ablation_protocol.
+SMALL = (
+    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 20, takes=OE),
+    Part("figure3", "figure3", "", 5, GREY),
+    Part("figure2", "figure2", "", 10, GREY),
+    Part("tangent_kernel", "tangent_kernel", "", 10, GREY),
+    Part("infinite_width", "infinite_width", "", 10, (*GREY, TANGENT)),
+    Part("kernel-perceptron", "kernel_regression", "--network perceptron", 20, GREY),
+    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {SHORT}", 100, GREY[:1], OE),
+    Part("figure6", "figure6", "", 5, GREY),
+    Part("leakage", "leakage", "--benchmark fmnist6", 30, GREY[:1]),
+    Part("table2-fmnist", "table2", f"--benchmark fmnist {SHORT}", 150, GREY, OE),
+    Part("figure1", "figure1", "", 5, GREY),
+    Part("ablation_protocol", "ablation_protocol", "", 15, GREY),
+    Part("gaps", "gaps", "--short-epochs 3", 60, (*GREY, "outliers")),
+    Part(
+        "table2-fmnist-clean",
+        "table2",
+        f"--benchmark fmnist --protocol clean {SHORT}",
+        30,
+        GREY,
+        OE,
+    ),
+    Part(
+        "train_size",
+        "train_size",
+        "--benchmark fmnist --methods all --short-epochs 3",
+        60,
+        GREY,
+        OE,
+    ),
+    Part("figure4", "figure4", f"--images 100 {METHODS}", 60, GREY, OE),
+    Part("figure5", "figure5", METHODS, 30, GREY, OE),
+    Part("kernel-convnet", "kernel_regression", "--network convnet", 40, GREY),
+    Part(
+        "kernel-perceptron-squared",
+        "kernel_regression",
+        f"{SQUARED} perceptron",
+        20,
+        (*GREY, TANGENT),
+    ),
+    Part(
+        "kernel-strided-squared",
+        "kernel_regression",
+        f"{SQUARED} strided",
+        40,
+        (*GREY, TANGENT),
+    ),
+    Part(
+        "kernel_phases",
+        "kernel_phases",
+        "--benchmarks fmnist --networks perceptron --seeds 0",
+        60,
+        (*GREY, TANGENT),
+    ),
+    Part("label_free", "label_free", "--families digits fmnist --seeds 2", 40, GREY),
+    Part(
+        "table2-cifar6",
+        "table2",
+        "--benchmark cifar6 --network cifar_resnet20 --width 8 --methods all "
+        "--epochs 15 --short-epochs 2",
+        120,
+        CIFAR,
+        FAR,
+    ),
+    Part(
+        "table2-genomes",
+        "table2",
+        "--benchmark genomes --methods all --short-epochs 2",
+        120,
+        ("genomes",),
+    ),
+)
+
+LARGE = "accelerator"
+PAPER = (
+    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 10, takes=OE),
+    Part("table2-fmnist", "table2", f"--benchmark fmnist {ALL}", 30, GREY, OE),
+    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {ALL}", 20, GREY[:1], OE),
+    Part(
+        "table2-fmnist-clean",
+        "table2",
+        f"--benchmark fmnist --protocol clean {ALL}",
+        10,
+        GREY,
+        OE,
+    ),
+    Part(
+        "table2-fmnist-released",
+        "table2",
+        f"--benchmark fmnist --protocol released {ALL}",
+        10,
+        GREY,
+        OE,
+    ),
+    *(
+        Part(f"figure{i}", f"figure{i}", "--preset paper", minutes, GREY, OE)
+        for i, minutes in ((1, 2), (4, 60), (5, 30), (6, 2))
+    ),
+    Part("figure2", "figure2", "", 5, GREY),
+    Part("figure3", "figure3", "", 5, GREY),
+    Part("leakage", "leakage", "--benchmark fmnist6", 10, GREY[:1]),
+    Part("gaps", "gaps", "", 20, (*GREY, "outliers")),
+    Part("train_size", "train_size", "--benchmark fmnist --methods all", 30, GREY, OE),
+    Part("ablation_protocol", "ablation_protocol", "", 10, GREY),
+    Part("tangent_kernel", "tangent_kernel", "", 10, GREY),
+    Part("infinite_width", "infinite_width", "", 10, (*GREY, TANGENT)),
+    *(
+        Part(
+            f"kernel-{network}",
+            "kernel_regression",
+            f"--preset paper --network {network}",
+            120,
+            (*GREY, LARGE),
+        )
+        for network in ("perceptron", "convnet")
+    ),
+    *(
+        Part(  # its form of infinite width has no larger preset
+            f"kernel-{network}-squared",
+            "kernel_regression",
+            f"{SQUARED} {network}",
+            20,
+            (*GREY, TANGENT),
+        )
+        for network in ("perceptron", "strided")
+    ),
+    Part(
+        "kernel_phases",
+        "kernel_phases",
+        "--preset paper",
+        1500,
+        (*GREY, TANGENT, LARGE),
+    ),
+    Part("label_free", "label_free", "", 120, (*GREY, *CIFAR)),
+    Part(
+        "table2-cifar10",
+        "table2",
+        f"--benchmark cifar10 {ALL}",
+        900,
+        (*CIFAR, LARGE),
+        FAR,
+    ),
+    Part(
+        "table2-cifar6",
+        "table2",
+        f"--benchmark cifar6 {ALL}",
+        600,
+        (*CIFAR, LARGE),
+        FAR,
+    ),
+    *(
+        Part(f"table2-{name}", "table2", f"--benchmark {name} {ALL}", m, (name, LARGE))
+        for name, m in (
+            ("dogs", 900),
+            ("celeba", 600),
+            ("genomics", 8000),
+            ("ms1m", 10_000),
+            ("imagenet", 24_000),
+        )
+    ),
+    Part("table2-genomes", "table2", f"--benchmark genomes {ALL}", 60, ("genomes",)),
+)
+
+PRESETS = {"tiny": TINY, "small": SMALL, "paper": PAPER}
+MACHINE = {"tiny": "two cores", "small": "two cores", "paper": "one accelerator"}
+
+# Made at the end of every run, of whatever is there.
+ENDS = (
+    Part(
+        "published",
+        "published",
+        "--newest --results {out}/table2 --out {out}/table2.md",
+        0.1,
+        reads="table2/*/metrics.json",
+    ),
+    Part(
+        "report",
+        "report",
+        "--results {out} --out {out}/report.html",
+        0.5,
+        reads="**/metrics.json",
+    ),
+)
+
+# Scripts of the menu that are no parts, and why.
+LEFT_OUT = {
+    "score": "wants a checkpoint and images of yours",
+    "openood": "wants a checkout of OpenOOD, with its images and checkpoints: --root",
+    "all": "is this command",
+}
+
+
+def chosen(preset: str, only: Sequence[str], skip: Sequence[str]) -> list[Part]:
+    """The parts of a preset, in order, and at the end what gathers.
+
+    Args:
+      only: names of parts or of scripts; none: all of them.
+      skip: likewise.
+
+    Raises:
+      InputError: an unknown name (it lists the right ones), or nothing is left.
+    """
+    parts = (*PRESETS[preset], *ENDS)
+    known = {name for part in parts for name in (part.name, part.script)}
+    for flag, names in (("--only", only), ("--skip", skip)):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            left = {name: LEFT_OUT[name] for name in unknown if name in LEFT_OUT}
+            told = "".join(f" ({name} {why})" for name, why in left.items())
+            raise InputError(
+                f"{flag}: {', '.join(unknown)} is no part of preset {preset}{told}; "
+                f"choose from {', '.join(dict.fromkeys(p.name for p in parts))}"
+            )
+
+    def named(part: Part, names: Sequence[str]) -> bool:
+        return part.name in names or part.script in names
+
+    found = [
+        part
+        for part in parts
+        if (not only or part.reads or named(part, only)) and not named(part, skip)
+    ]
+    if not found:
+        raise InputError(f"--skip: no part of preset {preset} is left; name fewer")
+    return found
+
+
+def words(part: Part, out: Path, data_dir: Path | None) -> list[str]:
+    """The command, without `fssd`."""
+    args = [word.format(out=out) for word in shlex.split(part.args)]
+    places = [] if part.reads else ["--out", str(out)]
+    # Embedded sets take no folder of data.
+    if data_dir is not None and any(map(needed.is_data, part.needs)):
+        places += ["--data-dir", str(data_dir)]
+    return [part.script, *args, *places]

@@ -1,0 +1,150 @@
+"""`fssd all`: its plans are of real commands; what they need; the time left."""
+
+import io
+import re
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import tyro
+from rich.console import Console
+
+from experiments.centre_study.pairs import FAMILIES
+from experiments.comparison import run_options, shifted
+from experiments.kernel_study.phase_presets import PRESETS as PHASES
+from experiments.whole import needed, plan, shown
+from experiments.whole.parts import Row
+from experiments.whole.plan import Part
+from fssd_jax.__main__ import menu
+
+GOOD = Part("first", "good", "--some 'two words'", 1)
+LACKING = Part("lacking", "good", "", 1, ("fashion_mnist", "mnist"))
+REPORT = Part("report", "gathers", "--out {out}", 0.1, reads="**/metrics.json")
+
+
+# ---- the real plans -----------------------------------------------------------------
+
+GREYS = ("digits", "fmnist", "fmnist6")  # which have the auxiliary sets in grey
+EVERY = [(name, part) for name, of in plan.PRESETS.items() for part in of]
+EVERY += [("end", part) for part in plan.ENDS]
+
+
+@pytest.mark.parametrize(
+    "part", [p for _, p in EVERY], ids=[f"{name}-{p.name}" for name, p in EVERY]
+)
+def test_every_command_is_one(part):
+    """It parses, and takes the names that are checked after that."""
+    module = import_module(f"experiments.{part.script}")
+    words = plan.words(part, Path("out"), Path("data"))
+    config = tyro.cli(module.Config, args=words[1:])
+    if isinstance(config, run_options.Config):
+        run_options.checked(config)
+    elif part.script in ("figure4", "figure5"):
+        shifted.checked_methods(config.methods)
+    elif part.script == "label_free":
+        assert set(config.families) <= set(FAMILIES)
+    elif part.script == "kernel_phases":
+        assert module.grid(config, PHASES[config.preset])
+    assert {*part.needs, *part.takes} <= set(needed.CHECKS)
+    asked = getattr(config, "methods", ())
+    if part.script == "table2" and {"all", "outlier_exposure"} & set(asked):
+        assert ("outliers" in part.takes) == (config.benchmark in GREYS)
+    # What is read by a loader is needed.
+    benchmarks = [getattr(config, "benchmark", "digits")]
+    benchmarks = getattr(config, "benchmarks", benchmarks)
+    assert (
+        any(map(needed.is_data, part.needs))
+        or part.reads
+        or (set(benchmarks) == {"digits"})
+    )
+
+
+@pytest.mark.parametrize("preset", plan.PRESETS)
+def test_every_script_of_the_menu_is_a_part_or_left_out_with_a_reason(preset):
+    scripts = {n for n, of in menu().items() if of.module.startswith("experiments.")}
+    found = plan.chosen(preset, (), ())
+    assert {part.script for part in found} == scripts - set(plan.LEFT_OUT)
+    assert set(plan.LEFT_OUT) < scripts
+    assert len({part.name for part in found}) == len(found)
+    assert [part.name for part in found[-2:]] == ["published", "report"]
+
+
+# ---- what a part needs ------------------------------------------------------------
+
+
+def test_embedded_sets_take_no_folder():
+    out, folder = Path("out"), Path("data")
+    assert plan.words(GOOD, out, folder) == [
+        *("good", "--some", "two words", "--out", "out")
+    ]
+    assert plan.words(LACKING, out, folder)[-2:] == ["--data-dir", "data"]
+    assert plan.words(REPORT, out, folder) == ["gathers", "--out", "out"]
+    tangent = GOOD._replace(needs=("neural_tangents", "accelerator"))
+    assert "--data-dir" not in plan.words(tangent, out, folder)
+
+
+@pytest.mark.parametrize("name", needed.CHECKS)
+def test_what_is_needed_is_found_or_told(name, tmp_path):
+    answer = needed.check((name,), tmp_path)
+    if needed.is_data(name):
+        assert not answer.found
+        assert all("--data-dir" in lack.mend for lack in answer.missing)
+    else:
+        assert bool(answer.found) != bool(answer.missing)
+
+
+# ---- what is shown ------------------------------------------------------------------
+
+
+def row(status, minutes, seconds=0.0, name="x"):
+    part = Part(name, "x", "", minutes)
+    return Row(part, ["x"], "", Path("x.log"), status, seconds)
+
+
+def test_the_time_left_is_by_what_is_done_relative_to_the_plan():
+    """Two minutes took four: twice the plan, so that 3 and 5 minutes take 6 and 10."""
+    done = [row("done", 1, 180.0), row("done before", 1, 60.0)]
+    todo = [row("running", 3), row("to do", 5)]
+    for running, expected in ((0.0, 16 * 60.0), (60.0, 15 * 60.0)):
+        found = shown.left([*done, *todo], running)
+        assert found.seconds == pytest.approx(expected)
+        assert found.word == "about"
+        assert found.share == pytest.approx(1 - expected / (20 * 60))
+    late = shown.left([*done, *todo], 500.0)  # longer than 6 minutes
+    assert (late.word, late.seconds) == ("at least", pytest.approx(600.0))
+    began = [row("to do", 5, 120.0), row("failed", 1, 1.0), row("not run here", 9)]
+    assert shown.left([*done, *began]).seconds == pytest.approx(480.0)
+    assert shown.left(todo) == (480.0, 0.0, "by the plan about")
+    assert shown.left(done).share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        *((8.4, "8 s"), (600, "10 min"), (5_400, "1 h 30 min"), (200_000, "2 days")),
+        (7_199, "2 h 0 min"),
+    ],
+)
+def test_durations(seconds, told):
+    assert shown.duration(seconds) == told
+
+
+def test_a_terminal_has_a_bar_and_the_end_of_the_log(tmp_path):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=90)
+    rows = [row("to do", 1, name="now"), row("to do", 1, name="then")]
+    rows[0].log = tmp_path / "now.log"
+    rows[0].log.write_text("$ fssd x\nepoch 1\n\repoch 2 [bold]\n\n")
+    with shown.progress(rows, "fssd all", console) as tell:
+        rows[0].status = "running"
+        tell(rows[0])
+        time.sleep(0.7)  # two pictures a second
+        rows[0].status, rows[0].seconds = "done", 30.0
+        tell(rows[0])
+    told = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "fssd all: 1 running, 1 to do" in told
+    assert re.search(r"now, \d s: epoch 2 \[bold\]", told)
+    assert "━" in told
+    assert "[1 of 2] now: done in 30 s; about 30 s left" in told
+    assert "begun" not in told
