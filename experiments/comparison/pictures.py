@@ -72,7 +72,7 @@ def in_roc(name: str) -> bool:
     """Not the variants, nor single layers, nor parts of a row that is there whole."""
     others = ("fssd,", "displacement,", "relative displacement,", "mc dropout,")
     layer = name.startswith(("fssd ", "control: untrained,"))
-    whole = name.endswith((" clean", " default", " noise"))
+    whole = name.endswith((" clean", " deep", " noise"))
     return not name.startswith(others) and (not layer or whole)
 
 
