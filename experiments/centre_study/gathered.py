@@ -54,7 +54,8 @@ def gather(paths: Iterable[Path], own: Mapping[str, Any]) -> Measured:
     found = Measured(defaultdict(dict), {}, [])
     for path in paths:
         told = load_json(path, WANTED)
-        if not isinstance(told, dict) or not {"aurocs", "settings"} <= set(told):
+        known = isinstance(told, dict) and "aurocs" in told
+        if not known or not isinstance(told.get("settings"), dict):
             raise InputError(f"{path}: has no rules without labels; {WANTED}")
         for name in set(own) & set(told["settings"]):
             if own[name] != told["settings"][name]:
@@ -62,7 +63,13 @@ def gather(paths: Iterable[Path], own: Mapping[str, Any]) -> Measured:
                     f"{path}: {name} was measured with {told['settings'][name]}, and "
                     f"here it is {own[name]}; leave the file out"
                 )
-            _add(found, told, name)
+            try:
+                _add(found, told, name)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                why = f"{type(error).__name__}: {error}"
+                raise InputError(
+                    f"{path}: is damaged or of another version ({why}); {WANTED}"
+                ) from error
     return found
 
 

@@ -80,7 +80,8 @@ def fit(
       ind: in-distribution validation images, data likewise, not from the test set.
       ood: OoD validation images, data likewise, not from the test set.
       layers: which of the network's count where `ind` and no `ood` is given; by default
-        the last two. Early layers may order OoD and data the other way.
+        the last two. Early layers may order OoD and data the other way. (`jit` sorts
+        a plain dict by name: of a jitted feature_fn "last" is so of an OrderedDict.)
       epsilons: input steps to try, ascending, in the units of x; (0.,) takes no
         gradient.
       seed: of the cross-validation folds.
@@ -98,6 +99,10 @@ def fit(
         raise InputError(
             "layers: they are chosen where in-distribution images are given and no OoD "
             "ones; else choose them by make_feature_fn(model, layers=[...])"
+        )
+    if isinstance(layers, str):
+        raise InputError(
+            f"layers: expected a list of names, got {layers!r}: [{layers!r}]"
         )
     unit_range = unit_range and not getattr(feature_fn, "of_features", False)
     of_noise = None

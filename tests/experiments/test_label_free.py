@@ -234,6 +234,24 @@ def test_runs_of_other_settings_and_other_files_are_refused(tmp_path):
         gathered.gather([tmp_path / "b.json"], own)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({key: None} for key in ("aurocs", "failed", "pairs", "accuracies")),
+        {"settings": ["digits"]},
+        {"explained": [{"pair": "digits_near"}]},
+        {"aurocs": {"fssd clean": {"digits_near": {"first": 0.9}}}},
+    ],
+)
+def test_a_file_that_holds_something_else_is_told(tmp_path, changed):
+    path = a_run(tmp_path, "a.json", {0: 0.9})
+    found = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps({k: v for k, v in found.items() if v is not None}))
+    own = gathered.settings(pairs.FAMILIES, False)
+    with pytest.raises(InputError, match=r"a\.json: .*give the metrics\.json of a run"):
+        gathered.gather([path], own)
+
+
 def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
     path = a_run(tmp_path, "a.json", {0: 0.9, 1: 0.8})
     monkeypatch.setattr(label_free, "prepare", None)  # to call it is an error

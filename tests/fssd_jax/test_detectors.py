@@ -104,6 +104,30 @@ def test_layers_that_cannot_be_chosen(blobs, chosen):
         fssd.fit(make_feature_fn(model), variables, noise(), ind, layers=chosen)
 
 
+def test_the_name_of_a_layer_is_no_list_of_names(blobs):
+    """It would be taken for its letters."""
+    model, variables, _, (ind, _) = blobs
+    fit = partial(fssd.fit, make_feature_fn(model), variables, noise(), ind, **OPTIONS)
+    with pytest.raises(InputError, match=r"a list of names, got 'first': \['first'\]"):
+        fit(layers="first")
+    fit(layers=["first"])
+
+
+def test_the_last_layers_are_the_last_of_the_forward_pass(blobs):
+    """Neither by name nor in the order that was asked for; jit keeps OrderedDicts."""
+    model, variables, _, (ind, _) = blobs
+    asked = make_feature_fn(model, ["logits", "second", "first"])
+
+    def renamed(variables, x):
+        found = make_feature_fn(model)(variables, x)
+        return OrderedDict(zip("cba", found.values(), strict=True))
+
+    for feature_fn in (asked, renamed, jax.jit(renamed)):
+        state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
+        assert list(state.ensemble.alpha) == [0, 1, 1]
+        assert next(iter(state.singularity.center)) in ("first", "c")
+
+
 def test_layers_are_not_chosen_where_all_count(blobs):
     model, variables, _, (ind, ood) = blobs
     feature_fn = make_feature_fn(model)
