@@ -232,6 +232,7 @@ NTK = pytest.mark.skipif(
 )
 def test_advice_is_followed(argument, tmp_path):
     wrong, right = FOLLOWED[argument]
-    with pytest.raises(InputError, match=argument):
+    # Warnings are errors in these tests.
+    with pytest.raises((InputError, UserWarning), match=argument):
         wrong(tmp_path)
     right(tmp_path)
