@@ -9,14 +9,13 @@ of them is meant you say by another folder, or by --newest.
 """
 
 import dataclasses
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 from experiments.comparison.beside import OURS, TITLES, to_sheet
 from experiments.comparison.report import Result
-from experiments.harness import cli, files
+from experiments.harness import cli, files, records
 from experiments.harness.sheets import show, to_markdown
 from fssd_jax.checks import InputError
 from fssd_jax.data import published
@@ -71,14 +70,16 @@ def read(folder: Path, newest: bool = False) -> dict[str, list[Result]]:
     """Results of protocol `paper` by their pair, in the order of their seeds.
 
     Raises:
-      InputError: there is no such folder, or one seed has two results and it is not
-        the newest that is asked for.
+      InputError: there is no such folder, a file is damaged, or one seed has two
+        results and it is not the newest that is asked for.
     """
     if not folder.is_dir():
         raise InputError(f"--results: there is no folder {folder}")
     found: dict[str, dict[int, tuple[Path, Result]]] = defaultdict(dict)
     for path in sorted(folder.rglob("*.json")):
-        result = json.loads(path.read_text())
+        if records.is_hidden(path.relative_to(folder)):  # is being written, or was
+            continue
+        result = files.load_json(path, "delete it, and run table2 again")
         if not isinstance(result, dict) or "methods" not in result:
             continue
         if result.get("protocol") != "paper" or "benchmark" not in result:

@@ -195,11 +195,13 @@ def read(where: str | Path) -> "DataFrame":
 def metrics_files(where: str | Path) -> list[Path]:
     """Paths of metrics.json, sorted; arguments and errors as of `read`."""
     files = []
-    for path in map(Path, sorted(glob.glob(str(where), recursive=True))):
+    # A folder may have "[" in its name.
+    there = [where] if Path(where).exists() else glob.glob(str(where), recursive=True)
+    for path in sorted(map(Path, there)):
         if path.is_dir():
             within = sorted(path.rglob("metrics.json"))
             # A folder that is being written begins with a dot.
-            hidden = [p for p in within if _is_hidden(p.relative_to(path))]
+            hidden = [p for p in within if is_hidden(p.relative_to(path))]
             files += [p for p in within if p not in hidden]
         else:
             files.append(path)
@@ -211,7 +213,7 @@ def metrics_files(where: str | Path) -> list[Path]:
     return files
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 

@@ -86,6 +86,21 @@ def test_two_results_of_one_seed_are_refused(tmp_path, capsys):
     assert "are both of cifar10, seed 0" in capsys.readouterr().err
 
 
+def test_a_damaged_file_is_told_and_an_unfinished_one_is_not_taken(tmp_path, capsys):
+    whole = tmp_path / "a"
+    unfinished = tmp_path / ".a.0123.unfinished"  # of a run that was killed
+    for folder in (whole, unfinished):
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps(result()))
+    assert published.read(tmp_path) == published.read(whole)
+    damaged = whole / "other.json"
+    damaged.write_text("{")
+    assert published.main(["--results", str(tmp_path)]) == 1
+    assert f"{damaged}: cannot be read" in capsys.readouterr().err
+    damaged.unlink()  # as it says
+    assert len(published.read(tmp_path)) == 1
+
+
 def test_the_newest_is_taken_but_of_whole_networks(tmp_path):
     """Written in this order, each with its own accuracy: the third is meant."""
     options = [{}, {"train_size": None}, {"tiny": False}, {"tiny": True}]

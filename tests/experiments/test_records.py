@@ -67,3 +67,12 @@ def test_what_holds_no_records(tmp_path, text, told):
         (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(InputError, match=told):
         records.read(tmp_path)
+
+
+def test_a_folder_may_have_the_signs_of_a_pattern_in_its_name(tmp_path):
+    folder = tmp_path / "results [1]*?"
+    folder.mkdir()
+    (folder / "metrics.json").write_text("{}")
+    (tmp_path / "results 1").mkdir()  # which it would mean as a pattern
+    assert records.metrics_files(folder) == [folder / "metrics.json"]
+    assert records.metrics_files(tmp_path / "results*") == [folder / "metrics.json"]
