@@ -151,8 +151,11 @@ def _check(config: Config) -> None:
         unknown = set(given) - set(known)
         if unknown or not given:
             raise InputError(f"--{what}: {sorted(unknown)}; choose from {list(known)}")
-    if not 1 <= (config.threads or 1) <= provenance.available_cores():
-        raise InputError(f"--threads: 1 to {provenance.available_cores()} here")
+    cores = provenance.available_cores()
+    if config.threads is not None and not 1 <= config.threads <= cores:
+        raise InputError(f"--threads: 1 to {cores} here, got {config.threads}")
+    if config.rounds is not None and config.rounds < 1:
+        raise InputError(f"--rounds: 1 or more, got {config.rounds}")
 
 
 def _count(config: Config, task: str, count: int) -> int:

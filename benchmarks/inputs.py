@@ -67,7 +67,7 @@ def pictures(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     times = height // COARSE, width // COARSE
     x = coarse.repeat(times[0], 1).repeat(times[1], 2)
     x = np.clip(x + rng.normal(0, 0.05, x.shape), 0, 1)
-    return np.uint8(255 * x), y
+    return np.asarray(255 * x).astype(np.uint8), y
 
 
 def distances(count: int, epsilons: int, layers: int) -> list[np.ndarray]:

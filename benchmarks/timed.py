@@ -22,9 +22,7 @@ class Worker:
     """
 
     def __init__(self, module: str, threads: int):
-        spawning = multiprocessing.get_context(
-            "spawn"
-        )  # a fork would share JAX's locks
+        spawning = multiprocessing.get_context("spawn")  # JAX does not fork
         self._connection, other = spawning.Pipe()
         arguments = other, module, threads
         self._process = spawning.Process(target=_serve, args=arguments, daemon=True)

@@ -117,8 +117,8 @@ class Parts(torch.nn.Module):
 
 def _pixels(x: np.ndarray, layout):
     """As a user has them: channels first, still uint8."""
-    x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    return x.contiguous(memory_format=layout)
+    first = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    return first.contiguous(memory_format=layout)
 
 
 def _scored(procedure: Callable, name: str, count: int, batch: int, layout) -> Callable:

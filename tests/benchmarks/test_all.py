@@ -13,8 +13,6 @@ from benchmarks.gates import NOT_RUN, TORCH
 class Here:
     """A `timed.Worker` without a process, whose seconds are told."""
 
-    SECONDS = {"benchmarks.ours": 1.0, "benchmarks.torch_peers": 1.1}
-
     def __init__(self, module, threads):
         self.module, self.prepared = module, []
 
@@ -24,7 +22,7 @@ class Here:
         return ours.prepare(task, *args, batch=setting.get("batch", 64))()
 
     def seconds(self, label):
-        return self.SECONDS[self.module]
+        return {"benchmarks.ours": 1.0, "benchmarks.torch_peers": 1.1}[self.module]
 
     def close(self):
         pass
@@ -126,7 +124,9 @@ def test_unknown_names_are_one_line(tmp_path, capsys):
     for option in ("--tasks", "--networks"):
         assert all.main([option, "none", "--out", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith(f"error: {option}: ['none']; choose")
-    assert all.main(["--threads", "0", "--out", str(tmp_path)]) == 1
+    for option in ("--threads", "--rounds"):
+        assert all.main([option, "0", "--out", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith(f"error: {option}: 1 ")
 
 
 def test_import_takes_what_it_takes_beyond_jax(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import work
 from benchmarks.work import convolution, needed
-from fssd_jax.models import LeNet, cifar_resnet20
+from fssd_jax.models import LeNet, cifar_resnet
 
 SMALL = (12, 12, 1)
 
@@ -28,7 +28,8 @@ def test_a_sweep_does_one_forward_one_backward_a_layer_and_one_forward_a_step(le
 
 def test_that_of_a_resnet():
     """One block a stage, two convolutions each; the logits are no layer of it."""
-    compiled = work.programs(cifar_resnet20(stage_sizes=(1, 1, 1), width=4), (8, 8, 3))
+    model = cifar_resnet((1, 1, 1), width=4, shortcut="pad")
+    compiled = work.programs(model, (8, 8, 3))
     until = [1, 3, 5, 7]
     assert work.products(compiled["forward"]) == 7
     assert work.products(compiled["gradients"]) == 7 + sum(until)
