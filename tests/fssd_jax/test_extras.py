@@ -64,7 +64,7 @@ def test_a_script_run_as_a_module_says_it_in_one_line(tmp_path, monkeypatch):
     """A module that cannot be imported stands for one that is not there."""
     (tmp_path / "tyro.py").write_text("raise ModuleNotFoundError(name='tyro')\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    for name in ("experiments.score", "benchmarks.scoring"):
+    for name in ("experiments.score", "benchmarks.all"):
         (told,) = last_line("", "", "-m", name)
         assert told.endswith(
             'tyro is not installed; pip install "fssd-jax[experiments]"'

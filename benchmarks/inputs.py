@@ -1,0 +1,84 @@
+"""The networks, weights and images that we and the peers are given, all from seeds."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from fssd_jax import models, recipes
+from fssd_jax.features import make_init_fn
+
+CLASSES = 10
+COARSE = 4  # pixels a side of a picture's pattern
+NOISE = 100  # images for F*
+EPSILON = 0.01  # where one step is taken
+
+
+class Network(NamedTuple):
+    build: Callable[..., nn.Module]
+    format: str  # what `fssd_jax.torch_weights` calls it
+    shape: tuple[int, ...]  # of an image
+    recipe: Callable
+    batch: int  # of training
+    undropped: dict[str, Any]  # fields that turn dropout off
+
+
+NETWORKS = {
+    "LeNet": Network(
+        *(models.LeNet, "lenet", (28, 28, 1), recipes.lenet, 64),
+        {"conv_dropout": (0.0, 0.0), "dense_dropout": 0.0},
+    ),
+    "ResNet-20": Network(
+        *(models.cifar_resnet20, "cifar_resnet20", (32, 32, 3), recipes.cifar, 128),
+        {},
+    ),
+}
+
+
+@cache
+def weights(name: str) -> Any:
+    """The network's variables, untrained."""
+    network = NETWORKS[name]
+    image = np.zeros((1, *network.shape), np.float32)
+    return make_init_fn(network.build())(jax.random.key(0), image)
+
+
+def noise(name: str) -> np.ndarray:
+    """float32 images [n, height, width, channel], for F*."""
+    rng = np.random.default_rng(1)
+    return rng.uniform(size=(NOISE, *NETWORKS[name].shape)).astype(np.float32)
+
+
+def pictures(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images [n, height, width, channel] and their classes.
+
+    Half a coarse pattern of the class, half one of the image, each as bright as it
+    happens to be: unlike noise, their features vary from image to image.
+    """
+    height, width, channels = NETWORKS[name].shape
+    rng = np.random.default_rng(2)
+    patterns = rng.uniform(size=(CLASSES, COARSE, COARSE, channels))
+    y = rng.integers(0, CLASSES, count).astype(np.int32)
+    own = rng.uniform(size=(count, COARSE, COARSE, channels))
+    coarse = (patterns[y] + own) / 2 * rng.uniform(0.3, 1, (count, 1, 1, 1))
+    times = height // COARSE, width // COARSE
+    x = coarse.repeat(times[0], 1).repeat(times[1], 2)
+    x = np.clip(x + rng.normal(0, 0.05, x.shape), 0, 1)
+    return np.asarray(255 * x).astype(np.uint8), y
+
+
+def distances(count: int, epsilons: int, layers: int) -> list[np.ndarray]:
+    """In-distribution and OoD distances [epsilon, n, layer], which overlap by half."""
+    rng = np.random.default_rng(3)
+    shape = epsilons, count, layers
+    return [rng.gamma(8.0, 1.0 + shift, shape) for shift in (0.0, 0.3)]
+
+
+def scores(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """In-distribution and OoD scores, float32 as a network's are, half each."""
+    rng = np.random.default_rng(4)
+    ind, ood = (rng.normal(m, 1, count // 2).astype(np.float32) for m in (1, 0))
+    return ind, ood

@@ -1,0 +1,36 @@
+"""What is timed, of how many images, and by whom."""
+
+from benchmarks.gates import RELEASED, SHARED, SKLEARN, TORCH
+from benchmarks.ours import LAYERS
+from fssd_jax.ensemble import EPSILONS
+
+PEERS = {  # of each task: what `torch_peers` calls theirs
+    "plain": {TORCH: "plain"},
+    "one": {RELEASED: "one, released", SHARED: "one, shared"},
+    "sweep": {RELEASED: "sweep, released", SHARED: "sweep, shared"},
+    "training": {TORCH: "training"},
+    "mahalanobis": {SKLEARN: "mahalanobis"},
+    **{"fit": {}, "metrics": {}, "import": {}},
+}
+WHAT = {
+    "plain": "plain scoring",
+    "one": "scoring after one input step",
+    "sweep": f"sweep over {len(EPSILONS)} ε",
+    "training": "one training epoch, warm",
+    "mahalanobis": "Mahalanobis: fit, and score",
+    "fit": f"fit with OoD labels, {LAYERS} layers, {len(EPSILONS)} ε, given scores",
+    "metrics": "metrics with intervals",
+    "import": "import fssd_jax, beyond import jax",
+}
+COUNTS = {  # images; --quick takes a quarter
+    "LeNet": {
+        **{"plain": 16_384, "one": 4_096, "sweep": 1_024},
+        **{"training": 16_384, "mahalanobis": 8_192},
+    },
+    "ResNet-20": {"plain": 4_096, "one": 1_024, "training": 4_096},
+}
+WITHOUT = {"fit": 2_000, "metrics": 2_000_000, "import": 1}  # of no network
+BATCHES = 32, 64, 256
+# Where the batch does not change the numbers.
+BATCHED = "plain", "one", "sweep", "mahalanobis"
+LAYOUTS = False, True  # channels last

@@ -1,0 +1,114 @@
+"""Contenders in processes of their own, timed in turn."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from experiments.harness import cli
+
+EQUAL = 1e-4  # how near a peer's numbers must be, as a share of the largest
+
+
+class Worker:
+    """A process that prepares tasks of a module of ours, and does them when told.
+
+    A process each, because a thread pool and malloc's settings are those of a process.
+    Both sides' malloc keeps its memory (`fssd_jax.allocator`).
+    """
+
+    def __init__(self, module: str, threads: int):
+        spawning = multiprocessing.get_context("spawn")  # JAX does not fork
+        self._connection, other = spawning.Pipe()
+        arguments = other, module, threads
+        self._process = spawning.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        other.close()
+
+    def prepare(self, label: str, *args, **setting) -> Any:
+        """Compile and warm up; what the task computes. A label's last task goes."""
+        return self._ask((label, args, setting))
+
+    def seconds(self, label: str) -> float:
+        """Of the task so prepared, done once more."""
+        return self._ask((label, None, None))
+
+    def _ask(self, what: tuple) -> Any:
+        try:
+            self._connection.send(what)
+            found = self._connection.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError(f"a contender's process ended, asked {what}") from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self._connection.close()  # of which it hears, and ends
+        self._process.join(10)
+        self._process.terminate()
+
+
+def _serve(connection, module: str, threads: int) -> None:
+    """In the worker: answer until the parent ends."""
+    if hasattr(os, "sched_setaffinity"):  # XLA has as many threads as it may use cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    cli.start()
+    contender = import_module(module)
+    if hasattr(contender, "torch"):
+        contender.torch.set_num_threads(threads)
+    tasks: dict[str, Callable] = {}
+    while True:
+        try:
+            label, args, setting = connection.recv()
+        except EOFError:
+            return
+        try:
+            if args is not None:
+                tasks[label] = contender.prepare(*args, **setting)
+                connection.send(tasks[label]())
+            else:
+                start = time.perf_counter()
+                tasks[label]()
+                connection.send(time.perf_counter() - start)
+        except Exception as error:
+            connection.send(RuntimeError(f"{module}, {label}, {args}: {error!r}"))
+
+
+def in_turn(tasks: dict[str, Callable[[], float]], rounds: int) -> dict[str, list]:
+    """Seconds of each, a round after another; every other round backwards."""
+    found: dict[str, list] = {name: [] for name in tasks}
+    for i in range(rounds):
+        for name in list(tasks)[:: 1 - 2 * (i % 2)]:
+            found[name].append(tasks[name]())
+    return found
+
+
+def best(settings: Sequence[dict], seconds: Callable[..., float]) -> dict:
+    """The setting of the fewest seconds; one alone is not tried."""
+    if len(settings) == 1:
+        return settings[0]
+    return min(settings, key=lambda setting: seconds(**setting))
+
+
+def check_equal(what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Raise unless a peer computes the same: else it would be timed for something else.
+
+    Args:
+      what: for the error.
+      ours: numbers [..., column]; a column's largest is the measure of its errors.
+      theirs: the same, by the peer.
+    """
+    if ours.shape != theirs.shape:
+        raise AssertionError(f"{what}: {theirs.shape} instead of {ours.shape}")
+    axes = tuple(range(ours.ndim - 1))
+    error = np.abs(theirs - ours).max(axes) / np.abs(ours).max(axes)
+    if not np.all(error <= EQUAL):
+        raise AssertionError(
+            f"{what}: differs from ours by up to {error.max():.2g} of the largest "
+            f"number, more than {EQUAL:g}; column by column: {error}"
+        )
