@@ -67,7 +67,8 @@ def test_tiny(tmp_path, capsys, here):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setitem(all.COUNTS, "LeNet", {"plain": 512})
+    monkeypatch.setitem(all.COUNTS, "LeNet", {"plain": 32})
+    monkeypatch.setattr(all, "BATCHES", (4, 8))
     monkeypatch.setattr(all, "worked", lambda network, of: {})
 
 
@@ -82,7 +83,7 @@ def test_a_missed_gate_is_the_last_line(tmp_path, capsys, here):
     assert found["gates"][0]["passed"] is False
     assert "1.10 [1.10, 1.10] | ≥ 1.15: missed |" in told
     of = found["tasks"]["LeNet"]["plain"]
-    assert of["images"] == 128
+    assert of["images"] == 8
     assert {k: len(s) for k, s in of["seconds"].items()} == {"ours": 3, TORCH: 3}
     assert set(of["settings"][TORCH]) == {"batch", "channels_last"}
 

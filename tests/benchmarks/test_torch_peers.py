@@ -37,7 +37,7 @@ def test_their_epoch_lowers_the_loss_as_ours_does(network):
     """The order and the dropout are random: near, not equal."""
     from benchmarks import torch_peers
 
-    count = 4 * NETWORKS[network].batch
+    count = 2 * NETWORKS[network].batch
     (mine,) = ours.prepare("training", network, count)()
     (theirs,) = torch_peers.prepare("training", network, count)()
     assert theirs[0] == pytest.approx(mine[0], rel=0.3)
