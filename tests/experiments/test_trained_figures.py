@@ -114,6 +114,24 @@ def test_figure6(out, capsys):
     assert_it_fits(capsys.readouterr().out, ["near: digits_near", "conv1", "logits"])
 
 
+def test_distances_are_those_of_either_network_and_set(s):
+    """Eq. (1) by NumPy: which network, which set, and what F* is the mean of."""
+    found = layer_looks.distances(s)
+    sets = {"in-distribution": s.test_ind, "OoD": s.test_ood, "noise": s.noise}
+    for of, variables in ((found.trained, s.variables), (found.untrained, s.initial)):
+        features = {
+            name: [
+                np.asarray(f, np.float64).reshape(len(x), -1)
+                for f in s.feature_fn(variables, np.asarray(x)).values()
+            ]
+            for name, x in sets.items()
+        }
+        for name, layers in features.items():
+            for k, f in enumerate(layers):
+                expected = np.linalg.norm(f - features["noise"][k].mean(0), axis=1)
+                np.testing.assert_allclose(of[name][:, k], expected, rtol=1e-3)
+
+
 def by_hand(s, name):
     """Scores by a detector that is fitted here, on the setting's clean images."""
     if name == "msp":
