@@ -27,10 +27,15 @@ PREDICTORS_IN_WORDS = {
 }
 
 
-def complete(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Rules that were measured on all pairs, in their order."""
-    pairs = {pair for of in found.values() for pair in of}
-    return [rule for rule, of in found.items() if set(of) == pairs]
+def complete(found: Aurocs) -> list[str]:
+    """Rules that were measured on all pairs and networks, in their order."""
+    networks = {rule: _networks(of) for rule, of in found.items()}
+    every = set().union(*networks.values())
+    return [rule for rule in found if networks[rule] == every]
+
+
+def _networks(of: Mapping[str, Mapping[int, float]]) -> set[tuple[str, int]]:
+    return {(pair, seed) for pair, seeds in of.items() for seed in seeds}
 
 
 def whole(found: Aurocs) -> list[str]:
@@ -50,7 +55,7 @@ def near_kinds(found: Aurocs) -> list[str]:
 def rules(found: Aurocs, accuracies: Mapping[str, Mapping[int, float]]) -> Sheet:
     """By kind of pair, the best first."""
     kinds = list(dict.fromkeys(kind(pair) for of in found.values() for pair in of))
-    near = near_kinds(found)
+    near, based = near_kinds(found), BASE in complete(found)
     rows = []
     for rule in whole(found):
         means = summary.by_kind(found[rule])
@@ -59,7 +64,9 @@ def rules(found: Aurocs, accuracies: Mapping[str, Mapping[int, float]]) -> Sheet
         row = [rule, "", ""]
         if near:
             row[1] = _cell(summary.near(found[rule], near))
-            row[2] = _cell(summary.difference(found[rule], found[BASE], near), "+")
+            if based:
+                less = summary.difference(found[rule], found[BASE], near)
+                row[2] = _cell(less, "+")
         row += [f"{100 * means[name]:.1f}" for name in kinds]
         rows.append([*row, "" if worst is None else f"{100 * worst:.1f}"])
     rows.sort(key=lambda row: -float((row[1] or row[3]).split()[0]))
@@ -73,6 +80,10 @@ def rules(found: Aurocs, accuracies: Mapping[str, Mapping[int, float]]) -> Sheet
         "intervals by networks drawn anew within each pair, paired in the difference.",
         f"Accuracy of the networks: {right}.",
     ]
+    if missing := set(found) - set(complete(found)):
+        told.append(
+            f"Not of every network, and left out: {', '.join(sorted(missing))}."
+        )
     screen = (*headings[:3], headings[-1])
     return Sheet("rules without labels", headings, rows, told, screen)
 

@@ -72,7 +72,8 @@ def in_roc(name: str) -> bool:
     """Not the variants, nor single layers, nor parts of a row that is there whole."""
     others = ("fssd,", "displacement,", "relative displacement,", "mc dropout,")
     layer = name.startswith(("fssd ", "control: untrained,"))
-    whole = name.endswith((" clean", " deep", " noise"))
+    # "fssd default" is in results of before.
+    whole = name.endswith((" clean", " deep", " default", " noise"))
     return not name.startswith(others) and (not layer or whole)
 
 

@@ -245,7 +245,7 @@ def test_an_interruption_ends_the_part_and_the_same_command_goes_on(
     )
     assert done.returncode == 0
     assert "2 done" in done.stdout
-    assert state(tmp_path)["tiny/e"]["seconds"] > kept["tiny/e"]["seconds"]
+    assert state(tmp_path)["tiny/e"]["seconds"] >= kept["tiny/e"]["seconds"]
     assert (tmp_path / "calls").read_text().split().count("endless") == 2
 
 

@@ -322,6 +322,17 @@ def test_tables_show_whole_scores_best_first():
     assert sheet.rows[0][-1] == f"{100 * worst:.1f}"
     numbers = tables.to_records(found)
     assert len(numbers) == 4 * 6 * 8 + 1
+    assert sheet.notes[-1] == "Not of every network, and left out: not everywhere."
+
+
+@pytest.mark.parametrize("lost", ["fssd clean", "mix 16: deep"])
+def test_a_rule_that_failed_for_one_network_is_left_out_and_told(lost):
+    found = {"fssd clean": drawn(3, 0.5), "mix 16: deep": drawn(4), "msp": drawn(5)}
+    del found[lost]["cifar_split0"][3]
+    sheet = tables.rules(found, {"digits": {0: 0.9}})
+    assert {row[0] for row in sheet.rows} == found.keys() - {lost}
+    assert sheet.notes[-1] == f"Not of every network, and left out: {lost}."
+    assert all(bool(row[2]) == (lost != "fssd clean") for row in sheet.rows)
 
 
 # ---- why ----------------------------------------------------------------------------
