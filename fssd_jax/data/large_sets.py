@@ -62,7 +62,7 @@ def find(name: str, split: str, data_dir: str | Path | None = None) -> LargeSet:
     given = [] if data_dir else ["  data_dir, or --data-dir: not given"]
     raise InputError(
         "\n".join([f"{name}/{split} was not found. Tried:", *given, *tried])
-        + "\n`fssd data --check` tells how to get it"
+        + "\n`fssd data --list` tells how to get it"
     )
 
 
