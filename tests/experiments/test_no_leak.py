@@ -96,10 +96,10 @@ def test_only_calibration_images_choose_the_threshold(setting, tmp_path, monkeyp
         )
 
     weights = jax.tree.map(np.asarray, fitted.state.ensemble)
-    d = distances(s.val_ind)
+    d = np.log(distances(s.val_ind))
     np.testing.assert_allclose(weights.center, d.mean(0), rtol=1e-4)
     np.testing.assert_allclose(weights.scale, d.std(0), rtol=1e-3)
-    standard = (distances(calibration) - weights.center) / weights.scale
+    standard = (np.log(distances(calibration)) - weights.center) / weights.scale
     scores = np.sort(standard @ weights.alpha)
     # ⌊41 · 0.05⌋ = 2: the second smallest.
     assert fitted.config["threshold"] == pytest.approx(scores[1], rel=1e-3)
