@@ -117,6 +117,7 @@ def fit(
             progress=progress and "F* of noise",
         )
     check_alive(singularity)
+    chosen = _chosen(singularity, layers)
     apply = partial(
         map_batches,
         apply_fn=feature_fn,
@@ -143,7 +144,7 @@ def fit(
         none = jnp.zeros(0)
         d = None if ind is None else distances(ind, "FSSD, in")[0]
         tell_range()
-        of = _of_noise(singularity) if d is None else _deep(singularity, d, layers)
+        of = _of_noise(singularity) if d is None else _deep(singularity, d, chosen)
         return State(singularity, None, of, none, none)
     ind_d = distances(ind, "sweep ε, in", *epsilons)
     tell_range()
@@ -207,15 +208,19 @@ def _of_noise(singularity: fssd.Singularity) -> Ensemble:
     return Ensemble(*(jax.device_put(np.float32(a)) for a in arrays))
 
 
-def _deep(
-    singularity: fssd.Singularity, d: np.ndarray, layers: Sequence[str] | None
-) -> Ensemble:
-    """Σ of standardised log distances; `d` [n, layers] are in-distribution ones."""
+def _chosen(singularity: fssd.Singularity, layers: Sequence[str] | None) -> list[str]:
+    """The layers that count, of those that there are."""
     known = list(singularity.center)
     chosen = known[-DEEP:] if layers is None else list(layers)
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen or len(set(chosen)) < len(chosen):
         raise InputError(f"layers: {chosen}; choose one or more of {known}, each once")
+    return chosen
+
+
+def _deep(singularity: fssd.Singularity, d: np.ndarray, chosen: list[str]) -> Ensemble:
+    """Σ of standardised log distances; `d` [n, layers] are in-distribution ones."""
+    known = list(singularity.center)
     taken = np.array([name in chosen for name in known])
     beyond = taken & ~beyond_noise(singularity, d)
     if beyond.any():
