@@ -46,8 +46,8 @@ from fssd_jax.data.benchmark import Benchmark
 class Config:
     families: tuple[str, ...] = tuple(FAMILIES)
     """In-distribution sets, each with its pairs."""
-    seeds: int | None = None
-    """How many networks of each; by default as many as docs/labelfree.md says."""
+    seeds: tuple[int, ...] = ()
+    """Which networks of each; by default as many as docs/labelfree.md says."""
     held_back: bool = False
     """Also the splits that are looked at when all is decided."""
     explain: bool = False
@@ -83,7 +83,7 @@ def run(config: Config) -> dict[str, Any]:
         benchmark = family.load(config.data_dir if name != "digits" else None)
         data += [benchmark.train, benchmark.test, *benchmark.ood.values()]
         pairs[name] = list(benchmark.ood)
-        for seed in range(family.seeds if config.seeds is None else config.seeds):
+        for seed in config.seeds or range(family.seeds):
             failed |= _of_network(config, name, family, benchmark, seed, measured)
     told = dataclasses.asdict(config)
     told["measured"] = [hashlib.sha256(of.read_bytes()) for of in config.measured]

@@ -82,7 +82,7 @@ def test_a_file_that_holds_something_else_is_told(tmp_path, changed):
 def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
     path = a_run(tmp_path, "a.json", {0: 0.9, 1: 0.8})
     monkeypatch.setattr(label_free, "prepare", None)  # to call it is an error
-    options = {"seeds": 2, "measured": (path,), "out": tmp_path}
+    options = {"seeds": (0, 1), "measured": (path,), "out": tmp_path}
     facts = label_free.run(label_free.Config(("digits",), **options))
     assert facts["aurocs"]["fssd clean"]["digits_far"] == {0: 0.9, 1: 0.8}
     (left,) = (tmp_path / "label_free").glob("*/metrics.json")
