@@ -8,7 +8,7 @@ forward pass for all layers and one backward pass a layer, for all ε, as ours d
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
@@ -19,6 +19,7 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 from benchmarks import inputs
 from benchmarks.inputs import CLASSES, EPSILON, NETWORKS
 from benchmarks.ours import CHECKED_STEPS
+from fssd_jax import recipes
 from fssd_jax.ensemble import EPSILONS
 from fssd_jax.torch_formats import FORMATS, wanted
 from tests.fssd_jax import torch_networks
@@ -26,8 +27,24 @@ from tests.fssd_jax import torch_networks
 RIDGE = 1e-6  # as that of ours
 
 
+class Place(NamedTuple):
+    """Where images lie, and how."""
+
+    layout: Any
+    device: str
+    resident: bool  # on the device before; else each batch is sent
+
+
 def prepare(
-    task: str, name: str, count: int, batch: int = 64, channels_last: bool = False
+    task: str,
+    name: str,
+    count: int,
+    batch: int = 64,
+    channels_last: bool = False,
+    device: str = "cpu",
+    resident: bool = False,
+    tf32: bool = False,
+    repeats: int = 1,
 ) -> Callable[[], Any]:
     """A function that does the task once and returns its numbers.
 
@@ -37,9 +54,32 @@ def prepare(
       count: images.
       batch: images at once, but in training.
       channels_last: how PyTorch lays images out.
+      device: "cpu", or "cuda", where it may try algorithms out and take the fastest.
+      resident: whether the images are on the device before.
+      tf32: whether a GPU may multiply in TF32.
+      repeats: how often it is done.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return TASKS[task](name, count, batch, layout)
+
+    def allow():
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = device == "cuda"
+
+    allow()
+    once = TASKS[task](name, count, batch, Place(layout, device, resident))
+
+    def run():
+        allow()
+        found = [once() for _ in range(repeats)][-1]
+        # To NumPy it waits for the device.
+        return found.cpu().numpy() if isinstance(found, torch.Tensor) else found
+
+    return run
+
+
+def _cuda(*_) -> Callable[[], bool]:
+    return torch.cuda.is_available
 
 
 def state_dict(name: str, variables) -> dict[str, Any]:
@@ -59,18 +99,19 @@ def state_dict(name: str, variables) -> dict[str, Any]:
 class Parts(torch.nn.Module):
     """The twin, cut where its features are; the normalisation is the first cut's."""
 
-    def __init__(self, name: str, layout, dropout: bool = True):
+    def __init__(self, name: str, place: Place, dropout: bool = True):
         super().__init__()
         network, model = NETWORKS[name], NETWORKS[name].build()
         mean, std = (np.float32(getattr(model, k)) for k in ("mean", "std"))
         for key, a in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.from_numpy(a)[:, None, None])
-        self.twin = torch_networks.build(network.format, width=16, classes=CLASSES)
+        width = getattr(model, "width", 0)  # LeNet has none
+        self.twin = torch_networks.build(network.format, width=width, classes=CLASSES)
         state = state_dict(name, inputs.weights(name))
         wrong = self.twin.load_state_dict(state, strict=False)
         assert not wrong.unexpected_keys, wrong
         assert all("num_batches" in key for key in wrong.missing_keys), wrong
-        self.to(memory_format=layout)
+        self.to(place.device).to(memory_format=place.layout)
         of = self._lenet if network.format == "lenet" else self._resnet
         self.parts: list[Callable] = of(dropout)
         self.features = len(model.feature_layers)  # pyright: ignore[reportAttributeAccessIssue]
@@ -95,9 +136,9 @@ class Parts(torch.nn.Module):
         twin = self.twin
         stages = [getattr(twin, f"layer{k + 1}") for k in range(twin.stages)]
         return [
-            lambda x: twin.bn1(twin.conv1(self._normalised(x))).relu(),
+            lambda x: twin.pool(twin.bn1(twin.conv1(self._normalised(x))).relu()),
             *stages,
-            lambda h: twin.linear(h.mean((2, 3))),
+            lambda h: getattr(twin, twin.last)(h.mean((2, 3))),
         ]
 
     def _normalised(self, x):
@@ -115,24 +156,35 @@ class Parts(torch.nn.Module):
         return self.up_to(x, len(self.parts))[-1]
 
 
-def _pixels(x: np.ndarray, layout):
-    """As a user has them: channels first, still uint8."""
+def _pixels(x: np.ndarray, place: Place):
+    """As a user has them: channels first, still uint8, and ready to be sent."""
     first = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    return first.contiguous(memory_format=layout)
+    first = first.contiguous(memory_format=place.layout)
+    if place.resident:
+        return first.to(place.device)
+    return first.pin_memory() if place.device == "cuda" else first
 
 
-def _scored(procedure: Callable, name: str, count: int, batch: int, layout) -> Callable:
-    network = Parts(name, layout).eval().requires_grad_(False)
-    x = _pixels(inputs.pictures(name, count)[0], layout)
+def _sent(pixels, place: Place):
+    """uint8 to floats in [0, 1], on the device."""
+    return pixels.to(place.device, non_blocking=True).float() / 255
+
+
+def _scored(
+    procedure: Callable, name: str, count: int, batch: int, place: Place
+) -> Callable:
+    network = Parts(name, place).eval().requires_grad_(False)
+    x = _pixels(inputs.pictures(name, count)[0], place)
     with torch.inference_mode():
-        noise = network.up_to(_pixels(inputs.noise(name), layout), network.features)
+        noise = _pixels(inputs.noise(name), place).to(place.device)
+        noise = network.up_to(noise, network.features)
     # Cloned out of inference mode: gradients go through what reads them.
     centers = [f.flatten(1).double().mean(0).float().clone() for f in noise]
 
-    def run() -> np.ndarray:
+    def run():
         """[(epsilon,) n, layer]"""
-        parts = [procedure(network, centers, p.float() / 255) for p in x.split(batch)]
-        return torch.cat(parts, -2).numpy()
+        parts = [procedure(network, centers, _sent(p, place)) for p in x.split(batch)]
+        return torch.cat(parts, -2)
 
     return run
 
@@ -187,24 +239,27 @@ def _swept(procedure: Callable, network, centers, x):
     return procedure(network, centers, x, EPSILONS)
 
 
-def _training(name: str, count: int, _: int, layout) -> Callable:
-    return _from_start(Parts(name, layout), name, count, 1)
+def _training(name: str, count: int, _: int, place: Place) -> Callable:
+    return _from_start(Parts(name, place), name, count, 1, place)
 
 
-def _steps(name: str, _: int, __: int, layout) -> Callable:
+def _steps(name: str, _: int, __: int, place: Place) -> Callable:
     """The loss of each of a few steps on one batch, without dropout."""
-    network = Parts(name, layout, dropout=False)
-    return _from_start(network, name, NETWORKS[name].batch, CHECKED_STEPS)
+    network = Parts(name, place, dropout=False)
+    return _from_start(network, name, NETWORKS[name].batch, CHECKED_STEPS, place)
 
 
-def _from_start(network: Parts, name: str, count: int, epochs: int) -> Callable:
+def _from_start(
+    network: Parts, name: str, count: int, epochs: int, place: Place
+) -> Callable:
     initial = {k: a.clone() for k, a in network.state_dict().items()}
     x, y = inputs.pictures(name, count)
-    data = _pixels(x, torch.contiguous_format), torch.from_numpy(y).long()
+    place = place._replace(layout=torch.contiguous_format)
+    data = _pixels(x, place), torch.from_numpy(y).long().to(place.device)
 
     def run() -> np.ndarray:
         network.load_state_dict(initial)
-        return _train(network, name, *data, epochs)
+        return _train(network, name, *data, epochs, place)
 
     return run
 
@@ -214,20 +269,24 @@ def _optimiser(name: str, parameters, epochs: int):
     if name == "LeNet":
         found = torch.optim.Adadelta(parameters, lr=1.0, rho=0.9, eps=1e-6)
         return found, torch.optim.lr_scheduler.StepLR(found, 1, 0.7 ** (14 / epochs))
-    found = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
-    drops = [round(share / 350 * epochs) for share in (150, 250)]
+    of_imagenet = NETWORKS[name].recipe is recipes.imagenet
+    decay = 1e-4 if of_imagenet else 5e-4
+    shares = (30 / 90, 60 / 90) if of_imagenet else (150 / 350, 250 / 350)
+    found = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=decay)
+    drops = [round(share * epochs) for share in shares]
     return found, torch.optim.lr_scheduler.MultiStepLR(found, drops)
 
 
-def _train(network: Parts, name: str, x, y, epochs: int) -> np.ndarray:
+def _train(network: Parts, name: str, x, y, epochs: int, place: Place) -> np.ndarray:
     """[epoch, 1] mean loss of the batches."""
     count, batch, losses = len(x), NETWORKS[name].batch, []
     optimiser, rate = _optimiser(name, network.parameters(), epochs)
     network.train()
     for _ in range(epochs):
-        total, order = torch.zeros(()), torch.randperm(count)
+        total, order = torch.zeros((), device=place.device), torch.randperm(count)
         for index in order[: count // batch * batch].split(batch):
-            loss = functional.cross_entropy(network(x[index].float() / 255), y[index])
+            pixels, labels = x[index.to(x.device)], y[index.to(y.device)]
+            loss = functional.cross_entropy(network(_sent(pixels, place)), labels)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -237,14 +296,14 @@ def _train(network: Parts, name: str, x, y, epochs: int) -> np.ndarray:
     return np.array(losses)[:, None]
 
 
-def _mahalanobis(name: str, count: int, batch: int, layout) -> Callable:
+def _mahalanobis(name: str, count: int, batch: int, place: Place) -> Callable:
     """As Lee et al. released it: scikit-learn's covariance of each layer's features.
 
     Its shrinkage is a ridge, to the sixth digit.
     """
-    network = Parts(name, layout).eval().requires_grad_(False)
+    network = Parts(name, place).eval().requires_grad_(False)
     pixels, y = inputs.pictures(name, count)
-    x, classes = _pixels(pixels, layout), range(CLASSES)
+    x, classes = _pixels(pixels, place), range(CLASSES)
 
     @torch.inference_mode()
     def features() -> list:
@@ -285,4 +344,5 @@ TASKS: dict[str, Callable] = {
     "training": _training,
     "steps": _steps,
     "mahalanobis": _mahalanobis,
+    "cuda": _cuda,
 }
