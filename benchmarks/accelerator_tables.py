@@ -84,9 +84,9 @@ def _rates(networks: dict[str, Any]) -> Sheet:
                 for part in where.get("not run", []):
                     rows.append([f"{name}: {WHAT[task]}", part, NOT_RUN, "", ""])
     notes = [
-        "Median [smallest, largest] of the rounds, float32 'highest'. On the device: the "
-        "images are there, calls are sent after another, the last is waited for; one "
-        "device. From host: `map_batches` or `train`, from NumPy to NumPy, on all "
+        "Median [smallest, largest] of the rounds, float32 'highest'. On the device: "
+        "the images are there, calls are sent after another, the last is waited for; "
+        "one device. From host: `map_batches` or `train`, from NumPy to NumPy, on all "
         "devices, at the batch that is best on the device, or the recipe's. Compiled: "
         "tracing and compiling, less what JAX's cache on the disk had."
     ]
@@ -98,29 +98,33 @@ def _rates(networks: dict[str, Any]) -> Sheet:
 
 
 def _roofline(found: dict[str, Any]) -> Sheet:
-    rows, ceilings = [], found.get("ceilings")
-    for name, tasks in found["networks"].items() if ceilings else ():
+    rows: list[list[str]] = []
+    ceilings: Any = found.get("ceilings")
+    for name, tasks in found["networks"].items():
         for task, of in tasks.items():
-            if "best" in of:
+            if "best" in of and ceilings:
                 cells = _bound(of, ceilings)
                 rows.append([f"{name}: {WHAT[task]}", str(of["best"]), *cells])
     headings = ["task", "batch", "10¹² operations/s", "bytes/s", "operations a byte"]
     headings += ["bound by", "share of that", "XLA's count over that by hand"]
     notes = [
         "Operations and bytes as XLA counts them in the compiled programs "
-        "(`cost_analysis`), over the median time on the device; in brackets the share of "
-        "the ceiling measured in this run, with float32 'highest' products. Bytes are of "
-        "each kernel's arrays: what stays in a cache is counted, so that a share may "
-        "exceed 100 %. The roofline's ridge lies at "
-        f"{ceilings[HIGHEST] / ceilings['bytes']:,.1f} operations a byte. By hand: "
-        "benchmarks/work.py; far below 1 where XLA does not look into its kernels."
-    ] if ceilings else []  # fmt: skip
+        "(`cost_analysis`), over the median time on the device; in brackets the share "
+        "of the ceiling measured in this run, with float32 'highest' products. Bytes "
+        "are of each kernel's arrays: what stays in a cache is counted, so that a "
+        "share may exceed 100 %. By hand: benchmarks/work.py; far below 1 where XLA does not "
+        "look into its kernels."
+    ]
+    if ceilings:
+        ridge = ceilings[HIGHEST] / ceilings["bytes"]
+        notes.append(f"The roofline's ridge: {ridge:,.1f} operations a byte.")
     return Sheet("Roofline: achieved over reached", headings, rows, notes)
 
 
-def _bound(of: dict[str, Any], ceilings: dict[str, float]) -> list[str]:
+def _bound(of: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
     best = of["batches"][str(of["best"])]
-    seconds, flops, moved = np.median(best["seconds"]), best["flops"], best["bytes"]
+    seconds, flops = float(np.median(best["seconds"])), best["flops"]
+    moved: Any = best["bytes"]
     cells = [NOT_TOLD] * 5
     flop_share = byte_share = None
     if flops is not None:
@@ -130,7 +134,8 @@ def _bound(of: dict[str, Any], ceilings: dict[str, float]) -> list[str]:
         byte_share = moved / seconds / ceilings["bytes"]
         cells[1] = f"{_gbs(moved / seconds)} ({byte_share:.0%})"
     if flop_share is not None and byte_share is not None:
-        intensity, ridge = flops / moved, ceilings[HIGHEST] / ceilings["bytes"]
+        ridge = ceilings[HIGHEST] / ceilings["bytes"]
+        intensity = float(flops) / float(moved)
         by_operations = intensity > ridge
         cells[2] = f"{intensity:,.1f}"
         cells[3] = "operations" if by_operations else "bytes"
@@ -184,10 +189,10 @@ def _peers(networks: dict[str, Any], found: dict[str, Any]) -> Sheet:
                 where = "an epoch" if task == "training" else "from host"
                 rows.append([label, peer, where, "float32", *cells, _told(setting), ""])
     notes = [
-        "Median [smallest, largest] of the rounds' ratios, theirs over ours; each at its "
-        "fastest batch (cl: channels last; resident: training images on the device "
-        "before), cuDNN told to try algorithms. Equal: the largest error, as a share of "
-        "the layer's largest score, at most 10⁻³, with TF32 0.05."
+        "Median [smallest, largest] of the rounds' ratios, theirs over ours; each at "
+        "its fastest batch (cl: channels last; resident: training images on the device "
+        "before), cuDNN told to try algorithms. Equal: the largest error, as a share "
+        "of the layer's largest score, at most 10⁻³, with TF32 0.05."
     ]
     if found["torch"] is None:
         rows = [["PyTorch", *[NOT_RUN] * 8]] if networks else []

@@ -52,7 +52,9 @@ class Torch:
             batches = [NETWORKS[name].batch] if training else batches
             kinds = product(batches, LAYOUTS, LAYOUTS if training else [True])
             names = "batch", "channels_last", "resident"
-            settings = [dict(zip(names, kind, strict=True)) for kind in kinds]
+            settings: list[dict[str, Any]] = [
+                dict(zip(names, kind, strict=True)) for kind in kinds
+            ]
             self._best[known] = min(settings, key=lambda s: self._tried(task, name, s))
         return self._best[known] | {"device": self.device, "tf32": tf32}
 

@@ -178,12 +178,13 @@ def scores(procedure: Procedure) -> np.ndarray:
 
 
 def differences(found: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """The largest |a − b| / b of scores [..., image, layer], and Spearman's correlation.
+    """The largest |a − b| / b of scores [..., image, layer], and rank correlation.
 
-    That is of ranks among the images, the smallest of all layers and ε.
+    That is Spearman's among the images, the smallest of all layers and ε.
     """
-    columns = (np.moveaxis(a, -2, 0).reshape(a.shape[-2], -1) for a in (found, exact))
-    ranks = [spearmanr(a, b).statistic for a, b in zip(*(c.T for c in columns))]  # noqa: B905
+    rows = [np.swapaxes(a, -1, -2).reshape(-1, a.shape[-2]) for a in (found, exact)]
+    pairs = zip(*rows, strict=True)
+    ranks = [float(spearmanr(a, b)[0]) for a, b in pairs]  # pyright: ignore[reportArgumentType]
     largest = np.max(np.abs(found - exact) / np.abs(exact))
     return {"difference": float(largest), "spearman": float(np.min(ranks))}
 
