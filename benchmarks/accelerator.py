@@ -18,6 +18,7 @@ files are written after each. Leaves OUT/benchmarks/accelerator.json and .md.
 
 import dataclasses
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,6 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from shutil import which
-from subprocess import run as execute
 from typing import Any
 
 import jax
@@ -202,7 +202,7 @@ def _versions() -> dict[str, str]:
     found = provenance.versions() | known | {"platform": client.platform_version}
     if which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        asked = execute(query, capture_output=True, text=True, check=False)
+        asked = subprocess.run(query, capture_output=True, text=True, check=False)
         found["driver"] = asked.stdout.strip() or "not told"
     return found
 

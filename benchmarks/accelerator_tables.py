@@ -55,10 +55,15 @@ def _gbs(value: float) -> str:
     return f"{value / 1e9:,.3g} GB/s"
 
 
-def _spread(values: list[float], form: str = ",.3g") -> str:
+def _rounded(value: float) -> str:
+    """Three digits, or a whole number."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _spread(values: list[float]) -> str:
     """Median [smallest, largest]."""
-    middle, least, most = np.median(values), min(values), max(values)
-    return f"{middle:{form}} [{least:{form}}, {most:{form}}]"
+    middle, *ends = float(np.median(values)), min(values), max(values)
+    return f"{_rounded(middle)} [{', '.join(map(_rounded, ends))}]"
 
 
 def _rates(networks: dict[str, Any]) -> Sheet:
@@ -112,8 +117,8 @@ def _roofline(found: dict[str, Any]) -> Sheet:
         "(`cost_analysis`), over the median time on the device; in brackets the share "
         "of the ceiling measured in this run, with float32 'highest' products. Bytes "
         "are of each kernel's arrays: what stays in a cache is counted, so that a "
-        "share may exceed 100 %. By hand: benchmarks/work.py; far below 1 where XLA does not "
-        "look into its kernels."
+        "share may exceed 100 %. By hand: benchmarks/work.py; far below 1 where XLA "
+        "does not look into its kernels."
     ]
     if ceilings:
         ridge = ceilings[HIGHEST] / ceilings["bytes"]
@@ -123,23 +128,19 @@ def _roofline(found: dict[str, Any]) -> Sheet:
 
 def _bound(of: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
     best = of["batches"][str(of["best"])]
-    seconds, flops = float(np.median(best["seconds"])), best["flops"]
-    moved: Any = best["bytes"]
-    cells = [NOT_TOLD] * 5
-    flop_share = byte_share = None
+    seconds, flops, moved = np.median(best["seconds"]), best["flops"], best["bytes"]
+    cells, shares = [NOT_TOLD] * 5, [0.0, 0.0]
     if flops is not None:
-        flop_share = flops / seconds / ceilings[HIGHEST]
-        cells[0] = f"{flops / seconds / 1e12:,.3g} ({flop_share:.0%})"
+        shares[0] = flops / seconds / ceilings[HIGHEST]
+        cells[0] = f"{flops / seconds / 1e12:,.3g} ({shares[0]:.0%})"
     if moved is not None:
-        byte_share = moved / seconds / ceilings["bytes"]
-        cells[1] = f"{_gbs(moved / seconds)} ({byte_share:.0%})"
-    if flop_share is not None and byte_share is not None:
-        ridge = ceilings[HIGHEST] / ceilings["bytes"]
-        intensity = float(flops) / float(moved)
-        by_operations = intensity > ridge
-        cells[2] = f"{intensity:,.1f}"
+        shares[1] = moved / seconds / ceilings["bytes"]
+        cells[1] = f"{_gbs(moved / seconds)} ({shares[1]:.0%})"
+    if flops is not None and moved is not None:
+        by_operations = flops / moved > ceilings[HIGHEST] / ceilings["bytes"]
+        cells[2] = f"{flops / moved:,.1f}"
         cells[3] = "operations" if by_operations else "bytes"
-        cells[4] = f"{flop_share if by_operations else byte_share:.0%}"
+        cells[4] = f"{shares[0 if by_operations else 1]:.0%}"
     by_hand = ""
     if "needed" in of and flops is not None:
         by_hand = f"{flops / of['best'] / of['needed']:.3f}"
@@ -204,8 +205,8 @@ def _peers(networks: dict[str, Any], found: dict[str, Any]) -> Sheet:
 
 def _ratio(ours: list[float], theirs: list[float], images: int) -> list[str]:
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    rates = [f"{images / np.median(s):,.3g}" for s in (ours, theirs)]
-    return [*rates, _spread(ratios, ".2f")]
+    rates = [_rounded(float(images / np.median(s))) for s in (ours, theirs)]
+    return [*rates, _spread(ratios)]
 
 
 def _told(setting: dict[str, Any]) -> str:

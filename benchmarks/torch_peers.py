@@ -8,31 +8,21 @@ forward pass for all layers and one backward pass a layer, for all ε, as ours d
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
-from flax.traverse_util import flatten_dict
 from sklearn.covariance import ShrunkCovariance
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks import inputs
 from benchmarks.inputs import CLASSES, EPSILON, NETWORKS
 from benchmarks.ours import CHECKED_STEPS
+from benchmarks.torch_parts import Parts, Place, channels_first, sent
 from fssd_jax import recipes
 from fssd_jax.ensemble import EPSILONS
-from fssd_jax.torch_formats import FORMATS, wanted
-from tests.fssd_jax import torch_networks
 
 RIDGE = 1e-6  # as that of ours
-
-
-class Place(NamedTuple):
-    """Where images lie, and how."""
-
-    layout: Any
-    device: str
-    resident: bool  # on the device before; else each batch is sent
 
 
 def prepare(
@@ -82,108 +72,20 @@ def _cuda(*_) -> Callable[[], bool]:
     return torch.cuda.is_available
 
 
-def state_dict(name: str, variables) -> dict[str, Any]:
-    """Our weights as PyTorch's: what `fssd_jax.torch_weights` does, backwards."""
-    format, model = FORMATS[NETWORKS[name].format], NETWORKS[name].build()
-    leaves: dict[tuple, Any] = flatten_dict(variables)  # pyright: ignore[reportAssignmentType]
-    state = {}
-    for key, entry in wanted(format, model).items():
-        # `convert` moves numbers: of their places it tells whence each came.
-        places = np.arange(np.prod(entry.shape)).reshape(entry.shape)
-        array = np.empty(places.size, np.float32)
-        array[entry.convert(places).ravel()] = np.asarray(leaves[key]).ravel()
-        state[entry.name] = torch.from_numpy(array.reshape(entry.shape))
-    return state
-
-
-class Parts(torch.nn.Module):
-    """The twin, cut where its features are; the normalisation is the first cut's."""
-
-    def __init__(self, name: str, place: Place, dropout: bool = True):
-        super().__init__()
-        network, model = NETWORKS[name], NETWORKS[name].build()
-        mean, std = (np.float32(getattr(model, k)) for k in ("mean", "std"))
-        for key, a in (("mean", mean), ("std", std)):
-            self.register_buffer(key, torch.from_numpy(a)[:, None, None])
-        width = getattr(model, "width", 0)  # LeNet has none
-        self.twin = torch_networks.build(network.format, width=width, classes=CLASSES)
-        state = state_dict(name, inputs.weights(name))
-        wrong = self.twin.load_state_dict(state, strict=False)
-        assert not wrong.unexpected_keys, wrong
-        assert all("num_batches" in key for key in wrong.missing_keys), wrong
-        self.to(place.device).to(memory_format=place.layout)
-        of = self._lenet if network.format == "lenet" else self._resnet
-        self.parts: list[Callable] = of(dropout)
-        self.features = len(model.feature_layers)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _lenet(self, dropout: bool) -> list[Callable]:
-        twin = self.twin
-        drop = partial(functional.dropout, p=0.5 * dropout)
-        channels = partial(functional.dropout2d, p=0.25 * dropout)
-
-        def fc1(h):
-            h = channels(functional.max_pool2d(h, 2), training=self.training)
-            return twin.fc1(h.flatten(1)).relu()
-
-        return [
-            lambda x: twin.conv1(self._normalised(x)).relu(),
-            lambda h: twin.conv2(h).relu(),
-            fc1,
-            lambda h: twin.fc2(drop(h, training=self.training)),
-        ]
-
-    def _resnet(self, dropout: bool) -> list[Callable]:
-        twin = self.twin
-        stages = [getattr(twin, f"layer{k + 1}") for k in range(twin.stages)]
-        return [
-            lambda x: twin.pool(twin.bn1(twin.conv1(self._normalised(x))).relu()),
-            *stages,
-            lambda h: getattr(twin, twin.last)(h.mean((2, 3))),
-        ]
-
-    def _normalised(self, x):
-        return (x - self.mean) / self.std
-
-    def up_to(self, x, layers: int) -> list:
-        """The first `layers` features; nothing above is computed."""
-        found = []
-        for part in self.parts[:layers]:
-            x = part(x)
-            found.append(x)
-        return found
-
-    def forward(self, x):
-        return self.up_to(x, len(self.parts))[-1]
-
-
-def _pixels(x: np.ndarray, place: Place):
-    """As a user has them: channels first, still uint8, and ready to be sent."""
-    first = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    first = first.contiguous(memory_format=place.layout)
-    if place.resident:
-        return first.to(place.device)
-    return first.pin_memory() if place.device == "cuda" else first
-
-
-def _sent(pixels, place: Place):
-    """uint8 to floats in [0, 1], on the device."""
-    return pixels.to(place.device, non_blocking=True).float() / 255
-
-
 def _scored(
     procedure: Callable, name: str, count: int, batch: int, place: Place
 ) -> Callable:
     network = Parts(name, place).eval().requires_grad_(False)
-    x = _pixels(inputs.pictures(name, count)[0], place)
+    x = channels_first(inputs.pictures(name, count)[0], place)
     with torch.inference_mode():
-        noise = _pixels(inputs.noise(name), place).to(place.device)
+        noise = channels_first(inputs.noise(name), place).to(place.device)
         noise = network.up_to(noise, network.features)
     # Cloned out of inference mode: gradients go through what reads them.
     centers = [f.flatten(1).double().mean(0).float().clone() for f in noise]
 
     def run():
         """[(epsilon,) n, layer]"""
-        parts = [procedure(network, centers, _sent(p, place)) for p in x.split(batch)]
+        parts = [procedure(network, centers, sent(p, place)) for p in x.split(batch)]
         return torch.cat(parts, -2)
 
     return run
@@ -255,7 +157,7 @@ def _from_start(
     initial = {k: a.clone() for k, a in network.state_dict().items()}
     x, y = inputs.pictures(name, count)
     place = place._replace(layout=torch.contiguous_format)
-    data = _pixels(x, place), torch.from_numpy(y).long().to(place.device)
+    data = channels_first(x, place), torch.from_numpy(y).long().to(place.device)
 
     def run() -> np.ndarray:
         network.load_state_dict(initial)
@@ -286,7 +188,7 @@ def _train(network: Parts, name: str, x, y, epochs: int, place: Place) -> np.nda
         total, order = torch.zeros((), device=place.device), torch.randperm(count)
         for index in order[: count // batch * batch].split(batch):
             pixels, labels = x[index.to(x.device)], y[index.to(y.device)]
-            loss = functional.cross_entropy(network(_sent(pixels, place)), labels)
+            loss = functional.cross_entropy(network(sent(pixels, place)), labels)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -303,7 +205,7 @@ def _mahalanobis(name: str, count: int, batch: int, place: Place) -> Callable:
     """
     network = Parts(name, place).eval().requires_grad_(False)
     pixels, y = inputs.pictures(name, count)
-    x, classes = _pixels(pixels, place), range(CLASSES)
+    x, classes = channels_first(pixels, place), range(CLASSES)
 
     @torch.inference_mode()
     def features() -> list:
