@@ -46,7 +46,7 @@ PRODUCTS = 10
 class Config:
     tasks: tuple[str, ...] = tuple(PEERS)
     """Which of them: plain, one, sweep, training, mahalanobis, fit, metrics, import."""
-    networks: tuple[str, ...] = tuple(NETWORKS)
+    networks: tuple[str, ...] = tuple(COUNTS)
     """Which of them."""
     rounds: int | None = None
     """How often each contender does each task: 7, or 3 with --quick."""
@@ -146,7 +146,7 @@ def _check(config: Config) -> None:
     """Raise `InputError` for a name that there is not."""
     for what, given, known in (
         ("tasks", config.tasks, PEERS),
-        ("networks", config.networks, NETWORKS),
+        ("networks", config.networks, COUNTS),
     ):
         unknown = set(given) - set(known)
         if unknown or not given:

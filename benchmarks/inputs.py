@@ -1,7 +1,7 @@
 """The networks, weights and images that we and the peers are given, all from seeds."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -35,6 +35,15 @@ NETWORKS = {
         *(models.cifar_resnet20, "cifar_resnet20", (32, 32, 3), recipes.cifar, 128),
         {},
     ),
+    # The paper's, at its size: for accelerators; and one like it for smoke tests.
+    "ResNet-34": Network(
+        partial(models.resnet34, num_classes=CLASSES),
+        *("resnet34", (224, 224, 3), recipes.imagenet, 128, {}),
+    ),
+    "ResNet-34, narrow": Network(
+        partial(models.resnet34, num_classes=CLASSES, width=4),
+        *("resnet34", (32, 32, 3), recipes.imagenet, 8, {}),
+    ),
 }
 
 
@@ -52,6 +61,7 @@ def noise(name: str) -> np.ndarray:
     return rng.uniform(size=(NOISE, *NETWORKS[name].shape)).astype(np.float32)
 
 
+@lru_cache(maxsize=4)
 def pictures(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images [n, height, width, channel] and their classes.
 

@@ -3,7 +3,8 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -21,12 +22,15 @@ class Worker:
     Both sides' malloc keeps its memory (`fssd_jax.allocator`).
     """
 
-    def __init__(self, module: str, threads: int):
+    def __init__(
+        self, module: str, threads: int, environment: Mapping[str, str] | None = None
+    ):
         spawning = multiprocessing.get_context("spawn")  # JAX does not fork
         self._connection, other = spawning.Pipe()
         arguments = other, module, threads
         self._process = spawning.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        with _surrounded(environment or {}):
+            self._process.start()
         other.close()
 
     def prepare(self, label: str, *args, **setting) -> Any:
@@ -51,6 +55,19 @@ class Worker:
         self._connection.close()  # of which it hears, and ends
         self._process.join(10)
         self._process.terminate()
+
+
+@contextmanager
+def _surrounded(environment: Mapping[str, str]) -> Iterator[None]:
+    """With these environment variables, which a process that is started takes over."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name in environment:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _serve(connection, module: str, threads: int) -> None:
@@ -95,20 +112,27 @@ def best(settings: Sequence[dict], seconds: Callable[..., float]) -> dict:
     return min(settings, key=lambda setting: seconds(**setting))
 
 
-def check_equal(what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+def check_equal(
+    what: str, ours: np.ndarray, theirs: np.ndarray, within: float = EQUAL
+) -> float:
     """Raise unless a peer computes the same: else it would be timed for something else.
 
     Args:
       what: for the error.
       ours: numbers [..., column]; a column's largest is the measure of its errors.
       theirs: the same, by the peer.
+      within: which share of the largest number an error may be.
+
+    Returns:
+      The largest error, as such a share.
     """
     if ours.shape != theirs.shape:
         raise AssertionError(f"{what}: {theirs.shape} instead of {ours.shape}")
     axes = tuple(range(ours.ndim - 1))
     error = np.abs(theirs - ours).max(axes) / np.abs(ours).max(axes)
-    if not np.all(error <= EQUAL):
+    if not np.all(error <= within):
         raise AssertionError(
             f"{what}: differs from ours by up to {error.max():.2g} of the largest "
-            f"number, more than {EQUAL:g}; column by column: {error}"
+            f"number, more than {within:g}; column by column: {error}"
         )
+    return float(error.max())

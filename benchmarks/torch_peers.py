@@ -12,22 +12,29 @@ from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
-from flax.traverse_util import flatten_dict
 from sklearn.covariance import ShrunkCovariance
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks import inputs
 from benchmarks.inputs import CLASSES, EPSILON, NETWORKS
 from benchmarks.ours import CHECKED_STEPS
+from benchmarks.torch_parts import Parts, Place, channels_first, sent
+from fssd_jax import recipes
 from fssd_jax.ensemble import EPSILONS
-from fssd_jax.torch_formats import FORMATS, wanted
-from tests.fssd_jax import torch_networks
 
 RIDGE = 1e-6  # as that of ours
 
 
 def prepare(
-    task: str, name: str, count: int, batch: int = 64, channels_last: bool = False
+    task: str,
+    name: str,
+    count: int,
+    batch: int = 64,
+    channels_last: bool = False,
+    device: str = "cpu",
+    resident: bool = False,
+    tf32: bool = False,
+    repeats: int = 1,
 ) -> Callable[[], Any]:
     """A function that does the task once and returns its numbers.
 
@@ -37,102 +44,49 @@ def prepare(
       count: images.
       batch: images at once, but in training.
       channels_last: how PyTorch lays images out.
+      device: "cpu", or "cuda", where it may try algorithms out and take the fastest.
+      resident: whether the images are on the device before.
+      tf32: whether a GPU may multiply in TF32.
+      repeats: how often it is done.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return TASKS[task](name, count, batch, layout)
+
+    def allow():
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = device == "cuda"
+
+    allow()
+    once = TASKS[task](name, count, batch, Place(layout, device, resident))
+
+    def run():
+        allow()
+        found = [once() for _ in range(repeats)][-1]
+        # To NumPy it waits for the device.
+        return found.cpu().numpy() if isinstance(found, torch.Tensor) else found
+
+    return run
 
 
-def state_dict(name: str, variables) -> dict[str, Any]:
-    """Our weights as PyTorch's: what `fssd_jax.torch_weights` does, backwards."""
-    format, model = FORMATS[NETWORKS[name].format], NETWORKS[name].build()
-    leaves: dict[tuple, Any] = flatten_dict(variables)  # pyright: ignore[reportAssignmentType]
-    state = {}
-    for key, entry in wanted(format, model).items():
-        # `convert` moves numbers: of their places it tells whence each came.
-        places = np.arange(np.prod(entry.shape)).reshape(entry.shape)
-        array = np.empty(places.size, np.float32)
-        array[entry.convert(places).ravel()] = np.asarray(leaves[key]).ravel()
-        state[entry.name] = torch.from_numpy(array.reshape(entry.shape))
-    return state
+def _cuda(*_) -> Callable[[], bool]:
+    return torch.cuda.is_available
 
 
-class Parts(torch.nn.Module):
-    """The twin, cut where its features are; the normalisation is the first cut's."""
-
-    def __init__(self, name: str, layout, dropout: bool = True):
-        super().__init__()
-        network, model = NETWORKS[name], NETWORKS[name].build()
-        mean, std = (np.float32(getattr(model, k)) for k in ("mean", "std"))
-        for key, a in (("mean", mean), ("std", std)):
-            self.register_buffer(key, torch.from_numpy(a)[:, None, None])
-        self.twin = torch_networks.build(network.format, width=16, classes=CLASSES)
-        state = state_dict(name, inputs.weights(name))
-        wrong = self.twin.load_state_dict(state, strict=False)
-        assert not wrong.unexpected_keys, wrong
-        assert all("num_batches" in key for key in wrong.missing_keys), wrong
-        self.to(memory_format=layout)
-        of = self._lenet if network.format == "lenet" else self._resnet
-        self.parts: list[Callable] = of(dropout)
-        self.features = len(model.feature_layers)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _lenet(self, dropout: bool) -> list[Callable]:
-        twin = self.twin
-        drop = partial(functional.dropout, p=0.5 * dropout)
-        channels = partial(functional.dropout2d, p=0.25 * dropout)
-
-        def fc1(h):
-            h = channels(functional.max_pool2d(h, 2), training=self.training)
-            return twin.fc1(h.flatten(1)).relu()
-
-        return [
-            lambda x: twin.conv1(self._normalised(x)).relu(),
-            lambda h: twin.conv2(h).relu(),
-            fc1,
-            lambda h: twin.fc2(drop(h, training=self.training)),
-        ]
-
-    def _resnet(self, dropout: bool) -> list[Callable]:
-        twin = self.twin
-        stages = [getattr(twin, f"layer{k + 1}") for k in range(twin.stages)]
-        return [
-            lambda x: twin.bn1(twin.conv1(self._normalised(x))).relu(),
-            *stages,
-            lambda h: twin.linear(h.mean((2, 3))),
-        ]
-
-    def _normalised(self, x):
-        return (x - self.mean) / self.std
-
-    def up_to(self, x, layers: int) -> list:
-        """The first `layers` features; nothing above is computed."""
-        found = []
-        for part in self.parts[:layers]:
-            x = part(x)
-            found.append(x)
-        return found
-
-    def forward(self, x):
-        return self.up_to(x, len(self.parts))[-1]
-
-
-def _pixels(x: np.ndarray, layout):
-    """As a user has them: channels first, still uint8."""
-    first = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    return first.contiguous(memory_format=layout)
-
-
-def _scored(procedure: Callable, name: str, count: int, batch: int, layout) -> Callable:
-    network = Parts(name, layout).eval().requires_grad_(False)
-    x = _pixels(inputs.pictures(name, count)[0], layout)
+def _scored(
+    procedure: Callable, name: str, count: int, batch: int, place: Place
+) -> Callable:
+    network = Parts(name, place).eval().requires_grad_(False)
+    x = channels_first(inputs.pictures(name, count)[0], place)
     with torch.inference_mode():
-        noise = network.up_to(_pixels(inputs.noise(name), layout), network.features)
+        noise = channels_first(inputs.noise(name), place).to(place.device)
+        noise = network.up_to(noise, network.features)
     # Cloned out of inference mode: gradients go through what reads them.
     centers = [f.flatten(1).double().mean(0).float().clone() for f in noise]
 
-    def run() -> np.ndarray:
+    def run():
         """[(epsilon,) n, layer]"""
-        parts = [procedure(network, centers, p.float() / 255) for p in x.split(batch)]
-        return torch.cat(parts, -2).numpy()
+        parts = [procedure(network, centers, sent(p, place)) for p in x.split(batch)]
+        return torch.cat(parts, -2)
 
     return run
 
@@ -187,24 +141,27 @@ def _swept(procedure: Callable, network, centers, x):
     return procedure(network, centers, x, EPSILONS)
 
 
-def _training(name: str, count: int, _: int, layout) -> Callable:
-    return _from_start(Parts(name, layout), name, count, 1)
+def _training(name: str, count: int, _: int, place: Place) -> Callable:
+    return _from_start(Parts(name, place), name, count, 1, place)
 
 
-def _steps(name: str, _: int, __: int, layout) -> Callable:
+def _steps(name: str, _: int, __: int, place: Place) -> Callable:
     """The loss of each of a few steps on one batch, without dropout."""
-    network = Parts(name, layout, dropout=False)
-    return _from_start(network, name, NETWORKS[name].batch, CHECKED_STEPS)
+    network = Parts(name, place, dropout=False)
+    return _from_start(network, name, NETWORKS[name].batch, CHECKED_STEPS, place)
 
 
-def _from_start(network: Parts, name: str, count: int, epochs: int) -> Callable:
+def _from_start(
+    network: Parts, name: str, count: int, epochs: int, place: Place
+) -> Callable:
     initial = {k: a.clone() for k, a in network.state_dict().items()}
     x, y = inputs.pictures(name, count)
-    data = _pixels(x, torch.contiguous_format), torch.from_numpy(y).long()
+    place = place._replace(layout=torch.contiguous_format)
+    data = channels_first(x, place), torch.from_numpy(y).long().to(place.device)
 
     def run() -> np.ndarray:
         network.load_state_dict(initial)
-        return _train(network, name, *data, epochs)
+        return _train(network, name, *data, epochs, place)
 
     return run
 
@@ -214,20 +171,24 @@ def _optimiser(name: str, parameters, epochs: int):
     if name == "LeNet":
         found = torch.optim.Adadelta(parameters, lr=1.0, rho=0.9, eps=1e-6)
         return found, torch.optim.lr_scheduler.StepLR(found, 1, 0.7 ** (14 / epochs))
-    found = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
-    drops = [round(share / 350 * epochs) for share in (150, 250)]
+    of_imagenet = NETWORKS[name].recipe is recipes.imagenet
+    decay = 1e-4 if of_imagenet else 5e-4
+    shares = (30 / 90, 60 / 90) if of_imagenet else (150 / 350, 250 / 350)
+    found = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=decay)
+    drops = [round(share * epochs) for share in shares]
     return found, torch.optim.lr_scheduler.MultiStepLR(found, drops)
 
 
-def _train(network: Parts, name: str, x, y, epochs: int) -> np.ndarray:
+def _train(network: Parts, name: str, x, y, epochs: int, place: Place) -> np.ndarray:
     """[epoch, 1] mean loss of the batches."""
     count, batch, losses = len(x), NETWORKS[name].batch, []
     optimiser, rate = _optimiser(name, network.parameters(), epochs)
     network.train()
     for _ in range(epochs):
-        total, order = torch.zeros(()), torch.randperm(count)
+        total, order = torch.zeros((), device=place.device), torch.randperm(count)
         for index in order[: count // batch * batch].split(batch):
-            loss = functional.cross_entropy(network(x[index].float() / 255), y[index])
+            pixels, labels = x[index.to(x.device)], y[index.to(y.device)]
+            loss = functional.cross_entropy(network(sent(pixels, place)), labels)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -237,14 +198,14 @@ def _train(network: Parts, name: str, x, y, epochs: int) -> np.ndarray:
     return np.array(losses)[:, None]
 
 
-def _mahalanobis(name: str, count: int, batch: int, layout) -> Callable:
+def _mahalanobis(name: str, count: int, batch: int, place: Place) -> Callable:
     """As Lee et al. released it: scikit-learn's covariance of each layer's features.
 
     Its shrinkage is a ridge, to the sixth digit.
     """
-    network = Parts(name, layout).eval().requires_grad_(False)
+    network = Parts(name, place).eval().requires_grad_(False)
     pixels, y = inputs.pictures(name, count)
-    x, classes = _pixels(pixels, layout), range(CLASSES)
+    x, classes = channels_first(pixels, place), range(CLASSES)
 
     @torch.inference_mode()
     def features() -> list:
@@ -285,4 +246,5 @@ TASKS: dict[str, Callable] = {
     "training": _training,
     "steps": _steps,
     "mahalanobis": _mahalanobis,
+    "cuda": _cuda,
 }

@@ -76,7 +76,27 @@ def resnet20(side: int = 32, width: int = 16, blocks: int = 3) -> list[int]:
     return found
 
 
-BY_HAND = {"LeNet": lenet, "ResNet-20": resnet20}
+def resnet34(side: int = 224, width: int = 64) -> list[int]:
+    """c_j of the stem and the four stages; a later stage's first shortcut is 1×1."""
+    found = [convolution(side, 3, width, taps=7, stride=2, zeros=3)]
+    inside, n = width, side // 4
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        out, stride = width * 2**stage, 1 if stage == 0 else 2
+        first = convolution(n, inside, out, stride=stride, zeros=1)
+        if stage:
+            first += convolution(n, inside, out, taps=1, stride=stride)
+        inside, n = out, n // stride
+        rest = convolution(n, out, out, zeros=1)
+        found.append(first + (2 * blocks - 1) * rest)
+    return found
+
+
+BY_HAND = {
+    "LeNet": lenet,
+    "ResNet-20": resnet20,
+    "ResNet-34": resnet34,
+    "ResNet-34, narrow": partial(resnet34, 32, 4),
+}
 
 
 def needed(layers: list[int], epsilons: int) -> dict[str, int]:
@@ -94,18 +114,22 @@ def needed(layers: list[int], epsilons: int) -> dict[str, int]:
 
 def programs(model, shape: tuple[int, ...], batch: int = BATCH) -> dict[str, Any]:
     """What scoring compiles: forward; gradients; and a step's scores, a call an ε."""
-    variables, center, x, *_ = shapes(model, shape, batch)
+    parts = functions(model, *shapes(model, shape, batch)[:3])
+    return {
+        name: jax.jit(f).lower(*args).compile() for name, (f, args) in parts.items()
+    }
+
+
+def functions(model, variables, center, x) -> dict[str, tuple]:
+    """Of each program the function and its arguments, arrays or their shapes."""
     feature_fn = fssd_jax.make_feature_fn(model)
     scores = steps.Scores(fssd.layer_distance, feature_fn, tuple(center.center))
     arrays, epsilon = (variables, center), jax.ShapeDtypeStruct((), jnp.float32)
     signs = [x] * len(scores.names)
     return {
-        name: jax.jit(f).lower(*args).compile()
-        for name, f, args in (
-            ("forward", partial(fssd.fssd, feature_fn), (variables, center, x)),
-            ("gradients", partial(steps.signs, scores), (arrays, x)),
-            ("step", partial(steps.at_step, scores), (arrays, x, signs, epsilon)),
-        )
+        "forward": (partial(fssd.fssd, feature_fn), (variables, center, x)),
+        "gradients": (partial(steps.signs, scores), (arrays, x)),
+        "step": (partial(steps.at_step, scores), (arrays, x, signs, epsilon)),
     }
 
 

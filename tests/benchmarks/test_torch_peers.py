@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import ours
 from benchmarks.inputs import NETWORKS
-from benchmarks.tasks import PEERS
+from benchmarks.tasks import COUNTS, PEERS
 from benchmarks.timed import check_equal
 
 pytestmark = [
@@ -15,11 +15,11 @@ pytestmark = [
 ]
 CASES = [
     (network, task, theirs)
-    for network in NETWORKS
+    for network in COUNTS
     for task, peers in PEERS.items()
     for theirs in peers.values()
     if task != "training" and (network, task) != ("ResNet-20", "sweep")
-] + [(network, "steps", "steps") for network in NETWORKS]
+] + [(network, "steps", "steps") for network in COUNTS]
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -32,7 +32,7 @@ def test_a_peer_computes_the_same(network, task, theirs, channels_last):
     check_equal(theirs, ours.prepare(task, network, count, 6)(), found)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", COUNTS)
 def test_their_epoch_lowers_the_loss_as_ours_does(network):
     """The order and the dropout are random: near, not equal."""
     from benchmarks import torch_peers
