@@ -222,9 +222,7 @@ def _measure(of: Run, shown: str, task: str, entry: dict[str, Any]) -> None:
     if not known:
         return
     entry["best"] = best = min(known, key=known.__getitem__)
-    if task != "training":
-        by_hand = work.needed(work.BY_HAND[name](), len(EPSILONS))
-        entry["needed"] = by_hand[task]
+    entry["needed"] = work.needed(work.BY_HAND[name](), len(EPSILONS))[task]
     count = COUNTS[shown][TASKS.index(task)]
     if small:
         count //= 16
@@ -297,7 +295,7 @@ def _from_host(
 ) -> dict[str, Any]:
     """Seconds of a call from NumPy to NumPy: `map_batches`, or an epoch by `train`."""
     call, peer, settings = ours.prepare(task, name, count, batch), of.peer, {}
-    call()
+    expected = call()
 
     def seconds() -> float:
         start = time.perf_counter()
@@ -313,6 +311,7 @@ def _from_host(
             check_equal(f"{name}, steps", steps, of_peer, 1e-3)
         else:
             setting |= {"resident": False}
+            peer.check(f"{name}, {theirs}", theirs, name, expected, setting)
         peer.prepare(theirs, name, count, **setting)
         settings[label], turns[label] = setting, partial(peer.seconds, theirs)
     return {"images": count, "seconds": of.turns(turns), "settings": settings}

@@ -18,6 +18,7 @@ score needs F_k again, of other pixels for each layer. So with E values of ε
     gradients  F_K + Σ_k F_k
     sweep      F_K + Σ_k F_k + E Σ_k F_k
     released   E Σ_k 3 F_k      (forward, backward, forward, for each layer and ε)
+    training   3 F_K − c_1      (the derivative by the pixels is not needed)
 """
 
 import re
@@ -109,6 +110,7 @@ def needed(layers: list[int], epsilons: int) -> dict[str, int]:
         "one": plain + 2 * each,
         "sweep": plain + (1 + epsilons) * each,
         "released": 3 * epsilons * each,
+        "training": 3 * plain - layers[0],
     }
 
 

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.centre_study import gathered, summary, tables
@@ -36,7 +37,7 @@ from experiments.comparison.setting import (
     make_setting,
     prepare,
 )
-from experiments.harness import cli, files, results, sheets
+from experiments.harness import cli, files, provenance, results, sheets
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmark import Benchmark
@@ -91,8 +92,8 @@ def run(config: Config) -> dict[str, Any]:
     there = results.place(
         config.out, "label_free", "label_free", told, data, measured_by=summary
     )
-    found, accuracies, facts_of = measured
-    both = [tables.rules(found, accuracies), tables.pairs(found)]
+    found, accuracies, facts_of, machines = measured
+    both = [tables.rules(found, accuracies, machines), tables.pairs(found)]
     if facts_of:
         both.insert(1, tables.explained(facts_of))
     arrays = {
@@ -101,7 +102,7 @@ def run(config: Config) -> dict[str, Any]:
         for pair, of in of_pairs.items()
     }
     facts = {"aurocs": found, "accuracies": accuracies, "failed": failed}
-    facts |= {"pairs": pairs, "settings": own}
+    facts |= {"pairs": pairs, "settings": own, "machines": machines}
     facts["explained"] = [fact._asdict() for fact in facts_of]
     numbers, drawn = tables.to_records(found), tables.pictures(found)
     results.leave(there, facts, numbers, both, drawn, arrays, show=False)
@@ -126,6 +127,8 @@ def _of_network(
     shared = _network(config, family, benchmark)
     prepared = prepare(benchmark, seed, options, shared)
     measured.accuracies.setdefault(name, {})[seed] = prepared.accuracy
+    machine = f"{provenance.device()}, JAX {jax.__version__}"
+    measured.machines.setdefault(name, {})[seed] = machine
     failed = {}
     for pair in missing:
         s = make_setting(prepared, pair, PROTOCOLS["clean"], tiny=config.tiny)

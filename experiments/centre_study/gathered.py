@@ -13,6 +13,7 @@ from fssd_jax.checks import InputError
 
 WANTED = "give the metrics.json of a run of label_free"
 Accuracies = dict[str, dict[int, float]]  # family → seed → accuracy
+Machines = dict[str, dict[int, str]]  # family → seed → device and JAX's version
 
 
 class Measured(NamedTuple):
@@ -21,6 +22,7 @@ class Measured(NamedTuple):
     aurocs: Aurocs
     accuracies: Accuracies
     facts: list[Facts]
+    machines: Machines
 
     def has(self, pair: str, seed: int, explained: bool) -> bool:
         """Whether this pair of this network is there, and explained if it is to be."""
@@ -51,7 +53,7 @@ def gather(paths: Iterable[Path], own: Mapping[str, Any]) -> Measured:
     Raises:
       InputError: a file is none of this study, or of other settings.
     """
-    found = Measured(defaultdict(dict), {}, [])
+    found = Measured(defaultdict(dict), {}, [], {})
     for path in paths:
         told = load_json(path, WANTED)
         known = isinstance(told, dict) and "aurocs" in told
@@ -88,5 +90,7 @@ def _add(found: Measured, told: Mapping[str, Any], family: str) -> None:
                     found.aurocs[rule].setdefault(pair, {})[int(seed)] = value
     for seed, value in told["accuracies"].get(family, {}).items():
         found.accuracies.setdefault(family, {}).setdefault(int(seed), value)
+        machine = told["machines"][family][seed]
+        found.machines.setdefault(family, {}).setdefault(int(seed), machine)
     facts = [Facts(**fact) for fact in told["explained"]]
     found.facts.extend(fact for fact in facts if (fact.pair, fact.seed) in new)

@@ -1,6 +1,7 @@
 """Tables and pictures of the study: rules by kind of pair, and each pair."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,11 @@ def _networks(of: Mapping[str, Mapping[int, float]]) -> set[tuple[str, int]]:
     return {(pair, seed) for pair, seeds in of.items() for seed in seeds}
 
 
-def whole(found: Aurocs) -> list[str]:
+def whole(rules: Iterable[str]) -> list[str]:
     """Rules that give one score, which single layers do not."""
     return [
         rule
-        for rule in complete(found)
+        for rule in rules
         if ": " not in rule or rule.endswith(WHOLE) or rule in RIVALS_OF_ALL
     ]
 
@@ -52,12 +53,16 @@ def near_kinds(found: Aurocs) -> list[str]:
     return [name for name in NEAR if name in kinds]
 
 
-def rules(found: Aurocs, accuracies: Mapping[str, Mapping[int, float]]) -> Sheet:
+def rules(
+    found: Aurocs,
+    accuracies: Mapping[str, Mapping[int, float]],
+    machines: Mapping[str, Mapping[int, str]],
+) -> Sheet:
     """By kind of pair, the best first."""
     kinds = list(dict.fromkeys(kind(pair) for of in found.values() for pair in of))
     near, based = near_kinds(found), BASE in complete(found)
     rows = []
-    for rule in whole(found):
+    for rule in whole(complete(found)):
         means = summary.by_kind(found[rule])
         easy = [of for pair, of in found[rule].items() if kind(pair) == PHOTOGRAPHS]
         worst = min((min(of.values()) for of in easy), default=None)
@@ -79,8 +84,9 @@ def rules(found: Aurocs, accuracies: Mapping[str, Mapping[int, float]]) -> Sheet
         f"AUROC in %. near: mean of {', '.join(near)}, each counted once; 95 % "
         "intervals by networks drawn anew within each pair, paired in the difference.",
         f"Accuracy of the networks: {right}.",
+        f"Networks by where they were measured: {_counted(machines)}.",
     ]
-    if missing := set(found) - set(complete(found)):
+    if missing := set(whole(found)) - set(complete(found)):
         told.append(
             f"Not of every network, and left out: {', '.join(sorted(missing))}."
         )
@@ -124,6 +130,11 @@ def _cell(estimate: summary.Estimate | None, sign: str = "") -> str:
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
+def _counted(machines: Mapping[str, Mapping[int, str]]) -> str:
+    of = Counter(machine for seeds in machines.values() for machine in seeds.values())
+    return "; ".join(f"{n} on {machine}" for machine, n in of.most_common())
+
+
 def _seeds(values) -> str:
     values = [100 * value for value in values]
     return f"{np.mean(values):.1f} ({min(values):.1f}–{max(values):.1f})"
@@ -143,7 +154,7 @@ def pictures(found: Aurocs) -> dict[str, Any]:
     near = near_kinds(found)
     if not near:
         return {}
-    of = {rule: summary.near(found[rule], near) for rule in whole(found)}
+    of = {rule: summary.near(found[rule], near) for rule in whole(complete(found))}
     ordered = sorted(of, key=lambda rule: -of[rule].value)
     return {
         "near": auroc_plots.dots(

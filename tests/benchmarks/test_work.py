@@ -65,4 +65,5 @@ def test_the_procedures():
         "one": 11 + 21 + 21,
         "sweep": 11 + 21 + 3 * 21,
         "released": 3 * 3 * 21,
+        "training": 3 * 11 - 10,
     }

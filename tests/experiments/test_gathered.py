@@ -21,6 +21,7 @@ def a_run(tmp_path, name, seeds, failed=(), **changed):
         "failed": {f"{of}: left_out": "why" for of in failed},
         "pairs": {"digits": list(both)},
         "settings": gathered.settings({"digits": pairs.FAMILIES["digits"]}, False),
+        "machines": {"digits": {str(s): name for s in seeds}},
         "explained": [fact._replace(seed=s)._asdict() for s in seeds],
     }
     told["settings"]["digits"] |= changed

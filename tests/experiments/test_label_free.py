@@ -226,7 +226,7 @@ def test_tables_show_whole_scores_best_first():
         "control: brightness": drawn(6, 0.6),
         "not everywhere": {"digits_near": {0: 1.0}},
     }
-    sheet = tables.rules(found, {"digits": {0: 0.9}})
+    sheet = tables.rules(found, {"digits": {0: 0.9}}, {"digits": {0: "a GPU"}})
     assert [row[0] for row in sheet.rows] == [
         *("mix 16: deep", "control: brightness", "fssd clean")
     ]
@@ -243,7 +243,7 @@ def test_tables_show_whole_scores_best_first():
 def test_a_rule_that_failed_for_one_network_is_left_out_and_told(lost):
     found = {"fssd clean": drawn(3, 0.5), "mix 16: deep": drawn(4), "msp": drawn(5)}
     del found[lost]["cifar_split0"][3]
-    sheet = tables.rules(found, {"digits": {0: 0.9}})
+    sheet = tables.rules(found, {"digits": {0: 0.9}}, {"digits": {0: "a GPU"}})
     assert {row[0] for row in sheet.rows} == found.keys() - {lost}
     assert sheet.notes[-1] == f"Not of every network, and left out: {lost}."
     assert all(bool(row[2]) == (lost != "fssd clean") for row in sheet.rows)
