@@ -56,6 +56,7 @@ import pytest  # noqa: E402
 
 import fssd_jax  # noqa: E402
 from fssd_jax.allocator import keep_memory  # noqa: E402
+from fssd_jax.convolutions import convolve_by_eigen  # noqa: E402
 from fssd_jax.models import LeNet  # noqa: E402
 from fssd_jax.train import train  # noqa: E402
 
@@ -63,6 +64,7 @@ from fssd_jax.train import train  # noqa: E402
 # dead objects so often, and to keep the memory, takes a tenth less time.
 gc.set_threshold(200_000, 20, 100)
 keep_memory()
+convolve_by_eigen()
 
 # By default a GPU multiplies in TF32 and a TPU in bfloat16: no test is about that.
 jax.config.update("jax_default_matmul_precision", "float32")

@@ -16,6 +16,7 @@ from experiments.harness.files import CANNOT_WRITE
 from experiments.harness.provenance import available_cores, config_digest
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
+from fssd_jax.convolutions import convolve_by_eigen
 from fssd_jax.data.image_files import located
 from fssd_jax.data.sources import fetched_dir
 
@@ -25,12 +26,14 @@ C = TypeVar("C")
 def start() -> None:
     """Set up the process, before JAX is used: for the entry points only.
 
-    Memory is kept (see `fssd_jax.allocator`), and arithmetic is made full float32 and
-    repeatable: by default a GPU may multiply in TF32 and a TPU in bfloat16, which is
-    coarser than differences between scores and can flip the sign of a gradient. What
-    XLA compiles is kept on disk, because the functions of another seed are the same.
+    Memory is kept (see `fssd_jax.allocator`), CPUs convolve by Eigen (see
+    `fssd_jax.convolutions`), and arithmetic is made full float32 and repeatable: by
+    default a GPU may multiply in TF32 and a TPU in bfloat16, which is coarser than
+    differences between scores and can flip the sign of a gradient. What XLA compiles is
+    kept on disk, because the functions of another seed are the same.
     """
     keep_memory()
+    convolve_by_eigen()
     option = "jax_compilation_cache_dir"
     if getattr(jax.config, option) is None:
         jax.config.update(option, str(fetched_dir() / "compiled" / _processor()))

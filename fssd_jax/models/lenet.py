@@ -3,7 +3,6 @@
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -11,31 +10,14 @@ from jaxtyping import Array, Float, Num
 from fssd_jax.models.inputs import normalised
 
 
-def convolve_in_parts(x: Float[Array, "batch ..."], kernel, *args, **kwargs):
-    """`jax.lax.conv_general_dilated`, on a CPU over a few images at a time.
-
-    The result is the same. What is faster, threefold, is the gradient by the kernel,
-    which then is a sum over the parts; without that gradient it would be slower.
-    """
-    convolve = jax.lax.conv_general_dilated
-    size = 8 if jax.default_backend() == "cpu" else len(x)
-    parts = [x[start : start + size] for start in range(0, len(x), size)]
-    return jnp.concatenate([convolve(part, kernel, *args, **kwargs) for part in parts])
-
-
 class ConvRelu(nn.Module):
     """relu(3×3 convolution, no padding)."""
 
     features: int
-    train: bool = False
 
     @nn.compact
     def __call__(self, x):
-        convolve = convolve_in_parts if self.train else None
-        conv = nn.Conv(
-            self.features, (3, 3), padding="VALID", conv_general_dilated=convolve
-        )
-        return nn.relu(conv(x))
+        return nn.relu(nn.Conv(self.features, (3, 3), padding="VALID")(x))
 
 
 class DenseRelu(nn.Module):
@@ -74,7 +56,7 @@ class LeNet(nn.Module):
         channels = partial(nn.Dropout, broadcast_dims=(1, 2), deterministic=not train)
         x = ConvRelu(32, name="conv1")(x)
         x = channels(self.conv_dropout[0], name="conv1_dropout")(x)
-        x = ConvRelu(64, train, name="conv2")(x)
+        x = ConvRelu(64, name="conv2")(x)
         x = max_pool_2x2(x)
         x = channels(self.conv_dropout[1])(x)
         x = DenseRelu(128, name="fc1")(x.reshape(x.shape[0], -1))

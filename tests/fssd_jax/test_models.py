@@ -1,5 +1,3 @@
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,6 @@ from fssd_jax.models.inputs import normalised
 from fssd_jax.models.lenet import (
     ConvRelu,
     DenseRelu,
-    convolve_in_parts,
     max_pool_2x2,
 )
 
@@ -58,33 +55,6 @@ def test_pooling_agrees_with_flax():
         x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
         found, expected = max_pool_2x2(x), nn.max_pool(x, (2, 2), (2, 2))
         np.testing.assert_array_equal(found, expected)
-
-
-def test_convolving_in_parts_changes_neither_value_nor_derivatives():
-    keys = jax.random.split(jax.random.key(0), 4)
-    x, kernel = (
-        jax.random.normal(k, shape)
-        for k, shape in zip(keys, ((21, 7, 6, 3), (3, 3, 3, 5)), strict=False)
-    )
-    tangents = (
-        jax.random.normal(keys[2], x.shape),
-        jax.random.normal(keys[3], (3, 3, 3, 5)),
-    )
-    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    ways = (
-        partial(convolve, window_strides=(1, 1), padding="VALID", **how)
-        for convolve in (convolve_in_parts, jax.lax.conv_general_dilated)
-    )
-    found, expected = (
-        (
-            f(x, kernel),
-            jax.jvp(f, (x, kernel), tangents)[1],
-            jax.grad(lambda *a, f=f: jnp.sin(f(*a)).sum(), (0, 1))(x, kernel),
-        )
-        for f in ways
-    )
-    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-    jax.tree.map(close, found, expected)
 
 
 def test_training_drops_whole_channels():
