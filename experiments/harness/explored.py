@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.harness.files import load_arrays
+from experiments.harness.files import load_left
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
 
@@ -57,7 +57,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     kept = folder / "explorer.npz"
     if not kept.exists():
         return None
-    arrays, scores = load_arrays(kept), load_arrays(folder / "scores.npz")
+    arrays, scores = load_left(kept), load_left(folder / "scores.npz")
     try:
         return _told(arrays, scores)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
