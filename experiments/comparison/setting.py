@@ -16,6 +16,7 @@ from experiments.comparison import loaded, networks, protocols
 from experiments.comparison.heads import Found, head_of
 from experiments.comparison.networks import Shared, Training
 from experiments.comparison.protocols import Protocol
+from experiments.harness.explored import SETS
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.checks import InputError
@@ -89,6 +90,8 @@ class Setting(NamedTuple):
     symbols: int | None = None  # how many, if inputs are token ids
     channels_last: FeatureFn | None = None  # if `feature_fn` has them elsewhere
     why: Mapping[str, str] = MappingProxyType({})  # field → why there is none
+    # "in-distribution", "OoD" → the test sets, whose sources may know what images are.
+    tested: Mapping[str, ArrayDataset] = MappingProxyType({})
 
     @property
     def clean(self) -> bool:
@@ -284,4 +287,5 @@ def make_setting(
         pixels=None if benchmark.symbols else True,
         symbols=benchmark.symbols,
         why={**why, **({"training": BROUGHT} if prepared.brought else {})},
+        tested=dict(zip(SETS, (test_ind, test_ood), strict=True)),
     )

@@ -1,7 +1,8 @@
 """What a page needs to explore a run: rates at thresholds, images, a feature cloud.
 
 explorer.npz holds images of both sets, where in these they stand, and which rows are
-offered; the scores of all images are those of scores.npz.
+offered, and perhaps what each image is; the scores of all images are those of
+scores.npz.
 """
 
 import base64
@@ -82,6 +83,7 @@ def _told(arrays: Mapping[str, np.ndarray], scores) -> dict[str, Any]:
         "shown": [len(of) for of in index],
         "totals": [n, m],
         "index": np.concatenate(index).tolist(),
+        "names": _names(arrays, [len(of) for of in index]),
         "layer": str(arrays["layer"]),
         "points": _rounded(points),
         "star": _rounded(arrays["singularity"]),
@@ -89,6 +91,19 @@ def _told(arrays: Mapping[str, np.ndarray], scores) -> dict[str, Any]:
         "sprite": sprite(np.concatenate(images)) if images else None,
         "rows": rows,
     }
+
+
+def _names(arrays: Mapping[str, np.ndarray], shown: list[int]) -> list[str] | None:
+    """Of each image its file or class, or ""; None where nothing is known of any."""
+    if not any(f"names/{name}" in arrays for name in SETS):
+        return None
+    found = []
+    for name, count in zip(SETS, shown, strict=True):
+        of = arrays.get(f"names/{name}", np.full(count, "")).tolist()
+        if len(of) != count:
+            raise ValueError(f"{len(of)} names of {count} images")
+        found += map(str, of)
+    return found
 
 
 def _row(ind: np.ndarray, ood: np.ndarray, index: list[np.ndarray]) -> dict[str, Any]:
