@@ -28,6 +28,7 @@ from fssd_jax.head import Head
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.train import Trained, accuracy
 
+PASSES = 32
 BROUGHT = "the network was brought, and none is trained"
 STATISTICS = 256  # training images, for the BatchNorm of the untrained network
 
@@ -85,6 +86,7 @@ class Setting(NamedTuple):
     snapshots: dict[int, Variables] | None = None
     outliers: ArrayDataset | None = None  # the auxiliary set, if a method needs it
     tiny: bool = False
+    passes: int = PASSES  # an image, of MC dropout
     timed: bool = True  # whether each method's own cost is measured, which compiles it
     pixels: bool | None = True  # whether inputs are images, and no features of such
     symbols: int | None = None  # how many, if inputs are token ids
@@ -283,6 +285,7 @@ def make_setting(
         snapshots=prepared.network.snapshots,
         outliers=outliers,
         tiny=tiny,
+        passes=2 if tiny else PASSES,
         timed=not tiny,
         pixels=None if benchmark.symbols else True,
         symbols=benchmark.symbols,
