@@ -17,8 +17,9 @@ failure; --plan says what would get it, and nothing is downloaded. At the end
 
 Stopped, by Ctrl-C or a signal or a power cut, the same command goes on: what ended well
 is in OUT/all/state.json and is not run again, unless its command, its code or its data
-are others now; the part that was interrupted goes on as far as it can. Without
-OUT/all/state.json all parts are run again, from what they kept themselves.
+are others now, or a results folder that it left is gone; the part that was interrupted
+goes on as far as it can. Without OUT/all/state.json all parts are run again, from what
+they kept themselves.
 
 The time left is what the plan says of each part, relative to what those that are done
 took. A terminal shows a bar; a file or a pipe has a line for each part that begins or

@@ -18,8 +18,8 @@ HTML file that any browser opens, from a disk or a mail, with nothing beside it:
              images on either side; ROC and features, where pointing shows the image,
              or Tab and the arrow keys do
 
-Nothing is computed again: a report draws what runs left. A folder that is damaged, or
-none of ours, is a row that says so.
+Nothing is computed again: a report draws what runs left. A folder of which a file is
+damaged, or that is none of ours, is a row that says so.
 """
 
 import dataclasses

@@ -123,8 +123,9 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
             if exists and not failed:
                 print(
                     "already there (--rerun computes it again; without the folder it "
-                    f"is written again from kept scores): {there.path}"
+                    "is written again from kept scores)"
                 )
+                results.tell(there.path)
             else:
                 if failed:
                     print(f"tried again: {', '.join(failed)}")

@@ -1,8 +1,14 @@
 """Checks at the door: every bad input becomes one error that says what to do."""
 
+import sys
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 
+# Not the caller: this package, and what may lie around each of its functions where
+# shapes are checked.
+INSIDE = ("fssd_jax", "jaxtyping", "beartype")
 CHUNK = 4096  # images looked at together, so that a check needs little memory
 
 
@@ -29,6 +35,14 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training was stopped because the loss was no longer finite."""
+
+
+def warn(text: str) -> None:
+    """A `UserWarning` of the line that called this package, however deep it arose."""
+    frame, level = sys._getframe(1), 2
+    while frame and str(frame.f_globals.get("__name__")).split(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 def are_pixels(x) -> bool:

@@ -22,10 +22,15 @@ function explore(element) {
 
   // ---- one image
 
+  const called = (image) => told.names?.[image] ?? ""; // its file or class; not in old files
+  const nameOf = (image) =>
+    `${told.sets[setOf(image)]} ${told.index[image]}${called(image) && `, ${called(image)}`}`;
+
   function tile(image) {
     if (!told.sprite) return "";
     const box = document.createElement("span");
     box.className = `tile ${setOf(image) ? "ood" : "ind"}`;
+    box.title = nameOf(image);
     const { url, columns, rows } = told.sprite;
     const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
     box.style.backgroundImage = `url(${url})`;
@@ -35,7 +40,6 @@ function explore(element) {
     return box;
   }
 
-  const nameOf = (image) => `${told.sets[setOf(image)]} ${told.index[image]}`;
   let seen;
 
   function look(image) {
@@ -131,7 +135,9 @@ function explore(element) {
       ...found.map((image) => {
         const item = document.createElement("li");
         const text = document.createElement("span");
-        text.textContent = `${setOf(image) ? "OoD" : "in"} ${told.index[image]}: ${short(row.scores[image])}`;
+        const name = called(image).split("/").slice(-2).join("/"); // the class and the file
+        text.textContent = `${setOf(image) ? "OoD" : "in"} ${told.index[image]}${name && ` ${name}`}: ${short(row.scores[image])}`;
+        item.title = nameOf(image);
         item.append(tile(image), text);
         return item;
       }),

@@ -18,6 +18,7 @@ from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import default_state
+from experiments.harness.explored import SETS
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checks, torch_weights
@@ -108,8 +109,8 @@ def split(
     validation: int,
     noise: np.ndarray,
     seed: int,
-) -> tuple[Images, np.ndarray]:
-    """Images of each purpose, and the labels of the in-distribution ones tested.
+) -> tuple[Images, dict[str, ArrayDataset]]:
+    """Images of each purpose, and the sets that are tested, as of `Setting`.
 
     Raises:
       InputError: too few in-distribution images, or samples of noise.
@@ -136,7 +137,7 @@ def split(
         ood=ood.x,
         noise=noise,
     )
-    return images, ind.y[tested]
+    return images, dict(zip(SETS, (ind.select(tested), ood), strict=True))
 
 
 def setting(
@@ -156,7 +157,7 @@ def setting(
     """
     key = of_seed(seed, Use.BROUGHT_NOISE)
     drawn = fssd_jax.uniform_noise(key, noise, sets["ind"].x.shape[1:])
-    images, y = split(
+    images, tested = split(
         *(sets["ind"], sets["ood"]),
         validation=validation,
         noise=np.asarray(drawn),
@@ -181,9 +182,10 @@ def setting(
         initial=initial,
         num_classes=model.num_classes,
         train=sets.get("train"),
+        tested=tested,
     )
     facts = {"layers": network.layers, "mean": model.mean, "std": model.std}
-    return Brought(name, s, images, y, sets, facts)
+    return Brought(name, s, images, tested[SETS[0]].y, sets, facts)
 
 
 def shared_setting(images: Images, *, seed: int, batch_size: int, **fields) -> Setting:

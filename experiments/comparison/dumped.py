@@ -35,7 +35,7 @@ def setting(
       InputError: too few rows, or channels that have to be told.
     """
     sets = dump.sets
-    parts, y = split(
+    parts, tested = split(
         sets["ind"],
         sets["ood"],
         validation=validation,
@@ -58,7 +58,9 @@ def setting(
         num_classes=dump.num_classes,
         train=train,
         pixels=None,
+        tested=tested,
     )
+    y = tested["in-distribution"].y
     return Brought(NAME, s, parts, y, sets, {"layers": dump.layers})
 
 

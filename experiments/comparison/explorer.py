@@ -20,6 +20,7 @@ from fssd_jax.questions import look
 
 SHOWN = 300  # images of each set
 SIDE = 64  # pixels, at most
+LETTERS = 80  # of what is told of an image, at most: the end of a path
 
 
 def evenly(count: int, most: int = SHOWN) -> np.ndarray:
@@ -62,6 +63,7 @@ def kept(s: Setting, found: Answers) -> dict[str, np.ndarray]:
         ),
         **{f"index/{name}": at for name, at in index.items()},
         **images,
+        **named(s, index),
         **{
             f"points/{name}": pca.project(basis, of).astype(np.float32)
             for name, of in features.items()
@@ -70,6 +72,20 @@ def kept(s: Setting, found: Answers) -> dict[str, np.ndarray]:
         "share": basis.share,
         "layer": np.array(layer),
     }
+
+
+def named(s: Setting, index: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The file or the class of each image as "names/SET", where the source knows it."""
+    found = {name: of.described(index[name]) for name, of in s.tested.items()}
+    return {
+        f"names/{name}": np.array([_in_short(text) for text in of.tolist()], dtype=str)
+        for name, of in found.items()
+        if of is not None
+    }
+
+
+def _in_short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"…{text[1 - LETTERS :]}"
 
 
 def thumbnails(images: Any) -> np.ndarray:

@@ -15,7 +15,6 @@ from fssd_jax.outputs import StochasticLogitFn
 from fssd_jax.train import accuracy
 
 MEMBERS = 5
-PASSES = 32
 CHOOSING_PASSES = 8  # to choose among dropout rates, on the validation images
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # Evaluation
 CLEAN_RATE = 0.1  # where nothing may be chosen by OoD images
@@ -53,7 +52,7 @@ def run_mc_dropout(s: Setting) -> Rows:
     """
     training = s.training
     assert training is not None  # `needs`
-    state = mc_dropout.fit(of_seed(s.seed, Use.MC_DROPOUT), 2 if s.tiny else PASSES)
+    state = mc_dropout.fit(of_seed(s.seed, Use.MC_DROPOUT), s.passes)
     rates = RATES[:2] if s.tiny else RATES
     few = state._replace(keys=state.keys[:CHOOSING_PASSES])
     rate, better = (CLEAN_RATE, 0) if s.clean else best_rate(s, few, rates)

@@ -16,6 +16,7 @@ from experiments.comparison import loaded, networks, protocols
 from experiments.comparison.heads import Found, head_of
 from experiments.comparison.networks import Shared, Training
 from experiments.comparison.protocols import Protocol
+from experiments.harness.explored import SETS
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.checks import InputError
@@ -27,6 +28,7 @@ from fssd_jax.head import Head
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.train import Trained, accuracy
 
+PASSES = 32
 BROUGHT = "the network was brought, and none is trained"
 STATISTICS = 256  # training images, for the BatchNorm of the untrained network
 
@@ -84,11 +86,14 @@ class Setting(NamedTuple):
     snapshots: dict[int, Variables] | None = None
     outliers: ArrayDataset | None = None  # the auxiliary set, if a method needs it
     tiny: bool = False
+    passes: int = PASSES  # an image, of MC dropout
     timed: bool = True  # whether each method's own cost is measured, which compiles it
     pixels: bool | None = True  # whether inputs are images, and no features of such
     symbols: int | None = None  # how many, if inputs are token ids
     channels_last: FeatureFn | None = None  # if `feature_fn` has them elsewhere
     why: Mapping[str, str] = MappingProxyType({})  # field → why there is none
+    # "in-distribution", "OoD" → the test sets, whose sources may know what images are.
+    tested: Mapping[str, ArrayDataset] = MappingProxyType({})
 
     @property
     def clean(self) -> bool:
@@ -280,8 +285,10 @@ def make_setting(
         snapshots=prepared.network.snapshots,
         outliers=outliers,
         tiny=tiny,
+        passes=2 if tiny else PASSES,
         timed=not tiny,
         pixels=None if benchmark.symbols else True,
         symbols=benchmark.symbols,
         why={**why, **({"training": BROUGHT} if prepared.brought else {})},
+        tested=dict(zip(SETS, (test_ind, test_ood), strict=True)),
     )

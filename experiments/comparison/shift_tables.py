@@ -18,9 +18,12 @@ def is_drawn(name: str) -> bool:
 
 
 def networks_note(facts: dict[str, Any]) -> str:
-    """On the network, and on those that some methods need beside it."""
-    others = facts["short_epochs"]
-    return told_of(facts) + (f"; of other networks: {others}." if others else ".")
+    """On the network, on those that some methods need beside it, and on passes."""
+    others, passes = facts["short_epochs"], ""
+    if "mc dropout" in facts["auroc"]:
+        passes = f" MC dropout: {facts['passes']} passes an image."
+    short = f"; of other networks: {others}." if others else "."
+    return told_of(facts) + short + passes
 
 
 def missing_notes(facts: dict[str, Any]) -> list[str]:

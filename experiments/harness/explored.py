@@ -1,7 +1,8 @@
 """What a page needs to explore a run: rates at thresholds, images, a feature cloud.
 
 explorer.npz holds images of both sets, where in these they stand, and which rows are
-offered; the scores of all images are those of scores.npz.
+offered, and perhaps what each image is; the scores of all images are those of
+scores.npz.
 """
 
 import base64
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.harness.files import load_arrays
+from experiments.harness.files import load_left
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
 
@@ -57,7 +58,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     kept = folder / "explorer.npz"
     if not kept.exists():
         return None
-    arrays, scores = load_arrays(kept), load_arrays(folder / "scores.npz")
+    arrays, scores = load_left(kept), load_left(folder / "scores.npz")
     try:
         return _told(arrays, scores)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -82,6 +83,7 @@ def _told(arrays: Mapping[str, np.ndarray], scores) -> dict[str, Any]:
         "shown": [len(of) for of in index],
         "totals": [n, m],
         "index": np.concatenate(index).tolist(),
+        "names": _names(arrays, [len(of) for of in index]),
         "layer": str(arrays["layer"]),
         "points": _rounded(points),
         "star": _rounded(arrays["singularity"]),
@@ -89,6 +91,19 @@ def _told(arrays: Mapping[str, np.ndarray], scores) -> dict[str, Any]:
         "sprite": sprite(np.concatenate(images)) if images else None,
         "rows": rows,
     }
+
+
+def _names(arrays: Mapping[str, np.ndarray], shown: list[int]) -> list[str] | None:
+    """Of each image its file or class, or ""; None where nothing is known of any."""
+    if not any(f"names/{name}" in arrays for name in SETS):
+        return None
+    found = []
+    for name, count in zip(SETS, shown, strict=True):
+        of = arrays.get(f"names/{name}", np.full(count, "")).tolist()
+        if len(of) != count:
+            raise ValueError(f"{len(of)} names of {count} images")
+        found += map(str, of)
+    return found
 
 
 def _row(ind: np.ndarray, ood: np.ndarray, index: list[np.ndarray]) -> dict[str, Any]:

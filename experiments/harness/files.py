@@ -104,6 +104,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     return read_arrays(path, "delete it, and what it held is computed again")
 
 
+def load_left(path: Path) -> dict[str, np.ndarray]:
+    """Of a results folder, which no run mends; `InputError` for a damaged file."""
+    return read_arrays(path, f"delete {path.parent}, and run the experiment again")
+
+
 def load_json(path: Path, mend: str) -> Any:
     """Raises `InputError` for a file that is missing or damaged."""
     try:

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis import animation
 from experiments.harness import records, sheets
-from experiments.harness.files import load_json
+from experiments.harness.files import load_json, load_left
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
 
 DAMAGED = "delete it, and run the experiment again"
+ARRAYS = ("scores.npz", "explorer.npz", animation.FILE)  # what runs leave
 BELOW = 0.5  # an AUROC under which a layer separates the wrong way round
 SHOWN = 200  # records that are shown of a run without tables
 COLUMNS = ("benchmark", "network", "method", "condition", "layer", "set", "quantity")
@@ -65,6 +67,7 @@ def read(folder: Path, name: str | None = None) -> Run:
     timing = _load(folder / "timing.json", problems)
     if not problems and not _is_ours(facts, config):
         problems.append(f"{metrics} holds no result of ours")
+    _try_arrays(folder, problems)
     return Run(
         name or folder.name,
         folder,
@@ -91,6 +94,16 @@ def _load(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path} holds no mapping, and none of our results; {DAMAGED}")
         return {}
     return found
+
+
+def _try_arrays(folder: Path, problems: list[str]) -> None:
+    """Read what there is to its end: that is where a file is cut off."""
+    for path in (folder / name for name in ARRAYS):
+        try:
+            if path.exists():
+                load_left(path)
+        except InputError as error:
+            problems.append(str(error))
 
 
 def _is_ours(facts: Mapping, config: Mapping) -> bool:

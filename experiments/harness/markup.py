@@ -12,7 +12,7 @@ from PIL import Image
 
 from analysis import animation, pages
 from experiments.harness import explored, gathered
-from experiments.harness.files import load_arrays
+from experiments.harness.files import load_left
 from experiments.harness.gathered import Run
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
@@ -140,6 +140,7 @@ def detail(run: Run, identifier: str) -> str:
     )
     problems = list(run.problems)
     moving = _explorer(run, problems) + _training(run, problems)
+    problems = list(dict.fromkeys(problems))  # of a file that was tried before
     wrong = gathered.inverted(run.facts)
     parts = [
         f"<h2>{escape(title_of(run))}</h2>\n<dl class='facts'>{told}</dl>",
@@ -175,10 +176,12 @@ def _training(run: Run, problems: list[str]) -> str:
     if not path.exists():
         return ""
     try:
-        return animation.as_part(animation.of_arrays(load_arrays(path)))
-    except (InputError, IndexError, KeyError, TypeError, ValueError) as error:
+        return animation.as_part(animation.of_arrays(load_left(path)))
+    except InputError as error:
+        problems.append(str(error))
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         problems.append(f"{path}: cannot be shown ({type(error).__name__}: {error})")
-        return ""
+    return ""
 
 
 def _pictures(run: Run) -> str:

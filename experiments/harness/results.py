@@ -21,6 +21,7 @@ from fssd_jax.data.sources import ArrayDataset
 
 # Options that change no number.
 PLACES = ("out", "data_dir", "rerun")
+TOLD = "results: "  # begins the line that names what was left; `whole.parts` reads it
 
 
 class Identity(NamedTuple):
@@ -117,8 +118,21 @@ def leave(
         page.of_folder(folder, config.path.name)
     if show:
         sheets.show(tables)
-    print(f"results: {config.path / 'report.html'}")
+    tell(config.path)
     return config.path
+
+
+def tell(folder: Path) -> None:
+    """Print where the results are."""
+    print(f"{TOLD}{folder / 'report.html'}")
+
+
+def told(log: str, out: Path) -> list[str]:
+    """The folders that `tell` named in these lines, each once; below `out` if there."""
+    lines = [line for line in log.splitlines() if line.startswith(TOLD)]
+    found = [Path(line.removeprefix(TOLD)).parent for line in lines]
+    below = [f.relative_to(out) if f.is_relative_to(out) else f for f in found]
+    return list(dict.fromkeys(map(str, below)))
 
 
 def as_json(facts: Mapping[str, Any], numbers: Sequence[Record]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from experiments.harness import files, provenance
+from experiments.harness import files, provenance, results
 from experiments.whole import needed, plan
 from experiments.whole.plan import Part
 from fssd_jax.checks import InputError
@@ -41,7 +41,9 @@ class Row:
     status: Status = "to do"
     seconds: float = 0.0  # of all tries with this digest
     lacks: tuple[needed.Lack, ...] = ()  # what is not here; without some it does less
-    told: str = ""  # why it is not run here, or the last line of a log that failed
+    # Why it is not run here, or is again, or the last line of a log that failed.
+    told: str = ""
+    left: tuple[str, ...] = ()  # results folders, below OUT
 
     @property
     def command(self) -> str:
@@ -70,10 +72,20 @@ def rows(parts: Sequence[Part], preset: str, out: Path, data_dir: Path | None):
         if answer.missing:
             row.status, row.told = "not run here", told(answer.missing)
         elif before.get("digest") == row.digest and not part.reads:
-            row.seconds = before["seconds"]
-            row.status = "done before" if before["status"] == "done" else "to do"
+            done, row.left = before["status"] == "done", before["left"]
+            gone = [name for name in row.left if not _is_there(out / name)]
+            if done and gone:
+                row.told = f"its results are gone: {', '.join(gone)}"
+            else:
+                row.seconds = before["seconds"]
+                row.status = "done before" if done else "to do"
         found.append(row)
     return found
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether it holds what the page of all results reads."""
+    return (folder / "metrics.json").is_file()
 
 
 def told(lacks: Sequence[needed.Lack]) -> str:
@@ -89,7 +101,7 @@ def digest(part: Part, found: tuple[str, ...]) -> str:
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """state.json: "PRESET/PART" → digest, status, seconds, command, log, ended.
+    """state.json: "PRESET/PART" → digest, status, seconds, left, command, log, ended.
 
     Raises:
       InputError: it is damaged.
@@ -100,7 +112,12 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     found = files.load_json(path, DAMAGED)
     try:
         known = {
-            name: {**of, "seconds": float(of["seconds"]), "status": str(of["status"])}
+            name: {
+                **of,
+                "seconds": float(of["seconds"]),
+                "status": str(of["status"]),
+                "left": tuple(map(str, of.get("left", ()))),
+            }
             for name, of in found["parts"].items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -115,6 +132,7 @@ def keep(folder: Path, preset: str, row: Row) -> None:
         "status": row.status,
         "seconds": round(row.seconds, 1),
         "digest": row.digest,
+        "left": row.left,
         "command": row.command,
         "log": str(row.log),
         "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -145,13 +163,14 @@ def go(todo: Sequence[Row], preset: str, out: Path, tell: Callable[[Row], None])
                     row.status = "not run here"
                     row.told = f"there is no {out / row.part.reads} to read"
                 else:
-                    _run(row, folder, preset, tell)
+                    _run(row, out, preset, tell)
             tell(row)
 
 
-def _run(row: Row, folder: Path, preset: str, tell: Callable[[Row], None]) -> None:
+def _run(row: Row, out: Path, preset: str, tell: Callable[[Row], None]) -> None:
     """One part, to its end."""
-    row.status = "interrupted"  # as a killed process leaves it
+    folder, said = out / "all", _size(row.log)
+    row.left, row.status = (), "interrupted"  # as a killed process leaves it
     keep(folder, preset, row)
     row.status = "running"
     tell(row)
@@ -160,12 +179,23 @@ def _run(row: Row, folder: Path, preset: str, tell: Callable[[Row], None]) -> No
         code = _process(row)
         row.status = "done" if code == 0 else "failed"
         row.told = "" if code == 0 else _why(row.log, code)
+        row.left = _left(row.log, said, out)
     except BaseException:
         row.status = "interrupted"
         raise
     finally:
         row.seconds = spent + time.monotonic() - start
         keep(folder, preset, row)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _left(log: Path, start: int, out: Path) -> tuple[str, ...]:
+    """The results folders that a log tells of from this byte on."""
+    text = log.read_bytes()[start:].decode(errors="replace")
+    return tuple(results.told(text, out))
 
 
 def _process(row: Row) -> int:

@@ -26,10 +26,7 @@ OE = ("outliers",)  # of Outlier Exposure, which is one of all methods
 TANGENT = "neural_tangents"
 ALL = "--methods all --seeds 0 1 2"
 SHORT = f"{ALL} --short-epochs 3"  # of those networks that only some methods need
-# Those of Figures 4 and 5 without MC dropout, which wants eight further networks.
-METHODS = (
-    "--methods msp odin mahalanobis deep_ensemble outlier_exposure fssd fssd_clean"
-)
+METHODS = "--methods paper fssd_clean"  # of Figures 4 and 5
 SQUARED = "--loss squared --network"
 
 TINY = (
@@ -107,8 +104,8 @@ SMALL = (
         GREY,
         OE,
     ),
-    Part("figure4", "figure4", f"--images 100 {METHODS}", 60, GREY, OE),
-    Part("figure5", "figure5", METHODS, 30, GREY, OE),
+    Part("figure4", "figure4", f"--images 100 {METHODS}", 65, GREY, OE),
+    Part("figure5", "figure5", METHODS, 35, GREY, OE),
     Part("kernel-convnet", "kernel_regression", "--network convnet", 40, GREY),
     Part(
         "kernel-perceptron-squared",

@@ -89,7 +89,7 @@ def progress(
     def tell(row: Row) -> None:
         nonlocal began
         began = time.monotonic()
-        if row.status == "running" and console.is_terminal:
+        if row.status == "running" and console.is_terminal and not row.told:
             return  # the bar says so
         line = Text(event(rows, row), STYLES.get(row.status, ""))
         console.print(line, soft_wrap=True)
@@ -110,8 +110,9 @@ def event(rows: Sequence[Row], row: Row) -> str:
     if row.status in ("running", "done", "failed"):
         ahead = left(rows)
         more = f"; {ahead.word} {duration(ahead.seconds)} left" * (ahead.seconds > 0)
+    again = f" again ({row.told})" if row.told else ""
     words = {
-        "running": f"begun, log {row.log}{more}",
+        "running": f"begun{again}, log {row.log}{more}",
         "done": f"done in {took}{more}",
         "done before": f"done before, in {took}",
         "failed": f"failed after {took}: {row.told}; log {row.log}{more}",

@@ -46,7 +46,13 @@ def divided(
     """
     ind = [part.select(np.isin(part.y, known)) for part in (train, test)]
     trained, tested = (
-        part._replace(y=np.searchsorted(known, part.y).astype(np.int32)) for part in ind
+        part._replace(
+            y=np.searchsorted(known, part.y).astype(np.int32),
+            classes=tuple(
+                part.classes[i] if part.classes else f"class {i}" for i in known
+            ),
+        )
+        for part in ind
     )
     return trained, tested, test.select(~np.isin(test.y, known))
 

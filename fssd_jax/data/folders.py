@@ -97,7 +97,10 @@ def load_images(
             shown.update(len(part))
     to = "×".join(map(str, shape[:2])) if resize is None else resize
     source = f"{stream.source}, {total} resized to {to}"
-    return ArrayDataset(x, stream.y, path.name, "all", source, digest(x, stream.y))
+    files = np.array([os.path.relpath(file, path) for file in stream.files])
+    return ArrayDataset(
+        *(x, stream.y, path.name, "all", source, digest(x, stream.y)), files=files
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,13 +28,30 @@ class ArrayDataset(NamedTuple):
     # Of the arrays as loaded, before any selection; of `Decoded`, of which records they
     # are, and the files' names and sizes.
     sha256: str
+    classes: tuple[str, ...] | None = None  # their names by label, where it has some
+    files: np.ndarray | None = None  # [n] of text: below the folder that was read
 
     __repr__ = brief
 
     def select(self, chosen) -> "ArrayDataset":
         """A part of the set; the source and digest stay those of the whole."""
         part = getattr(self.x, "part", self.x.__getitem__)
-        return self._replace(x=part(chosen), y=self.y[chosen])
+        files = None if self.files is None else self.files[chosen]
+        return self._replace(x=part(chosen), y=self.y[chosen], files=files)
+
+    def described(self, chosen) -> np.ndarray | None:
+        """What is known of these images, each a text: its file, or else its class.
+
+        None of a set of one class without a name, and without files.
+        """
+        if self.files is not None:
+            return self.files[chosen]
+        y = self.y[chosen]
+        if self.classes is not None:
+            return np.array(self.classes)[y]
+        if (self.y == self.y[:1]).all():
+            return None
+        return np.array([f"class {label}" for label in y])
 
 
 def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayDataset:
@@ -80,7 +97,20 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ArrayData
         x, y, source = _cns_glyphs(data_dir)
     else:
         x, y, source = _first_found(name, split, data_dir)
-    return ArrayDataset(x, y, name, split, source, digest(x, y))
+    return ArrayDataset(x, y, name, split, source, digest(x, y), CLASSES.get(name))
+
+
+# By label; of other sets the label is the name, or there are no classes.
+CLASSES = {
+    "fashion_mnist": (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+    "cifar10": (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+}
 
 
 def digest(*arrays) -> str:

@@ -6,7 +6,6 @@ x̃_k is the input step of layer k; α, center, scale and intercept are of the `
 With in-distribution images and no OoD ones it is log FSSD, of the last two layers.
 """
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fssd_jax import fssd
-from fssd_jax.checks import InputError
+from fssd_jax.checks import InputError, warn
 from fssd_jax.data.inputs import Watched
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.ensemble import (
@@ -171,17 +170,14 @@ def _tell_range(noise: Watched | None, ind: Watched | None, unit_range: bool) ->
     use = "fssd_jax.noise.noise_like(key, n, data) draws noise in the range of data"
     if ind is None or ind.range is None:
         if not unit_range and 0 <= low < high <= 1:
-            warnings.warn(
-                f"unit_range=False, but {what}: are the data there? {use}", stacklevel=3
-            )
+            warn(f"unit_range=False, but {what}: are the data there? {use}")
         return
     least, most = ind.range
     width, wide = high - low, most - least
     if not width / 5 <= wide <= 2 * width or abs(high + low - most - least) > 2 * width:
-        warnings.warn(
+        warn(
             f"{what}, in-distribution images in [{least:.3g}, {most:.3g}]: F* of noise "
-            f"in another range may tell nothing of these data; {use}",
-            stacklevel=3,
+            f"in another range may tell nothing of these data; {use}"
         )
 
 
@@ -225,12 +221,11 @@ def _deep(singularity: fssd.Singularity, d: np.ndarray, chosen: list[str]) -> En
     beyond = taken & ~beyond_noise(singularity, d)
     if beyond.any():
         names = [name for name, b in zip(known, beyond, strict=True) if b]
-        warnings.warn(
+        warn(
             f"at layers {names} noise lies farther from F* than the in-distribution "
             "images do, so that OoD images may lie on either side of them: give F* of "
             "other noise or of images, or OoD validation images (ood=...), or choose "
-            "other layers (layers=[...])",
-            stacklevel=3,
+            "other layers (layers=[...])"
         )
     return standardise(d, known, taken, logs=True)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ if name == "endless" and not os.environ.get("MENDED"):
 if name == "good":
     (out / "good").mkdir(exist_ok=True)
     (out / "good" / "metrics.json").write_text("{}")
+    print("results:", out / "good" / "report.html")
 """
 NEVER = needed.Lack("no x", "wait for it")
 GOOD, WRONG = Part("first", "good", "--some 'two words'", 1), Part("b", "wrong", "", 2)
@@ -87,6 +89,7 @@ def test_all_that_can_run_runs_and_is_told(fake, tmp_path, capsys):
     assert log.splitlines()[1:] == [
         f"$ fssd good --some 'two words' --out {tmp_path / 'out'}",
         "this is good",
+        f"results: {tmp_path / 'out' / 'good' / 'report.html'}",
     ]
     assert "fssd all --preset tiny: 3 done" in told.out
     events = [line.split(" ", 1)[1] for line in told.err.splitlines()]
@@ -140,6 +143,40 @@ def test_another_command_or_code_or_data_is_run_again(fake, monkeypatch, tmp_pat
         needing = LAST._replace(needs=("never",))
         assert fake(other, needing) == (0, ["good", "gathers"])
         assert fake(other, needing) == (0, ["gathers"])
+
+
+def test_a_part_whose_results_were_deleted_is_done_again_and_told(
+    fake, tmp_path, capsys
+):
+    assert fake(GOOD)[1] == ["good", "gathers"]
+    assert state(tmp_path)["tiny/first"]["left"] == ["good"]
+    assert fake(GOOD) == (0, ["gathers"])
+    for delete in (Path.unlink, lambda path: shutil.rmtree(path.parent)):
+        delete(tmp_path / "out" / "good" / "metrics.json")
+        capsys.readouterr()
+        assert fake(GOOD, args=("--plan",)) == (0, [])
+        plan_of = capsys.readouterr().out
+        assert "    its results are gone: good\n" in plan_of
+        assert "first: about 60 s\n" in plan_of
+        assert fake(GOOD) == (0, ["good", "gathers"])
+        assert "begun again (its results are gone: good)" in capsys.readouterr().err
+        assert fake(GOOD) == (0, ["gathers"])
+    # The folder of all results may be another's by now, or moved.
+    (tmp_path / "out").rename(tmp_path / "moved")
+    args = ("--out", str(tmp_path / "moved"))
+    assert fake(GOOD, args=args) == (0, ["gathers"])
+
+
+def test_what_a_failed_part_left_is_not_missed(fake, tmp_path, capsys):
+    """It is tried again in any case, and the seconds that it had count."""
+    assert fake(GOOD, WRONG)[0] == 1
+    path = tmp_path / "out" / "all" / "state.json"
+    kept = json.loads(path.read_text())
+    kept["parts"]["tiny/b"] |= {"left": ["lost"], "seconds": 5.0}
+    path.write_text(json.dumps(kept))
+    assert fake(GOOD, WRONG)[0] == 1
+    assert "are gone" not in capsys.readouterr().err
+    assert state(tmp_path)["tiny/b"]["seconds"] >= 5
 
 
 def test_presets_do_not_forget_each_other(fake, monkeypatch, tmp_path):
@@ -317,3 +354,9 @@ def test_a_real_part_and_the_page_of_it(tmp_path, capsys):
     assert "digits_near" in (tmp_path / "report.html").read_text()
     assert WHOLE.main(args) == 0
     assert "figure3: done before" in capsys.readouterr().err
+    (folder,) = (tmp_path / "figure3").glob("digits*")
+    shutil.rmtree(folder)
+    assert WHOLE.main(args) == 0
+    told = capsys.readouterr().err
+    assert f"figure3: begun again (its results are gone: figure3/{folder.name})" in told
+    assert (folder / "metrics.json").exists()

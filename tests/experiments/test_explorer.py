@@ -11,7 +11,10 @@ from experiments.comparison import explorer
 from experiments.comparison.answers import Answers
 from experiments.comparison.rows import Scored
 from experiments.harness import explored
-from fssd_jax import metrics
+from experiments.harness.files import save_arrays
+from fssd_jax import InputError, metrics
+from fssd_jax.data import load
+from fssd_jax.data.folders import load_images
 from tests.experiments import pages
 
 
@@ -70,6 +73,10 @@ def test_what_is_kept_of_a_run(setting):
         assert len(at) == min(len(x), explorer.SHOWN)
         assert (at[0], at[-1]) == (0, len(x) - 1)
         assert set(np.diff(at)) <= {len(x) // len(at), -(-len(x) // len(at))}
+        own = setting.tested[name].select(at)
+        np.testing.assert_array_equal(own.x, x[at])
+        labels = [f"class {y}" for y in own.y]
+        assert kept[f"names/{name}"].tolist() == labels
         of = x[at] if x.dtype != np.uint8 else x[at] / 255
         np.testing.assert_allclose(kept[f"images/{name}"] / 255, of, atol=0.002)
         assert kept[f"points/{name}"].shape == (len(at), 2)
@@ -77,6 +84,51 @@ def test_what_is_kept_of_a_run(setting):
     both = np.concatenate([kept["points/in-distribution"], kept["points/OoD"]])
     assert both[:, 0].var() > both[:, 1].var()
     np.testing.assert_allclose(both.mean(0), 0, atol=1e-3 * both.std())
+
+
+def test_each_image_is_named_by_its_file_or_its_class(setting, tmp_path):
+    """By the images themselves: one grey a class, and a file."""
+    for grey in range(60):
+        path = tmp_path / f"of {grey % 3}" / f"{grey:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((28, 28), grey, np.uint8)).save(path)
+    folder = load_images(tmp_path, size=28, channels=1, limit=40, progress=False)
+    known = load("digits", "test")
+    some = np.random.default_rng(0).permutation(len(known.x))[:50]
+    s = setting._replace(
+        test_ind=folder.x[5:],
+        test_ood=known.x[some],
+        tested={"in-distribution": folder.select(slice(5, None)),
+                "OoD": known.select(some)},
+    )  # fmt: skip
+    scored = Scored(np.zeros(35), np.zeros(50))
+    kept = explorer.kept(s, Answers({"methods": {"fssd": scored}}, {}, {}, {}, None))
+    greys = kept["images/in-distribution"][:, 0, 0, 0]
+    expected = [f"of {grey % 3}/{grey:02}.png" for grey in greys]
+    assert kept["names/in-distribution"].tolist() == expected
+    at = some[kept["index/OoD"]]
+    assert kept["names/OoD"].tolist() == [f"class {y}" for y in known.y[at]]
+    assert not explorer.named(s._replace(tested={}), {})
+
+
+def test_long_paths_are_cut_at_their_beginning():
+    assert explorer._in_short("a" * 80) == "a" * 80
+    cut = explorer._in_short("b" * 200 + "/c.png")
+    assert (len(cut), cut[0], cut[-7:]) == (80, "…", "b/c.png")
+
+
+def test_names_of_an_explorer_and_one_without_them(tmp_path):
+    """Of before, and where one set's source knows nothing."""
+    folder = pages.write(tmp_path / "old-0", explored=True)
+    assert explored.read(folder)["names"] is None
+    names = [f"class {i}" for i in range(7)]
+    of = {"names/in-distribution": np.array(names)}
+    save_arrays(folder / "explorer.npz", pages.kept() | of)
+    assert explored.read(folder)["names"] == [*names, *5 * [""]]
+    of = {"names/OoD": np.array(names)}
+    save_arrays(folder / "explorer.npz", pages.kept() | of)
+    with pytest.raises(InputError, match="7 names of 5 images"):
+        explored.read(folder)
 
 
 def test_large_images_are_made_small():

@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from analysis import animation
 from experiments import report
@@ -194,8 +195,14 @@ def test_own_images_that_score_scored_are_explored(opened, tmp_path):
     for image in order[:3]:
         at = image if image < len(shown[0]) else image - len(shown[0])
         of = explored.SETS[int(image >= len(shown[0]))]
-        told = f"{of} {kept[f'index/{of}'][at]}: score "
-        assert seen(tab, ".look").strip().startswith(told)
+        told = f"{of} {kept[f'index/{of}'][at]}"
+        if of == explored.SETS[0]:  # of a folder; the others are of one array
+            name = kept[f"names/{of}"][at]
+            pixels = np.asarray(Image.open(tmp_path / "digits" / name))
+            np.testing.assert_array_equal(pixels, kept[f"images/{of}"][at, ..., 0])
+            told += f", {name}"
+        assert seen(tab, ".look").strip().startswith(f"{told}: score ")
+        assert tab.get_attribute(".run.open .look .tile", "title") == told
         style = tab.locator(".run.open .look .tile").get_attribute("style")
         (place,) = re.findall(r"background-position: (\S+)%", style)
         assert float(place) == pytest.approx(100 * (image % columns) / (columns - 1))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -73,6 +74,49 @@ def test_what_is_damaged_or_foreign_is_a_row_that_says_so(tmp_path, name, capsys
     (other,) = cells(text, "whole-0")
     assert not any(why in cell for cell in other)
     assert "1 of them not whole" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["scores.npz", "explorer.npz", animation.FILE])
+def test_arrays_that_are_cut_off_or_changed_are_told_and_the_rest_stays(
+    tmp_path, name, capsys
+):
+    """Cut at any place, or of the full length with a byte changed; then as advised."""
+    folder = pages.write(tmp_path / "all" / "cut-0", explored=True)
+    pages.write(tmp_path / "all" / "whole-0")
+    noise = np.random.default_rng(0).normal(size=(2, 4, 3))
+    sets, speeds = {"noise": noise}, {"noise": np.ones((2, 4))}
+    of = animation.from_arrays("fc1", np.arange(2), sets, noise.mean(1), speeds)
+    save_arrays(folder / animation.FILE, animation.to_arrays(of))
+    path, page = folder / name, tmp_path / "page.html"
+    assert "Could not be read" not in made(folder, page)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    other = bytes([whole[middle] ^ 255])
+    for content in (
+        *(whole[:-1], whole[:middle], whole[:3], b""),
+        whole[:middle] + other + whole[middle + 1 :],
+    ):
+        path.write_bytes(content)
+        capsys.readouterr()
+        text = made(tmp_path / "all", page)
+        printed = capsys.readouterr()
+        assert "2 runs, 1 of them not whole" in printed.out
+        assert f"cut-0: {path}: cannot be read" in printed.err
+        (row,) = cells(text, "cut-0")
+        assert row[5].startswith(
+            f"{100 * pages.facts()['methods']['fssd']['auroc']:.1f}"
+        )
+        assert row[6].startswith(f"{name}: cannot be read")
+        assert row[6].endswith(f"delete {folder}, and run the experiment again")
+        (other_row,) = cells(text, "whole-0")
+        assert "cannot be read" not in other_row[6]
+        section = markup.detail(gathered.read(folder), "run-0")
+        assert section.count(f"<li>{path}: cannot be read") == 1
+        assert cells(section, "msp")
+    shutil.rmtree(folder)
+    pages.write(folder, explored=True)
+    made(tmp_path / "all", page)
+    assert "2 runs, 0 of them not whole" in capsys.readouterr().out
 
 
 CHANGES = (

@@ -191,6 +191,7 @@ def test_what_is_there_is_not_computed_again(out, capsys, monkeypatch):
     assert table2.main(["--tiny", "--seeds", "0", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("already there") == 2
+    assert printed.count("results: ") == 2  # which `fssd all` reads
     assert_it_fits(printed, ["AUROC", "FPR95", "fitted on", "inverted", "α"])
 
 

@@ -1,23 +1,42 @@
 """Figures 1, 4, 5 and 6 on the embedded digits, beside other arithmetic."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+import tyro
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 from experiments import figure1, figure4, figure5, figure6
-from experiments.comparison import answers, layer_looks, protocols, shifted
-from experiments.comparison.figure_settings import TINY, FigureOptions, drawn, ready
+from experiments.comparison import (
+    answers,
+    layer_looks,
+    networks,
+    protocols,
+    retrained,
+    shifted,
+)
+from experiments.comparison.figure_settings import (
+    ALL_METHODS,
+    TINY,
+    FigureOptions,
+    drawn,
+    ready,
+)
 from experiments.comparison.shifted import KINDS, LEVELS
+from experiments.harness.keys import Use, of_seed
+from experiments.whole import plan
 from fssd_jax import InputError, map_batches
 from fssd_jax.data import common_corruptions, frost_pictures, imagenet_c, load
 from fssd_jax.data.benchmarks import load_benchmark
-from fssd_jax.detectors import fssd
+from fssd_jax.detectors import fssd, mc_dropout
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 from tests.experiments.test_figures import the_only
 
+SCRIPTS = {"figure4": figure4, "figure5": figure5}
 FEW = ["--methods", "msp", "fssd_clean"]
 
 
@@ -213,6 +232,36 @@ def test_figure5(out, s, capsys):
                 found = data[f"{name}/{of_set}"][i]
                 np.testing.assert_allclose(found, score(noisy), rtol=1e-3, atol=1e-3)
     assert_it_fits(capsys.readouterr().out, ["0.02", "0.3", "msp"])
+
+
+@pytest.mark.parametrize("script", [figure4, figure5])
+def test_mc_dropout_is_of_the_passes_that_the_caption_tells(
+    script, s, tmp_path, monkeypatch
+):
+    """One rate, so that it is known which network it is; by either of its scores."""
+    monkeypatch.setattr(retrained, "RATES", (0.1,))
+    args = ("--methods", "mc_dropout", "--passes", "3")
+    path, _, data = made(script, tmp_path, *args)
+    note = " MC dropout: 3 passes an image."
+    assert note in (path / "metrics.md").read_text()
+    variables = networks.with_dropout(s.training, 0, 0.1).variables
+    logit_fn = retrained.stochastic(s.training, 0.1)
+    state = mc_dropout.fit(of_seed(0, Use.MC_DROPOUT), 3)
+    of = map_batches(mc_dropout.scores, logit_fn, variables, state, s.test_ind)
+    found = np.atleast_2d(data["mc dropout/in-distribution"])[0]
+    assert any(np.allclose(found, of[:, c], rtol=1e-3, atol=1e-3) for c in (0, 1))
+
+
+def test_the_paper_and_small_presets_have_mc_dropout():
+    for script in SCRIPTS:
+        for preset in ("small", "paper"):
+            parts = [p for p in plan.PRESETS[preset] if p.script == script]
+            for part in parts:
+                words = plan.words(part, Path("out"), None)[1:]
+                config = tyro.cli(SCRIPTS[script].Config, args=words)
+                assert "mc_dropout" in shifted.checked_methods(config.methods)
+            assert parts
+    assert ALL_METHODS["small"].passes < ALL_METHODS["paper"].passes == 32
 
 
 def test_labels_of_corrupted_images():

@@ -1,5 +1,6 @@
 """Noise: its moments, in the range of the data, and whoever fits with another."""
 
+import inspect
 from collections import OrderedDict
 from functools import partial
 
@@ -64,6 +65,12 @@ def test_noise_in_another_range_is_warned_of():
         fit(pixels, signals)
     with pytest.warns(UserWarning, match=r"unit_range=False, but noise lies in"):
         fit(pixels)
+    # And at the line here that called: a filter by module, and readers, find it.
+    with pytest.warns(UserWarning, match="noise lies in") as told:
+        fit(pixels, signals)
+    line = inspect.currentframe().f_lineno - 1
+    ((where, at),) = {(w.filename, w.lineno) for w in told}
+    assert (where, at) == (__file__, line)
     # As advised: no warning, which would be an error here.
     matched = noise.noise_like(jax.random.key(0), 50, signals)
     fit(matched, signals * np.float32(1.5))

