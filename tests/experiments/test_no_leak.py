@@ -50,7 +50,7 @@ def numbered(count, start=0):
 
 def test_the_parts_of_what_somebody_brought_share_no_image():
     noise = np.zeros((5, 1, 1, 1), np.float32)
-    images, labels = brought.split(
+    images, shown = brought.split(
         numbered(300), numbered(50, 1000), validation=60, noise=noise, seed=3
     )
     numbers = [
@@ -59,7 +59,9 @@ def test_the_parts_of_what_somebody_brought_share_no_image():
     ]
     assert [len(n) for n in numbers] == [30, 30, 240]
     np.testing.assert_array_equal(np.sort(np.concatenate(numbers)), np.arange(300))
-    np.testing.assert_array_equal(labels, numbers[2] % 3)
+    np.testing.assert_array_equal(shown["in-distribution"].x, images.ind)
+    np.testing.assert_array_equal(shown["in-distribution"].y, numbers[2] % 3)
+    np.testing.assert_array_equal(shown["OoD"].x, images.ood)
     # Drawn, not cut off.
     assert all(n.max() > 200 and n.min() < 100 for n in numbers)
 
