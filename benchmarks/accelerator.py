@@ -32,7 +32,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import accelerator_tables, on_device, ours, work
+from benchmarks import accelerator_tables, inputs, on_device, ours, work
 from benchmarks.beside_torch import Torch
 from benchmarks.inputs import NETWORKS
 from benchmarks.on_device import DEFAULT, HIGHEST, Procedure, seconds_of
@@ -182,13 +182,8 @@ def _set_up(config: Config) -> None:
 
 def _check(config: Config) -> None:
     """Raise `InputError` for a name that there is not, or a useless number."""
-    for what, given, known in (
-        ("tasks", config.tasks, TASKS),
-        ("networks", config.networks, BATCHES),
-    ):
-        unknown = set(given) - set(known)
-        if unknown or not given:
-            raise InputError(f"--{what}: {sorted(unknown)}; choose from {list(known)}")
+    inputs.check_names("tasks", config.tasks, TASKS)
+    inputs.check_names("networks", config.networks, BATCHES)
     for what, least in (("rounds", config.rounds), ("minutes", config.minutes)):
         if least <= 0:
             raise InputError(f"--{what}: more than 0, got {least}")

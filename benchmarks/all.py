@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import gates, ours, work
+from benchmarks import gates, inputs, ours, work
 from benchmarks.gates import NOT_RUN
 from benchmarks.inputs import NETWORKS
 from benchmarks.tables import to_sheet, work_sheet
@@ -144,13 +144,8 @@ def run(config: Config) -> dict[str, Any]:
 
 def _check(config: Config) -> None:
     """Raise `InputError` for a name that there is not."""
-    for what, given, known in (
-        ("tasks", config.tasks, PEERS),
-        ("networks", config.networks, COUNTS),
-    ):
-        unknown = set(given) - set(known)
-        if unknown or not given:
-            raise InputError(f"--{what}: {sorted(unknown)}; choose from {list(known)}")
+    inputs.check_names("tasks", config.tasks, PEERS)
+    inputs.check_names("networks", config.networks, COUNTS)
     cores = provenance.available_cores()
     if config.threads is not None and not 1 <= config.threads <= cores:
         raise InputError(f"--threads: 1 to {cores} here, got {config.threads}")

@@ -1,6 +1,6 @@
 """The networks, weights and images that we and the peers are given, all from seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -9,12 +9,20 @@ import jax
 import numpy as np
 
 from fssd_jax import models, recipes
+from fssd_jax.checks import InputError
 from fssd_jax.features import make_init_fn
 
 CLASSES = 10
 COARSE = 4  # pixels a side of a picture's pattern
 NOISE = 100  # images for F*
 EPSILON = 0.01  # where one step is taken
+
+
+def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `InputError` where one is unknown, or none is given."""
+    unknown = set(given) - set(known)
+    if unknown or not given:
+        raise InputError(f"--{what}: {sorted(unknown)}; choose from {list(known)}")
 
 
 class Network(NamedTuple):

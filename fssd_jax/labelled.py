@@ -1,6 +1,6 @@
 """What a network gives of training images, batch by batch, with their classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from fssd_jax.moments import Moments
 from fssd_jax.outputs import FeatureFn, Variables
 
 LABELS = "training labels"
+ROWS = 1024  # joined at once: NumPy's threads, which wait for more, stop XLA's seldom
 
 
 def with_classes(
@@ -90,7 +91,7 @@ def moments_of_classes(
     """
     found: dict[str, Moments] = {}
     parts = with_classes(score, feature_fn, variables, state, x, y, num_classes, **how)
-    for features, classes in parts:
+    for features, classes in joined(parts):
         for name, f in features.items():
             if name not in found:
                 found[name] = moments.nothing(num_classes, f.shape[1])
@@ -98,6 +99,23 @@ def moments_of_classes(
     for of_layer in found.values():
         refuse_empty(of_layer.count)
     return found
+
+
+def joined(parts: Iterable) -> Iterator:
+    """Trees of arrays [rows, ...], such as `with_classes` yields, some `ROWS` at once."""
+    held = []
+
+    def whole():
+        found = jax.tree.map(lambda *a: np.concatenate(a), *held)
+        held.clear()
+        return found
+
+    for part in parts:
+        held.append(part)
+        if sum(len(jax.tree.leaves(p)[0]) for p in held) >= ROWS:
+            yield whole()
+    if held:
+        yield whole()
 
 
 def refuse_empty(count: np.ndarray) -> None:

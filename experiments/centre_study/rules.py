@@ -165,7 +165,7 @@ def _both(
 
     def without_logits(variables, x) -> OrderedDict[str, Array]:
         found = feature_fn(variables, x)
-        return OrderedDict((k, found[k]) for k in fitted.gaussians.factor)
+        return OrderedDict((k, found[k]) for k in fitted.gaussians.whitening)
 
     d = fssd_jax.fssd.fssd(feature_fn, variables, singularity, x)
     own = mahalanobis.score(without_logits, variables, fitted, x)

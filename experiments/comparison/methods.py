@@ -114,7 +114,7 @@ def _gaussians(s: Setting) -> mahalanobis.Gaussians:
 def _of_mahalanobis(s: Setting, state: mahalanobis.State) -> dict:
     return {
         "note": epsilon_note(state),
-        "passes": passes(len(state.gaussians.factor), chosen_epsilon(state)),
+        "passes": passes(len(state.gaussians.whitening), chosen_epsilon(state)),
         "data": "class means, covariances",
         **s.labels | {"fitted_on": f"{s.labels['fitted_on']}, training set"},
     }

@@ -74,8 +74,8 @@ def fit(
     )[layer]
 
     def named(of) -> Gaussians:
-        factor, center = gaussian(layer, of, ridge)
-        return Gaussians(OrderedDict([(layer, factor)]), OrderedDict([(layer, center)]))
+        whitening, center = (OrderedDict([(layer, a)]) for a in gaussian(layer, of, ridge))
+        return Gaussians(whitening, center)
 
     return State(named(found), named(moments.all_as_one(found)))
 
@@ -84,8 +84,8 @@ def score(
     feature_fn: FeatureFn, variables: Variables, state: State, x: Inputs
 ) -> Float[Array, " batch"]:
     """d_0 − min_c d_c."""
-    f = _layer(feature_fn, variables, state.classes.factor, x)
-    same_sizes(state.classes.factor, f)
+    f = _layer(feature_fn, variables, state.classes.whitening, x)
+    same_sizes(state.classes.whitening, f)
     ((layer, h),) = f.items()
     return confidence(state.classes, layer, h) - confidence(state.background, layer, h)
 

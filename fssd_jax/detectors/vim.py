@@ -21,6 +21,7 @@ from fssd_jax import moments
 from fssd_jax.checks import InputError
 from fssd_jax.fssd import norm
 from fssd_jax.head import Head, hidden_of, hidden_of_training, logits
+from fssd_jax.labelled import joined
 from fssd_jax.outputs import FeatureFn, Inputs, Variables
 from fssd_jax.shown import brief
 
@@ -68,10 +69,12 @@ def fit(
         raise InputError(f"dim: expected 0 to {size - 1}, got {dim}")
 
     def passed():
-        return hidden_of_training(
-            *(feature_fn, variables, head, train),
-            batch_size=batch_size,
-            unit_range=unit_range,
+        return joined(
+            hidden_of_training(
+                *(feature_fn, variables, head, train),
+                batch_size=batch_size,
+                unit_range=unit_range,
+            )
         )
 
     origin = -np.linalg.pinv(kernel.T) @ np.float64(head.bias)

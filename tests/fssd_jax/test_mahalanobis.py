@@ -148,11 +148,11 @@ def test_mahalanobis_averages_over_space_and_takes_every_layer(lenet):
     means = np.stack([f[y == c].mean(0) for c in (0, 1)])
     sigma = np.cov((f - means[y]).T, bias=True)
     sigma += 0.01 * np.trace(sigma) / 2 * np.eye(2)
-    factor = np.asarray(found.factor["conv1"], np.float64)
-    np.testing.assert_allclose(factor @ factor.T, sigma, rtol=1e-4)
+    whitening = np.asarray(found.whitening["conv1"], np.float64)
     np.testing.assert_allclose(
-        factor @ np.asarray(found.center["conv1"]).T, means.T, rtol=1e-4
+        whitening @ sigma @ whitening.T, np.eye(2), rtol=1e-4, atol=1e-4
     )
+    np.testing.assert_allclose(found.center["conv1"], means @ whitening.T, rtol=1e-4)
 
 
 def _two_channels(feature_fn, variables, x):
@@ -172,12 +172,11 @@ def test_the_mahalanobis_step_raises_the_confidence(blobs):
 
 
 def plain_formula(gaussians, f):
-    """Values and gradients in NumPy: ∇ max_c −‖L⁻¹f − m_c‖² = −2 (L⁻¹f − m_c)ᵀ L⁻¹."""
-    (factor,), (center,) = (list(part.values()) for part in gaussians)
-    white = np.linalg.solve(factor, f.T).T
-    squares = np.square(white[:, None] - center[None]).sum(-1)
-    gap = white - center[squares.argmin(-1)]
-    return -squares.min(-1), -2 * np.linalg.solve(factor.T, gap.T).T
+    """Values and gradients in NumPy: ∇ max_c −‖Wf − m_c‖² = −2 (Wf − m_c)ᵀ W."""
+    (whitening,), (center,) = (list(part.values()) for part in gaussians)
+    squares = np.square((f @ whitening.T)[:, None] - center[None]).sum(-1)
+    gap = f @ whitening.T - center[squares.argmin(-1)]
+    return -squares.min(-1), -2 * gap @ whitening
 
 
 @jax.jit
@@ -193,12 +192,12 @@ def ours(gaussians, f):
 def many_classes(classes, offset=0.0):
     """(gaussians, features near some of the centres)."""
     rng = np.random.default_rng(0)
-    factor = np.tril(rng.normal(size=(64, 64)), -1) * 0.05 + np.eye(64)
+    whitening = np.tril(rng.normal(size=(64, 64)), -1) * 0.05 + np.eye(64)
     center = rng.normal(size=(classes, 64)) + offset
-    f = (center[:16] + rng.normal(size=(16, 64))[: len(center)]) @ factor.T
+    white = center[:16] + rng.normal(size=(16, 64))[: len(center)]
     return mahalanobis.Gaussians(
-        OrderedDict(layer=factor), OrderedDict(layer=center)
-    ), f
+        OrderedDict(layer=whitening), OrderedDict(layer=center)
+    ), np.linalg.solve(whitening, white.T).T
 
 
 @pytest.mark.parametrize("classes", [3, 200])
