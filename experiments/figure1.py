@@ -2,6 +2,7 @@
 
   fssd figure1
   fssd figure1 --benchmark cifar10 --network cifar_resnet20 --layer stage3
+  fssd figure1 --benchmark cifar10 --network cifar_resnet20 --pair cifar10_photos
   fssd figure1 --weights results/weights/lenet-0-5d3c2a11
 
 On the left histograms of ‖F(x) − F*‖ of both test sets, in one layer, and below the
@@ -28,6 +29,7 @@ from experiments.comparison.figure_settings import (
     ONE_NETWORK,
     Benchmarks,
     FigureOptions,
+    pair_of,
     ready,
     told_of,
     with_options,
@@ -51,8 +53,11 @@ class Config(FigureOptions):
     """tiny: seconds, means nothing. small: 1,000 test images of each set. paper: all.
     Of both the network is the benchmark's own, with all of its epochs."""
     benchmark: Benchmarks = "fmnist"
-    """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN; digits: 0-4
-    against 5-9. (The paper's are faces against ImageNet.)"""
+    """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN; cifar6: six of
+    its classes against the other four; digits: 0-4 against 5-9. (The paper's are faces
+    against ImageNet.)"""
+    pair: str | None = None
+    """Another OoD set of the benchmark, by its pair: cifar10_photos, for one."""
     layer: str | None = None
     """By name; by default the last one before the logits."""
     examples: int = 9
@@ -65,7 +70,7 @@ def run(config: Config) -> dict[str, Any]:
         raise InputError(f"--examples: expected 2 or more, got {config.examples}")
     files.writable(config.out / "figure1")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
-    pair = next(iter(benchmark.ood))
+    pair = pair_of(benchmark, config.pair)
     options = figure_settings.deciding(benchmark, config, preset)
     place = results.place(
         *(config.out, "figure1", f"{pair}-{config.seed}"),

@@ -32,6 +32,7 @@ from experiments.comparison.figure_settings import (
     Benchmarks,
     MethodOptions,
     auxiliary_for,
+    pair_of,
     ready,
     with_options,
 )
@@ -44,6 +45,7 @@ from experiments.comparison.shifted import Box, Shifted
 from experiments.harness import cli, files, results
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
+from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.imagenet_c import LEVELS
 
@@ -59,12 +61,15 @@ class Config(MethodOptions):
     all test images, 1,000 validation images, the benchmark's own epochs of the whole
     training set; 32 passes."""
     benchmark: Benchmarks = "fmnist"
-    """fmnist: FashionMNIST at 28×28; cifar10: CIFAR-10 at 32×32; digits: 0-4, for a
-    try. The paper's figure is of ImageNet, for which table2 reads ImageNet-C."""
+    """fmnist: FashionMNIST at 28×28; cifar10: CIFAR-10 at 32×32, cifar6 six of its
+    classes; digits: 0-4, for a try. The paper's figure is of ImageNet, for which table2
+    reads ImageNet-C."""
     labels: Literal["corrupted", "ood"] = "corrupted"
     """OoD validation images. corrupted: the in-distribution ones, each in one kind and
     level, as the paper's 1,000 images of each pair of sets would be; ood: those of the
     benchmark's OoD set, so that nothing is known of corruptions."""
+    pair: str | None = None
+    """Another OoD set for them, by the benchmark's pair: cifar10_mnist, for one."""
     kinds: tuple[str, ...] | None = None
     """Some of the 16 kinds, by name; by default all that can be made."""
 
@@ -77,7 +82,11 @@ def run(config: Config) -> dict[str, Any]:
     )
     files.writable(config.out / "figure4")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
-    pair = next(iter(benchmark.ood))
+    pair = next(iter(benchmark.ood))  # of which nothing is used, but as follows
+    if config.labels == "ood":
+        pair = pair_of(benchmark, config.pair)
+    elif config.pair:
+        raise InputError("--pair: wants --labels ood; corrupted images need no OoD set")
     outliers = auxiliary_for(benchmark, methods, config)
     data = [benchmark.train, benchmark.test, benchmark.ood[pair]]
     options = figure_settings.deciding(benchmark, config, preset)
@@ -109,6 +118,7 @@ def run(config: Config) -> dict[str, Any]:
         "images": len(s.test_ind),
         "passes": preset.passes,
         "labels": config.labels,
+        "labels_of": pair if config.labels == "ood" else None,
         "labelled": [len(s.val_ind), len(val_ood)],
         "without": without,
         **to_facts(found, kinds),
@@ -182,13 +192,14 @@ def to_sheets(facts: dict[str, Any]) -> list[Sheet]:
         [kind.replace("_", " "), *(f"{100 * mean[name][k]:.0f}" for name in columns)]
         for k, kind in enumerate(facts["kinds"])
     ]
-    whose = {"corrupted": "corrupted images", "ood": "images of the OoD set"}
+    of_set = facts["labels_of"]
+    whose = f"images of the OoD set of {of_set}" if of_set else "corrupted images"
     of_ind, of_ood = facts["labelled"]
     note = (
         f"AUROC in %, mean [quartiles] over {len(facts['kinds'])} kinds of corruption; "
         f"{facts['images']:,} images and the same corrupted. Fitted once, what chooses "
         f"by OoD images on {of_ind:,} in-distribution and {of_ood:,} "
-        f"{whose[facts['labels']]}. {networks_note(facts)}"
+        f"{whose}. {networks_note(facts)}"
     )
     whole = f"{facts['benchmark']} against itself corrupted"
     without = [f"without {kind}: {why}" for kind, why in facts["without"].items()]

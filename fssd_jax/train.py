@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fssd_jax import checkpoint, checks, losses, recipes
 from fssd_jax.checkpoint import Progress
 from fssd_jax.compiled import compiled, executable
-from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed, fold
+from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed
 from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.descent import TrainState, train_step
@@ -141,14 +141,20 @@ def train(
     if shard_optimiser:
         state = state._replace(opt_state=in_parts(state.opt_state, mesh))
 
+    drop = on_each(jax.random.fold_in(key, DROPOUT), mesh)
+
     def arguments(number: int, batch: Rows, beside: Rows):
         """Of the step, after the state and the totals."""
-        drop = on_each(fold(key, DROPOUT, number), mesh)
-        return *along(tuple(batch), mesh), drop, along(beside.x, mesh)
+        # The key is folded within the step: apart, each step would wait for the last.
+        own = drop, on_each(np.uint32(number), mesh)
+        return *along(tuple(batch), mesh), own, along(beside.x, mesh)
+
+    def step(state, totals, x, y, own, beside):
+        numbered = jax.random.fold_in(*own)
+        of = (model.apply, optimiser.update, state, totals, x, y, numbered, beside)
+        return train_step(*of, loss=loss, augment=augment)
 
     first = state, on_each(jnp.zeros(2), mesh), *arguments(0, *feeds.like())
-    step = partial(train_step, model.apply, optimiser.update)
-    step = partial(step, loss=loss, augment=augment)
     jitted = jax.jit(step, donate_argnums=(0, 1), **placed(first[:2], mesh))
     program = jitted.trace(*first)
 

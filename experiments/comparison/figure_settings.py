@@ -210,4 +210,18 @@ def told_of(facts: dict[str, Any]) -> str:
     return f"{facts['network']}, {trained}, accuracy {100 * facts['accuracy']:.1f} %"
 
 
-Benchmarks = Literal["digits", "fmnist", "cifar10"]
+def pair_of(benchmark: Benchmark, name: str | None) -> str:
+    """The pair that is named, or the benchmark's own: SVHN's of `cifar10`.
+
+    Raises:
+      InputError: its OoD set cannot be had, or there is no such pair.
+    """
+    lost, here = benchmark.missing, list(benchmark.ood)
+    wanted = name or (benchmark.name if benchmark.name in lost else here[0])
+    if wanted in here:
+        return wanted
+    why = f"not here: {lost[wanted]}" if wanted in lost else "unknown"
+    raise InputError(f"--pair: {wanted}: {why}; those that are here: {here}")
+
+
+Benchmarks = Literal["digits", "fmnist", "cifar10", "cifar6"]

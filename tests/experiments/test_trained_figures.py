@@ -23,6 +23,7 @@ from experiments.comparison.figure_settings import (
     TINY,
     FigureOptions,
     drawn,
+    pair_of,
     ready,
 )
 from experiments.comparison.shifted import KINDS, LEVELS
@@ -37,6 +38,7 @@ from tests.experiments.screen import assert_it_fits
 from tests.experiments.test_figures import the_only
 
 SCRIPTS = {"figure4": figure4, "figure5": figure5}
+FAR = "digits_far"
 FEW = ["--methods", "msp", "fssd_clean"]
 
 
@@ -307,6 +309,8 @@ def test_the_papers_methods_are_seven():
         (figure1, ["--images", "1"]),
         (figure1, ["--examples", "1"]),
         (figure1, ["--seed", "-1"]),
+        (figure1, ["--pair", "digits"]),
+        (figure4, ["--pair", FAR]),
         (figure4, ["--kinds", "fog", "smoke"]),
         (figure4, ["--methods", "best"]),
         (figure5, ["--impulse", "2"]),
@@ -319,3 +323,25 @@ def test_the_papers_methods_are_seven():
 def test_mistakes_are_one_line(tmp_path, capsys, script, args):
     assert script.main(["--benchmark", "digits", "--out", str(tmp_path), *args]) == 1
     assert args[0] in capsys.readouterr().err
+
+
+def test_a_pair_is_the_benchmarks_own_or_the_named_one():
+    """Never another in its place: photographs are no street numbers."""
+    here = load_benchmark("digits")
+    assert pair_of(here, None) == "digits_near"
+    assert pair_of(here, FAR) == FAR
+    without = here._replace(name="own", missing={"own": "get it by this"})
+    with pytest.raises(InputError, match=r"own: not here: get it by this; .*digits_far"):
+        pair_of(without, None)
+    assert pair_of(without, FAR) == FAR
+    # One that is missing but is not the benchmark's own changes nothing.
+    assert pair_of(here._replace(missing={"digits_svhn": ""}), None) == "digits_near"
+
+
+def test_figure5_of_another_pair(out):
+    _, facts, data = made(figure5, out / "far", "--methods", "msp", "--pair", FAR)
+    assert facts["benchmark"] == FAR
+    options = FigureOptions(out=out / "far")
+    far = ready(load_benchmark("digits"), FAR, "paper", options, TINY).setting
+    expected = by_hand(far, "msp")(far.test_ood)
+    np.testing.assert_allclose(data["msp/OoD"][0], expected, rtol=1e-3, atol=1e-3)
