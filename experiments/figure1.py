@@ -53,9 +53,9 @@ class Config(FigureOptions):
     """tiny: seconds, means nothing. small: 1,000 test images of each set. paper: all.
     Of both the network is the benchmark's own, with all of its epochs."""
     benchmark: Benchmarks = "fmnist"
-    """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN; cifar6: six of
-    its classes against the other four; digits: 0-4 against 5-9. (The paper's are faces
-    against ImageNet.)"""
+    """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN; cifar6: six
+    of its classes against the other four; digits: 0-4 against 5-9. (The paper's are
+    faces against ImageNet.)"""
     pair: str | None = None
     """Another OoD set of the benchmark, by its pair: cifar10_photos, for one."""
     layer: str | None = None

@@ -102,7 +102,7 @@ def moments_of_classes(
 
 
 def joined(parts: Iterable) -> Iterator:
-    """Trees of arrays [rows, ...], such as `with_classes` yields, some `ROWS` at once."""
+    """Trees of arrays [rows, ...], as of `with_classes`, some `ROWS` at once."""
     held = []
 
     def whole():

@@ -243,7 +243,7 @@ def estimate_gaussians(
     unit_range: bool = True,
     mesh: Mesh | None = None,
 ) -> Gaussians:
-    """Σ_k and μ_kc, whitened; one pass, in the memory of a batch, 1,024 features and Σ_k.
+    """Σ_k⁻¹ and μ_kc, in one pass and the memory of a batch, 1,024 features and Σ_k.
 
     Args:
       feature_fn: see `make_feature_fn`.

@@ -74,7 +74,9 @@ def fit(
     )[layer]
 
     def named(of) -> Gaussians:
-        whitening, center = (OrderedDict([(layer, a)]) for a in gaussian(layer, of, ridge))
+        whitening, center = (
+            OrderedDict([(layer, a)]) for a in gaussian(layer, of, ridge)
+        )
         return Gaussians(whitening, center)
 
     return State(named(found), named(moments.all_as_one(found)))
