@@ -11,13 +11,14 @@ import numpy as np
 import fssd_jax
 from benchmarks import inputs
 from benchmarks.inputs import CLASSES, EPSILON, NETWORKS
-from fssd_jax import fssd, map_batches
-from fssd_jax.detectors import mahalanobis
+from fssd_jax import fssd, head, map_batches
+from fssd_jax.detectors import mahalanobis, odin, vim
 from fssd_jax.ensemble import EPSILONS, fit_swept
 from fssd_jax.train import train
 
 CHECKED_STEPS = 3
 LAYERS = 5  # of a fit
+DIM, TEMPERATURE = 32, 1000.0  # ViM's D, ODIN's T
 SIDE = 2048  # of the matrices whose product shows what the machine can do
 
 
@@ -73,6 +74,48 @@ def _mahalanobis(name: str, count: int, batch: int) -> Callable:
     return run
 
 
+def _one_layer(name: str, count: int, batch: int, step: bool = False) -> Callable:
+    """Mahalanobis of the last hidden layer: fit on images, and score them."""
+    model, variables = NETWORKS[name].build(), inputs.weights(name)
+    layer = model.feature_layers[-2]  # pyright: ignore[reportAttributeAccessIssue]
+    network = fssd_jax.make_feature_fn(model, [layer]), variables
+    x, y = inputs.pictures(name, count)
+    epsilon = jnp.full(1, EPSILON)
+
+    def run():
+        of = *network, x, y, CLASSES
+        gaussians = mahalanobis.estimate_gaussians(*of, batch_size=batch)
+        of = *network, gaussians, x
+        if not step:
+            return map_batches(mahalanobis.confidences, *of, batch_size=batch)
+        swept = {"epsilons": epsilon, "batch_axis": 1, "batch_size": batch}
+        return map_batches(mahalanobis.sweep, *of, **swept)[0]
+
+    return run
+
+
+def _odin(name: str, count: int, batch: int) -> Callable:
+    logit_fn = fssd_jax.make_logit_fn(NETWORKS[name].build())
+    state = odin.fit(temperatures=[TEMPERATURE])
+    state = state._replace(epsilon=jnp.float32(EPSILON))
+    of = logit_fn, inputs.weights(name), state, inputs.pictures(name, count)[0]
+    return partial(map_batches, odin.score, *of, batch_size=batch)
+
+
+def _vim(name: str, count: int, batch: int) -> Callable:
+    """Fit on images and score them; the last layer is found before."""
+    model, variables = NETWORKS[name].build(), inputs.weights(name)
+    network = fssd_jax.make_feature_fn(model), variables
+    x = inputs.pictures(name, count)[0]
+    last = head.find(network[0], fssd_jax.make_logit_fn(model), variables, x[:batch])
+
+    def run():
+        state = vim.fit(*network, last, x, dim=DIM, batch_size=batch)
+        return map_batches(vim.score, *network, state, x, batch_size=batch)
+
+    return run
+
+
 def _fit(_: str, count: int, __: int) -> Callable:
     """ε and α of FSSD: `fit` with OoD labels, without the images' distances."""
     ind, ood = inputs.distances(count // 2, len(EPSILONS), LAYERS)
@@ -104,6 +147,10 @@ TASKS: dict[str, Callable[[str, int, int], Callable]] = {
     "training": _training,
     "steps": _steps,
     "mahalanobis": _mahalanobis,
+    "one layer": _one_layer,
+    "one layer, step": partial(_one_layer, step=True),
+    "odin": _odin,
+    "vim": _vim,
     "fit": _fit,
     "metrics": _metrics,
     "product": _product,
