@@ -84,14 +84,14 @@ def run(config: Config) -> dict[str, Any]:
     finally:
         for worker in workers.values():
             worker.close()
-    names = ("torch", *LIBRARIES)
+    named = ("torch", *theirs) if theirs else ()
     result = {
         "tasks": found,
         "not_installed": sorted(set(config.libraries) - set(theirs)),
         "threads": threads,
         "rounds": 1 if config.tiny else config.rounds,
         "versions": provenance.versions()
-        | {name: provenance.version(name) for name in names if name in theirs},
+        | {name: provenance.version(name) for name in named},
         "device": provenance.device(),
     }
     files.write_json(folder / "libraries.json", result)

@@ -36,7 +36,7 @@ class _Step(torch.nn.Module):
 
 
 def network_of(name: str):
-    """Modules, the last of which is the network's last layer, and takes [batch, dim]."""
+    """Modules; the last is the network's last layer, and takes [batch, dim]."""
     parts = Parts(name, Place(torch.contiguous_format, "cpu", True))
     twin = parts.eval().requires_grad_(False).twin
     hidden = [_Step(part) for part in parts.parts[:-1]]

@@ -26,6 +26,7 @@ from fssd_jax.outputs import FeatureFn, Inputs, Variables
 from fssd_jax.shown import brief
 
 SMALL = 1e-6  # of a length: what float32 rounds
+HELD = 2**28  # bytes of features that are kept, instead of a second pass: 256 MiB
 
 
 class State(NamedTuple):
@@ -47,14 +48,14 @@ def fit(
     batch_size: int = 64,
     unit_range: bool = True,
 ) -> State:
-    """R by one pass, α by another.
+    """R by one pass, α by another, or by the features that it held.
 
     Args:
       feature_fn: see `make_feature_fn`.
       variables: the network's variables.
       head: its last layer, as `head.find` gives it.
-      train: training images, data as of `pipeline.batches`, gone through twice; no
-        labels.
+      train: training images, data as of `pipeline.batches`; no labels. They are gone
+        through twice if their features take more than 256 MiB.
       dim: D; by default 1000 of 1500 features or more, else 512, as in the paper; if
         they vary in no more directions, half of these, as pytorch-ood has it.
       batch_size: images per compiled call.
@@ -80,8 +81,11 @@ def fit(
     origin = -np.linalg.pinv(kernel.T) @ np.float64(head.bias)
     (layer,) = head.kernel
     total = moments.nothing(1, size)
+    held, room = [], HELD
     for h in passed():
         moments.add(layer, total, h, np.zeros(len(h), int))
+        room -= h.nbytes
+        held = [*held, h] if room >= 0 else []
     shift = total.mean - origin
     values, vectors = np.linalg.eigh(total.scatter / total.count + shift.T @ shift)
     if dim is None:
@@ -90,7 +94,7 @@ def fit(
         dim = usual if usual < vary else vary // 2
     residual = vectors[:, : size - dim]  # the directions ascend
     lengths = largest = 0.0
-    for h in passed():
+    for h in held if room >= 0 else passed():
         lengths += np.linalg.norm((h - origin) @ residual, axis=1).sum()
         largest += (h @ kernel + np.float64(head.bias)).max(1).sum()
     if not lengths > SMALL * total.count[0] * np.linalg.norm(total.mean):

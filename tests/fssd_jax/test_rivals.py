@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp, softmax
 
-from fssd_jax import InputError, detectors, head, map_batches, metrics
+from fssd_jax import InputError, detectors, head, labelled, map_batches, metrics
 from fssd_jax.detectors import (
     ash,
     dice,
@@ -216,17 +216,30 @@ def test_vim_is_the_energy_less_what_lies_off_the_principal_space(case):
     assert vim.fit(*case.network, case.head, case.train).residual.shape == (12, 6)
 
 
-def test_vim_refuses_what_it_cannot_divide(case):
+@pytest.mark.parametrize("held", [0, 5000])
+def test_vim_is_the_same_if_features_are_not_held(case, monkeypatch, held):
+    """Of 12 numbers an image some 100 images are held, and then no more."""
+    monkeypatch.setattr(labelled, "ROWS", 16)
+    whole = vim.fit(*case.network, case.head, case.train, dim=4)
+    monkeypatch.setattr(vim, "HELD", held)
+    parts = vim.fit(*case.network, case.head, case.train, dim=4)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_vim_refuses_what_it_cannot_divide(case, monkeypatch):
     with pytest.raises(InputError, match="dim: expected 0 to 11, got 12"):
         vim.fit(*case.network, case.head, case.train, dim=12)
     few = case.train[:2]  # whose features span two directions
     with pytest.raises(InputError, match=r"no more than 6 directions; give a smaller"):
         vim.fit(*case.network, case.head, few, dim=6)
     assert vim.fit(*case.network, case.head, few).residual.shape == (12, 11)
-    once = iter([case.train[:40], case.train[40:]])
+    parts = [case.train[:40], case.train[40:]]
+    vim.fit(*case.network, case.head, iter(parts))  # read once, and held
+    monkeypatch.setattr(vim, "HELD", 0)
+    once = iter(parts)
     with pytest.raises(InputError, match="gone through before: make it anew, or give"):
         vim.fit(*case.network, case.head, once)
-    vim.fit(*case.network, case.head, [case.train[:40], case.train[40:]])
+    vim.fit(*case.network, case.head, parts)
 
 
 def test_fdbd_is_the_mean_distance_to_the_boundaries(case):
