@@ -74,6 +74,8 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         assert args[0] in capsys.readouterr().err
 
 
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("library", list(libraries.LIBRARIES))
 @pytest.mark.parametrize("method", list(libraries.METHODS))
 def test_theirs_are_in_our_order(library, method):
