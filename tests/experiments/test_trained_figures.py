@@ -30,7 +30,7 @@ from experiments.comparison.shifted import KINDS, LEVELS
 from experiments.harness.keys import Use, of_seed
 from experiments.whole import plan
 from fssd_jax import InputError, map_batches
-from fssd_jax.data import frost_pictures, imagenet_c, load
+from fssd_jax.data import frost_pictures, imagenet_c, load, sources
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.detectors import fssd, mc_dropout
 from tests.experiments.recorded import recorded
@@ -345,3 +345,34 @@ def test_figure5_of_another_pair(out):
     far = ready(load_benchmark("digits"), FAR, "paper", options, TINY).setting
     expected = by_hand(far, "msp")(far.test_ood)
     np.testing.assert_allclose(data["msp/OoD"][0], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_figure1_of_faces(tmp_path, monkeypatch):
+    """The paper's kind of images, few: faces against other parts of photographs."""
+    of_skimage = pytest.importorskip("skimage.data")
+    images = np.uint8(255 * of_skimage.lfw_subset())[..., None]  # 100 faces, 100 others
+    faces, others = images[:100], images[100:]
+    # They have no names; which side the light comes from is a class as good as any.
+    left, right = (half.mean((1, 2, 3)) for half in np.split(faces[:, :, :24], 2, 2))
+    lit = np.int32(left > right)
+
+    def of(split, x, y):
+        named = sources.digest(x, y)
+        return sources.ArrayDataset(x, y, "faces", split, "scikit-image", named)
+
+    benchmark = load_benchmark("digits")._replace(
+        name="faces",
+        train=of("train", faces[:60], lit[:60]),
+        test=of("test", faces[60:], lit[60:]),
+        ood={"faces": of("other", others, np.zeros(100, np.int32))},
+        num_classes=2,
+        validation=10,
+    )
+    monkeypatch.setattr(figure1, "load_benchmark", lambda *_: benchmark)
+    facts = figure1.run(figure1.Config(out=tmp_path, epochs=10))
+    path, told, data = the_only(tmp_path / "figure1")
+    assert facts["images"] == {"in-distribution": 30, "OoD": 90}
+    inside, outside = (data[f"fssd/{s}"] for s in ("in-distribution", "OoD"))
+    assert told["auroc"]["fssd"] == by_sklearn(inside, outside)
+    assert (path / "figure1.png").stat().st_size > 1000
