@@ -121,7 +121,7 @@ def compared(
         if name == "ours":
             expected = scores
         else:
-            ranks[name] = float(spearmanr(expected, -scores).statistic)
+            ranks[name] = float(np.asarray(spearmanr(expected, -scores))[0])
             if not ranks[name] >= SAME:
                 continue
         settings[name], turns[name] = setting, partial(worker.seconds, name)
