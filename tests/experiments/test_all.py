@@ -242,20 +242,28 @@ sys.exit(import_module("experiments.all").main(sys.argv[2:]))
 """
 
 
+# Whether or not these tests are a background job, which hears neither.
+HEARD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
+
+
 @pytest.mark.parametrize(
-    ("number", "ignored"),
+    ("number", "before"),
     [
-        *((signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGHUP, "")),
+        *((signal.SIGINT, HEARD), (signal.SIGTERM, HEARD), (signal.SIGHUP, HEARD)),
         (signal.SIGTERM, "import signal; signal.signal(2, signal.SIG_IGN)"),
     ],
 )
 def test_an_interruption_ends_the_part_and_the_same_command_goes_on(
-    number, ignored, tmp_path
+    number, before, tmp_path
 ):
     """In a background job of a shell, too, which ignores SIGINT."""
     (tmp_path / "fake.py").write_text(FAKE)
     out = tmp_path / "out"
-    words = [sys.executable, "-c", ignored + RUN, str(tmp_path / "fake.py")]
+    words = [sys.executable, "-c", before + RUN, str(tmp_path / "fake.py")]
     words += ["--preset", "tiny", "--out", str(out)]
     environment = {**os.environ, "CALLS": str(tmp_path / "calls")}
     environment["PYTHONPATH"] = str(ROOT)
