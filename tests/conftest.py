@@ -166,3 +166,23 @@ def blobs():
     )
     sets = [draw(rng.integers(0, 3, 100)), draw(np.full(100, 3))]
     return model, trained.variables, sets, [draw(y[:60]), draw(np.full(60, 3))]
+
+
+@pytest.fixture(scope="session")
+def operators():
+    """Names operators of torchvision that nothing here calls, where it lacks them.
+
+    It imports with the build of PyTorch that it was compiled for alone: PyPI's is for
+    CUDA, and beside a PyTorch for CPUs "operator torchvision::nms does not exist".
+    """
+    pytest.importorskip("torch")
+    from torch import library
+
+    operators = library.Library("torchvision", "FRAGMENT")
+    try:
+        pytest.importorskip("torchvision")
+    except RuntimeError:
+        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        operators.define(f"nms{boxes}")
+        operators.define(f"qnms{boxes}")
+    return operators

@@ -75,12 +75,12 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 
 
 @pytest.mark.peers
+@pytest.mark.usefixtures("operators")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("library", list(libraries.LIBRARIES))
 @pytest.mark.parametrize("method", list(libraries.METHODS))
 def test_theirs_are_in_our_order(library, method):
     """Where they are installed; ODIN has nothing to fit, so few images are enough."""
-    pytest.importorskip("torch")
     pytest.importorskip(libraries.LIBRARIES[library])
     peers = pytest.importorskip("benchmarks.library_peers")
     if method not in peers.LIBRARIES[library]:

@@ -66,26 +66,6 @@ def of_logits(name):
 
 
 @pytest.fixture(scope="module")
-def operators():
-    """Names operators of torchvision that nothing here calls, where it lacks them.
-
-    It imports with the build of PyTorch that it was compiled for alone: PyPI's is for
-    CUDA, and beside a PyTorch for CPUs "operator torchvision::nms does not exist".
-    """
-    pytest.importorskip("torch")
-    from torch import library
-
-    operators = library.Library("torchvision", "FRAGMENT")
-    try:
-        pytest.importorskip("torchvision")
-    except RuntimeError:
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        operators.define(f"nms{boxes}")
-        operators.define(f"qnms{boxes}")
-    return operators
-
-
-@pytest.fixture(scope="module")
 def theirs(ours, operators):
     """Their scores [n] of the same images, higher for OoD."""
     torch = pytest.importorskip("torch")
