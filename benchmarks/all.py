@@ -100,7 +100,7 @@ class Contenders:
 def run(config: Config) -> dict[str, Any]:
     _check(config)
     folder = files.writable(config.out / "benchmarks")
-    threads = config.threads or provenance.available_cores()
+    threads = inputs.checked_threads(config.threads)
     rounds = 1 if config.tiny else config.rounds or (3 if config.quick else 7)
     tasks: dict[str, dict[str, Any]] = {}
     with Contenders(threads) as contenders:
@@ -146,9 +146,7 @@ def _check(config: Config) -> None:
     """Raise `InputError` for a name that there is not."""
     inputs.check_names("tasks", config.tasks, PEERS)
     inputs.check_names("networks", config.networks, COUNTS)
-    cores = provenance.available_cores()
-    if config.threads is not None and not 1 <= config.threads <= cores:
-        raise InputError(f"--threads: 1 to {cores} here, got {config.threads}")
+    inputs.checked_threads(config.threads)
     if config.rounds is not None and config.rounds < 1:
         raise InputError(f"--rounds: 1 or more, got {config.rounds}")
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from experiments.harness import provenance
 from fssd_jax import models, recipes
 from fssd_jax.checks import InputError
 from fssd_jax.features import make_init_fn
@@ -23,6 +24,14 @@ def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     unknown = set(given) - set(known)
     if unknown or not given:
         raise InputError(f"--{what}: {sorted(unknown)}; choose from {list(known)}")
+
+
+def checked_threads(given: int | None) -> int:
+    """How many threads a contender has: a core each, if none are given."""
+    cores = provenance.available_cores()
+    if given is not None and not 1 <= given <= cores:
+        raise InputError(f"--threads: 1 to {cores} here, got {given}")
+    return given or cores
 
 
 class Network(NamedTuple):

@@ -68,8 +68,8 @@ def run(config: Config) -> dict[str, Any]:
     inputs.check_names("networks", config.networks, COUNTS)
     if config.rounds < 1:
         raise InputError(f"--rounds: 1 or more, got {config.rounds}")
+    threads = inputs.checked_threads(config.threads)
     folder = files.writable(config.out / "benchmarks")
-    threads = config.threads or provenance.available_cores()
     theirs = [name for name in config.libraries if find_spec(LIBRARIES[name])]
     workers = {"ours": Worker("benchmarks.ours", threads)}
     workers |= {name: Worker("benchmarks.library_peers", threads) for name in theirs}

@@ -103,19 +103,15 @@ def moments_of_classes(
 
 def joined(parts: Iterable) -> Iterator:
     """Trees of arrays [rows, ...], as of `with_classes`, some `ROWS` at once."""
-    held = []
-
-    def whole():
-        found = jax.tree.map(lambda *a: np.concatenate(a), *held)
-        held.clear()
-        return found
-
+    held, rows = [], 0
     for part in parts:
         held.append(part)
-        if sum(len(jax.tree.leaves(p)[0]) for p in held) >= ROWS:
-            yield whole()
+        rows += len(jax.tree.leaves(part)[0])
+        if rows >= ROWS:
+            yield jax.tree.map(lambda *a: np.concatenate(a), *held)
+            held, rows = [], 0
     if held:
-        yield whole()
+        yield jax.tree.map(lambda *a: np.concatenate(a), *held)
 
 
 def refuse_empty(count: np.ndarray) -> None:

@@ -200,7 +200,8 @@ def confidence(
 ) -> Float[Array, " batch"]:
     """M_k of pooled features."""
     center = gaussians.center[layer]
-    white = f @ gaussians.whitening[layer].T
+    # Of W's long rows all but little cancels: TF32 or bfloat16 would leave no digit.
+    white = jnp.matmul(f, gaussians.whitening[layer].T, precision="highest")
     # The gradient of the minimum is that of the nearest centre's distance: found apart,
     # no [batch, classes, dim] is held for the others.
     nearest = _nearest(jax.lax.stop_gradient(white), center)
@@ -243,7 +244,7 @@ def estimate_gaussians(
     unit_range: bool = True,
     mesh: Mesh | None = None,
 ) -> Gaussians:
-    """Σ_k⁻¹ and μ_kc, in one pass and the memory of a batch, 1,024 features and Σ_k.
+    """Σ_k⁻¹ and μ_kc, in one pass; memory is that of Σ_k and some thousand features.
 
     Args:
       feature_fn: see `make_feature_fn`.

@@ -48,7 +48,7 @@ def fit(
     batch_size: int = 64,
     unit_range: bool = True,
 ) -> State:
-    """Both Gaussians, in one pass; memory is that of one batch and of Σ.
+    """Both Gaussians, in one pass; memory is that of Σ and some thousand features.
 
     Args:
       feature_fn: see `make_feature_fn`.

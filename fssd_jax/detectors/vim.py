@@ -55,7 +55,8 @@ def fit(
       variables: the network's variables.
       head: its last layer, as `head.find` gives it.
       train: training images, data as of `pipeline.batches`; no labels. They are gone
-        through twice if their features take more than 256 MiB.
+        through twice if their features take more than 256 MiB: then a generator, which
+        gives them once, is refused.
       dim: D; by default 1000 of 1500 features or more, else 512, as in the paper; if
         they vary in no more directions, half of these, as pytorch-ood has it.
       batch_size: images per compiled call.

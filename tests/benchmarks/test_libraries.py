@@ -69,7 +69,10 @@ def test_what_scores_otherwise_is_not_compared(tmp_path, monkeypatch):
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
-    for args in (["--methods", "best"], ["--libraries", "numpy"], ["--rounds", "0"]):
+    for args in (
+        *(["--methods", "best"], ["--libraries", "numpy"]),
+        *(["--rounds", "0"], ["--threads", "0"]),
+    ):
         assert libraries.main([*args, "--out", str(tmp_path)]) == 1
         assert args[0] in capsys.readouterr().err
 
