@@ -72,7 +72,7 @@ def run(config: Config) -> dict[str, Any]:
     folder = files.writable(config.out / "benchmarks")
     theirs = [name for name in config.libraries if find_spec(LIBRARIES[name])]
     workers = {"ours": Worker("benchmarks.ours", threads)}
-    workers |= {name: Worker("benchmarks.library_peers", threads) for name in theirs}
+    workers |= {name: Worker("benchmarks.torch_libraries", threads) for name in theirs}
     found: dict[str, dict[str, Any]] = {}
     try:
         for network in config.networks:

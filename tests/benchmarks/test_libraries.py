@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 def test_theirs_are_in_our_order(library, method):
     """Where they are installed; ODIN has nothing to fit, so few images are enough."""
     pytest.importorskip(libraries.LIBRARIES[library])
-    peers = pytest.importorskip("benchmarks.library_peers")
+    peers = pytest.importorskip("benchmarks.torch_libraries")
     if method not in peers.LIBRARIES[library]:
         pytest.skip("a method that it does not have")
     scores = np.ravel(peers.prepare(library, method, NETWORK, 96, 32)())
