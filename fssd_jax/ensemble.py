@@ -71,7 +71,10 @@ def combine(
     standard = (d - ensemble.center[None]) / ensemble.scale[None]
     # What is left out is not looked at: 0 times infinity would be no number.
     standard = jnp.where(ensemble.alpha[None] == 0, 0, standard)
-    return standard @ ensemble.alpha + ensemble.intercept
+    # In full precision on every device: a score is a sum of few numbers.
+    return (
+        jnp.matmul(standard, ensemble.alpha, precision="highest") + ensemble.intercept
+    )
 
 
 def fit_ensemble(

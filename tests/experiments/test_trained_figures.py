@@ -23,14 +23,13 @@ from experiments.comparison.figure_settings import (
     TINY,
     FigureOptions,
     drawn,
-    pair_of,
     ready,
 )
 from experiments.comparison.shifted import KINDS, LEVELS
 from experiments.harness.keys import Use, of_seed
 from experiments.whole import plan
 from fssd_jax import InputError, map_batches
-from fssd_jax.data import frost_pictures, imagenet_c, load, sources
+from fssd_jax.data import frost_pictures, imagenet_c, load
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.detectors import fssd, mc_dropout
 from tests.experiments.recorded import recorded
@@ -38,7 +37,6 @@ from tests.experiments.screen import assert_it_fits
 from tests.experiments.test_figures import the_only
 
 SCRIPTS = {"figure4": figure4, "figure5": figure5}
-FAR = "digits_far"
 FEW = ["--methods", "msp", "fssd_clean"]
 
 
@@ -310,7 +308,7 @@ def test_the_papers_methods_are_seven():
         (figure1, ["--examples", "1"]),
         (figure1, ["--seed", "-1"]),
         (figure1, ["--pair", "digits"]),
-        (figure4, ["--pair", FAR]),
+        (figure4, ["--pair", "digits_far"]),
         (figure4, ["--kinds", "fog", "smoke"]),
         (figure4, ["--methods", "best"]),
         (figure5, ["--impulse", "2"]),
@@ -323,56 +321,3 @@ def test_the_papers_methods_are_seven():
 def test_mistakes_are_one_line(tmp_path, capsys, script, args):
     assert script.main(["--benchmark", "digits", "--out", str(tmp_path), *args]) == 1
     assert args[0] in capsys.readouterr().err
-
-
-def test_a_pair_is_the_benchmarks_own_or_the_named_one():
-    """Never another in its place: photographs are no street numbers."""
-    here = load_benchmark("digits")
-    assert pair_of(here, None) == "digits_near"
-    assert pair_of(here, FAR) == FAR
-    without = here._replace(name="own", missing={"own": "get it by this"})
-    with pytest.raises(InputError, match=r"own: not here: get it .*digits_far"):
-        pair_of(without, None)
-    assert pair_of(without, FAR) == FAR
-    # One that is missing but is not the benchmark's own changes nothing.
-    assert pair_of(here._replace(missing={"digits_svhn": ""}), None) == "digits_near"
-
-
-def test_figure5_of_another_pair(out):
-    _, facts, data = made(figure5, out / "far", "--methods", "msp", "--pair", FAR)
-    assert facts["benchmark"] == FAR
-    options = FigureOptions(out=out / "far")
-    far = ready(load_benchmark("digits"), FAR, "paper", options, TINY).setting
-    expected = by_hand(far, "msp")(far.test_ood)
-    np.testing.assert_allclose(data["msp/OoD"][0], expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.slow
-def test_figure1_of_faces(tmp_path, monkeypatch):
-    """The paper's kind of images, few: faces against other parts of photographs."""
-    of_skimage = pytest.importorskip("skimage.data")
-    images = np.uint8(255 * of_skimage.lfw_subset())[..., None]  # 100 faces, 100 others
-    faces, others = images[:100], images[100:]
-    # They have no names; which side the light comes from is a class as good as any.
-    left, right = (half.mean((1, 2, 3)) for half in np.split(faces[:, :, :24], 2, 2))
-    lit = np.int32(left > right)
-
-    def of(split, x, y):
-        named = sources.digest(x, y)
-        return sources.ArrayDataset(x, y, "faces", split, "scikit-image", named)
-
-    benchmark = load_benchmark("digits")._replace(
-        name="faces",
-        train=of("train", faces[:60], lit[:60]),
-        test=of("test", faces[60:], lit[60:]),
-        ood={"faces": of("other", others, np.zeros(100, np.int32))},
-        num_classes=2,
-        validation=10,
-    )
-    monkeypatch.setattr(figure1, "load_benchmark", lambda *_: benchmark)
-    facts = figure1.run(figure1.Config(out=tmp_path, epochs=10))
-    path, told, data = the_only(tmp_path / "figure1")
-    assert facts["images"] == {"in-distribution": 30, "OoD": 90}
-    inside, outside = (data[f"fssd/{s}"] for s in ("in-distribution", "OoD"))
-    assert told["auroc"]["fssd"] == by_sklearn(inside, outside)
-    assert (path / "figure1.png").stat().st_size > 1000
