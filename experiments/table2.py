@@ -55,7 +55,7 @@ from experiments.comparison.run_options import ALL, Config, checked
 from experiments.comparison.setting import Prepared, Setting, make_setting, prepare
 from experiments.comparison.variants import VARIANTS
 from experiments.harness import cli, files, provenance, results, sheets
-from fssd_jax import checkpoint
+from fssd_jax import checkpoint, processes
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 from fssd_jax.data.sources import ArrayDataset
@@ -101,7 +101,6 @@ def run_all(config: Config) -> list[Result]:
 
 def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
     """All seeds and pairs of a benchmark, which is that of `config`."""
-    folder = config.out / "table2"
     if benchmark.symbols:
         protocols.of_ids(PROTOCOLS[config.protocol])  # before hours of training
     tell_missing(benchmark)
@@ -118,7 +117,7 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
         prepared = None  # trained only if a pair of this seed is still to do
         for pair in benchmark.ood:
             there = places[pair, seed]
-            exists = there.path.exists() and not config.rerun
+            exists = files.is_there(there.path) and not config.rerun
             failed = exists and report.read(there.path).get("failed")
             if exists and not failed:
                 print(
@@ -132,6 +131,18 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
                 prepared = prepared or prepare(benchmark, seed, config, *chosen)
                 run_pair(config, prepared, chosen, pair, auxiliary, why, there)
             found[pair].append(report.read(there.path))
+    processes.agreed(lambda: leave_tables(config, benchmark, places, found))
+    return [result for of_pair in found.values() for result in of_pair]
+
+
+def leave_tables(
+    config: Config,
+    benchmark: Benchmark,
+    places: dict[tuple[str, int], results.Identity],
+    found: dict[str, list[Result]],
+) -> None:
+    """What all seeds and pairs of a benchmark give together."""
+    folder = config.out / "table2"
     files.write_json(folder / "aggregate.json", report.aggregate(folder))
     all_sheets = [
         sheet
@@ -150,7 +161,6 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
         for name, figure in pictures.ensembles(of_pair).items():
             plots.save(figure, stem.with_name(f"{stem.name}-{pair}-{name}"))
     print(f"all of them: {stem}.md, .csv and .tex")
-    return [result for of_pair in found.values() for result in of_pair]
 
 
 def tell_missing(benchmark: Benchmark) -> None:

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from filelock import FileLock, Timeout
 from jax.extend.core import ClosedJaxpr
 
-from fssd_jax import checks
+from fssd_jax import checks, processes
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import outline
 from fssd_jax.data.image_files import located
@@ -58,16 +58,20 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
       InputError: the folder could not be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / LOCK)
+
+    def hold() -> None:
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            print(f"waiting for the run that trains in {folder}", file=sys.stderr)
-            lock.acquire()
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                print(f"waiting for the run that trains in {folder}", file=sys.stderr)
+                lock.acquire()
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+
+    processes.agreed(hold)  # the first holds it for all
     try:
         yield
     finally:
@@ -278,18 +282,20 @@ def keep(folder: Path, progress: Progress) -> None:
         path = path.with_name(f"{path.name}-step-{progress.step:07d}")
         what = *what, progress.totals
     save(path, what)
-    for other in folder.glob("epoch-*"):
+    for other in folder.glob("epoch-*") if processes.first() else ():
         if _OURS.match(other.name) and other not in kept | {path}:
             shutil.rmtree(other)
 
 
 def resume(folder: Path, initial: Any, begun: Progress) -> tuple[Any, Progress]:
     """(initial variables, progress) that an earlier run left, or else as given."""
-    if (folder / INITIAL).exists():
+    there, found = processes.agreed(
+        lambda: ((folder / INITIAL).exists(), _saved(folder))
+    )
+    if there:
         initial = restore(folder / INITIAL, initial)
     else:
         save(folder / INITIAL, initial)
-    found = _saved(folder)
     if not found:
         return initial, begun
     epoch, step = found[-1]

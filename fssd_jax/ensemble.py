@@ -216,8 +216,7 @@ def choose_epsilon(
         zip(ind, ood, strict=True),
         total=len(epsilons),
         desc="choose ε",
-        disable=not progress,
-        **bar_options("ε"),
+        **bar_options("ε", progress),
     )
     for ind_e, ood_e in bar:
         d, y = _labelled(ind_e, ood_e, layers)

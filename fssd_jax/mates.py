@@ -11,6 +11,7 @@ import numpy as np
 
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import Recent, hashable
+from fssd_jax.devices import fetched, own_rows, put, spans
 
 MOST = 0.1  # standard deviations that a score may change by with its batch-mates
 ROUNDING = 1e-5  # relative
@@ -56,10 +57,13 @@ def first_as_last(x: Any) -> Any:
     """
 
     def moved(a):
-        own = np.asarray(a)  # an index into `a` would be compiled
+        mesh = getattr(a.sharding, "mesh", None)
+        own = np.asarray(fetched(a, mesh))  # an index into `a` would be compiled
         other = 1 if len(own) > 2 * len(a.sharding.device_set) else 0
         rows = np.repeat(own[other : other + 1], len(own), axis=0)
         rows[-1] = own[0]
+        if spans(mesh):
+            return put(rows[own_rows(mesh, len(rows))], a.sharding, own=True)
         return jax.device_put(rows, a.sharding)
 
     return jax.tree.map(moved, x)

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fssd_jax.checks import InputError
-from fssd_jax.data.pipeline import AXIS, chosen_mesh
+from fssd_jax.devices import AXIS, chosen_mesh, place, put, spans
 
 LEAST = 1 << 14  # numbers of an array that is kept in parts: of fewer, sending is worse
 
@@ -16,12 +16,12 @@ LEAST = 1 << 14  # numbers of an array that is kept in parts: of fewer, sending 
 def mesh_for(batch_size: int, mesh: Mesh | None) -> Mesh | None:
     """The devices over which batches are laid; None: the default one, alone.
 
-    By default all local devices, or of them the most that divide the batch.
+    By default all devices, or of each process's the most that divide its rows.
 
     Raises:
       InputError: a mesh of another axis, or that does not divide the batch.
     """
-    found = chosen_mesh(mesh)
+    found = chosen_mesh(mesh, all_processes=True)
     if found is None:
         return None
     if mesh is not None and batch_size % found.size:
@@ -29,22 +29,29 @@ def mesh_for(batch_size: int, mesh: Mesh | None) -> Mesh | None:
             f"mesh: {found.size} devices do not divide a batch of {batch_size}; choose "
             f"a batch_size that is a multiple of {found.size}"
         )
-    count = math.gcd(batch_size, found.size)
+    devices = np.asarray(found.devices).ravel()
+    several = len({device.process_index for device in devices})
+    if batch_size % several:
+        raise InputError(
+            f"{several} processes do not divide a batch of {batch_size}; choose "
+            f"another number of them, or a batch_size that is a multiple of {several}"
+        )
+    # All have as many, and those of a process lie side by side (`devices.own_rows`).
+    of_each = devices.reshape(several, -1)
+    count = math.gcd(batch_size // several, of_each.shape[1])
+    chosen = of_each[:, :count].ravel()
     # Made anew: of the caller's the types of axes may be explicit.
-    devices = np.asarray(found.devices).ravel()[:count]
-    return Mesh(devices, (AXIS,)) if count > 1 or mesh is not None else None
+    return Mesh(chosen, (AXIS,)) if len(chosen) > 1 or mesh is not None else None
 
 
 def on_each(tree: Any, mesh: Mesh | None) -> Any:
     """A copy on each device."""
-    return tree if mesh is None else jax.device_put(tree, _shared(mesh))
+    return tree if mesh is None else place(tree, mesh)
 
 
 def along(tree: Any, mesh: Mesh | None) -> Any:
     """The first axis, of the batch, in parts; as it is, without a mesh."""
-    if mesh is None:
-        return tree
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return tree if mesh is None else place(tree, mesh, AXIS)
 
 
 def in_parts(tree: Any, mesh: Mesh | None) -> Any:
@@ -55,11 +62,12 @@ def in_parts(tree: Any, mesh: Mesh | None) -> Any:
     def sharding(array) -> NamedSharding:
         axes = [axis for axis, n in enumerate(array.shape) if n and n % mesh.size == 0]
         if not axes or array.size < LEAST:
-            return _shared(mesh)
+            return NamedSharding(mesh, PartitionSpec())
         longest = max(axes, key=lambda axis: array.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
 
-    return jax.tree.map(lambda a: jax.device_put(a, sharding(a)), tree)
+    lay = put if spans(mesh) else jax.device_put
+    return jax.tree.map(lambda a: lay(a, sharding(a)), tree)
 
 
 def placed(results: Any, mesh: Mesh | None) -> dict[str, Any]:
@@ -77,7 +85,3 @@ def anywhere(tree: Any) -> Any:
         return jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=weak)
 
     return jax.tree.map(shaped, tree)
-
-
-def _shared(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +15,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
-from fssd_jax import checkpoint, checks, losses, recipes
+from fssd_jax import checkpoint, checks, losses, processes, recipes
 from fssd_jax.checkpoint import Progress
 from fssd_jax.compiled import compiled, executable
 from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed
 from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.descent import TrainState, train_step
+from fssd_jax.devices import own_copy, own_rows, spans
 from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import LogitFn, Variables
 from fssd_jax.shown import brief
@@ -100,7 +102,9 @@ def train(
       save_every: epochs between checkpoints (the last epoch is always saved).
       save_every_steps: steps between checkpoints within an epoch; None: there are none.
       mesh: of one axis, "data", along which each batch is laid; by default all local
-        devices, or the most of them that divide the batch. Parameters are on each.
+        devices, or the most of them that divide the batch, and those of all processes
+        that work together (see `processes`), each of which reads its own rows.
+        Parameters are on each.
       shard_optimiser: whether each device keeps a part of the optimiser's state only.
       progress: whether to show a progress bar.
 
@@ -129,13 +133,20 @@ def train(
     batch_size = min(batch_size, images.count)
     steps = images.count // batch_size
     key, mesh = jax.random.key(seed), mesh_for(batch_size, mesh)
-    feeds = Feeds(images, beside, key, steps, batch_size)
+    if on_step is not None and spans(mesh):
+        raise checks.InputError(
+            "on_step sees whole batches, of which each of several processes has its "
+            "own rows; follow a training in one process"
+        )
+    own = own_rows(mesh, batch_size)
+    feeds = Feeds(images, beside, key, steps, batch_size, own)
 
     optimiser = recipe(epochs, steps)
     if initial is None:
         initial = make_init_fn(model)(jax.random.fold_in(key, INIT), images.first)
     # Of all, because some optimisers keep the first parameters, which are the caller's.
     state = _copied(TrainState(initial, _begin(optimiser.init, initial["params"])))
+    begun = initial, state.opt_state
     initial, state = on_each((initial, state), mesh)
     if shard_optimiser:
         state = state._replace(opt_state=in_parts(state.opt_state, mesh))
@@ -165,15 +176,16 @@ def train(
             traced = program if mesh is None else jax.jit(step).trace(*anywhere(first))
             run = {
                 "the compiled step (network, rate, loss, JAX)": traced.jaxpr,
-                "the initial weights": initial,
-                "the initial optimiser state": state.opt_state,
+                "the initial weights": begun[0],
+                "the initial optimiser state": begun[1],
                 **feeds.stand_for(),
                 "seed": seed,
                 "batch_size": batch_size,
                 "epochs": epochs,
                 "snapshots": snapshots,
             }
-            checkpoint.claim(folder, run, _normalisation(model))
+            by = partial(checkpoint.claim, folder, run, _normalisation(model))
+            processes.agreed(by)
             initial, saved = checkpoint.resume(folder, initial, saved)
             for epoch in (e for e in snapshots if e <= saved.epoch):
                 path = checkpoint.snapshot_path(folder, epoch)
@@ -188,8 +200,7 @@ def train(
                 total=epochs * steps,
                 initial=saved.epoch * steps + saved.step,
                 desc="training",
-                disable=not progress,
-                **bar_options("step"),
+                **bar_options("step", progress),
             )
         )
         for epoch in range(saved.epoch, epochs):
@@ -216,14 +227,15 @@ def train(
             # The last step's loss came before it.
             _check_finite(state.variables, steps, epoch + 1)
             if epoch + 1 in snapshots:
-                kept[epoch + 1] = _copied(state.variables)
+                kept[epoch + 1] = _copied(own_copy(state.variables, mesh))
                 if folder is not None:
                     path = checkpoint.snapshot_path(folder, epoch + 1)
                     checkpoint.save(path, state.variables)
             last = epoch + 1 == epochs
             if folder is not None and (last or (epoch + 1) % save_every == 0):
                 checkpoint.keep(folder, Progress(state, history, totals, epoch + 1))
-    return Trained(state.variables, initial, history, kept)
+    ended = own_copy((state.variables, initial, kept), mesh)
+    return Trained(*ended[:2], history, ended[2])
 
 
 def _check(epochs, snapshots, augment, on_step) -> None:

@@ -25,7 +25,12 @@ from experiments.comparison.rows import Ask, Method, Rows, seconds_per_1000
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import singularity_of
 from experiments.comparison.variants import VARIANTS
-from experiments.harness.files import Stopwatch, load_arrays, save_arrays
+from experiments.harness.files import (
+    Stopwatch,
+    is_there,
+    load_arrays,
+    save_arrays,
+)
 from experiments.harness.provenance import config_digest
 from fssd_jax.checks import InputError
 from fssd_jax.data.pipeline import map_batches
@@ -93,10 +98,10 @@ def answer(
     }
     paths = {key: _part(folder, s, *key) for key in methods}
     seen = folder / f"{SEEN}.npz"
-    missing = {k: m for k, m in methods.items() if again or not paths[k].exists()}
+    missing = {k: m for k, m in methods.items() if again or not is_there(paths[k])}
     asking = {key: method for key, method in missing.items() if method.asks(s)}
     networks = {method.network for method in asking.values()}
-    pictured = again or not seen.exists()
+    pictured = again or not is_there(seen)
     failed: dict[str, str] = {}
     with clock("look"):
         for network in sorted(networks | ({"variables"} if pictured else set())):

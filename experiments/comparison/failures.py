@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from experiments.harness.files import CANNOT_WRITE
 from fssd_jax.checks import DivergedError, InputError
+from fssd_jax.processes import several
 
 LONGEST = 300  # characters of a reason: XLA's have pages
 
@@ -15,12 +16,15 @@ LONGEST = 300  # characters of a reason: XLA's have pages
 def fails_alone(failed: dict[str, str], name: str) -> Iterator[None]:
     """Note under `name` why the block failed, and go on behind it.
 
-    A disk that cannot be written fails all, and an interruption is none of its own.
+    A disk that cannot be written fails all, and an interruption is none of its own. Of
+    several processes perhaps one alone has failed, and the others wait for it.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            raise
+        if several():
             raise
         ours = isinstance(error, InputError | DivergedError)
         if not ours:  # what a reason of one line leaves out

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 from experiments.comparison.methods import METHODS
 from experiments.comparison.setting import Options, check
 from experiments.comparison.variants import VARIANTS
+from experiments.harness.cli import Together
 from fssd_jax.checks import InputError
 
 C = TypeVar("C", bound="Config")
@@ -15,7 +16,7 @@ OF_ONE = ("network", "width", "weights", "part", "mean", "std")  # of one benchm
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class Config(Options, Together):
     benchmark: Literal[
         "digits",
         "fmnist",

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ import tyro
 
 from experiments.harness.files import CANNOT_WRITE
 from experiments.harness.provenance import available_cores, config_digest
+from fssd_jax import processes
 from fssd_jax.allocator import keep_memory
 from fssd_jax.checks import DivergedError, InputError
 from fssd_jax.convolutions import convolve_by_eigen
@@ -21,6 +23,42 @@ from fssd_jax.data.image_files import located
 from fssd_jax.data.sources import fetched_dir
 
 C = TypeVar("C")
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """What an experiment can be told that takes several processes as one."""
+
+    distributed: bool = False
+    """Several processes, perhaps on several machines, work as one: the same command on
+    each, with --out on a disk that all see. Slurm's and a Cloud TPU's are found; others
+    need the three that follow."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, as the others reach it."""
+    num_processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which this is: 0 to NUM_PROCESSES − 1."""
+
+
+def join(config: Together) -> None:
+    """Begin as one of several processes, if that was asked for.
+
+    Raises:
+      InputError: some of the options are missing, or the others do not come.
+    """
+    given = config.coordinator, config.num_processes, config.process_id
+    some = any(value is not None for value in given)
+    if some and not (config.distributed and None not in given):
+        raise InputError(
+            "--coordinator, --num-processes and --process-id go together, and with "
+            "--distributed"
+        )
+    if not config.distributed:
+        return
+    processes.begin(*given)
+    if not processes.first():  # one tells for all; errors each tells itself
+        sys.stdout = Path(os.devnull).open("w")
 
 
 def start() -> None:
@@ -85,9 +123,26 @@ def run_main(
     config = tyro.cli(config_type, args=args, description=description)
     start()
     try:
+        status = _status(config, run, failed)
+    except Exception as error:
+        if not processes.several():
+            raise
+        traceback.print_exception(error)
+        status = 1
+    if status and processes.several():
+        processes.end(status)  # the others may wait for what this one does not do
+    return status
+
+
+def _status(config: Any, run: Callable, failed: Callable) -> int:
+    """Of the process, after what went wrong was told."""
+    try:
+        if isinstance(config, Together):
+            join(config)
         names = failed(run(_at_home(config)))
     except (InputError, DivergedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not getattr(error, "told", False):
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
@@ -105,6 +160,11 @@ def run_main(
             file=sys.stderr,
         )
         return 130
+    except Exception as error:
+        if not processes.is_lost(error):
+            raise
+        print(f"error: {processes.LOST}\n({error})", file=sys.stderr)
+        return 1
     if names:
         print(
             f"error: failed: {', '.join(names)}; all else is written, and the same "

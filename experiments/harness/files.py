@@ -1,4 +1,7 @@
-"""Files and folders that are whole or not there at all."""
+"""Files and folders that are whole or not there at all.
+
+Of several processes the first reads and writes, and all know what it found.
+"""
 
 import errno
 import json
@@ -8,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
+from fssd_jax.processes import agreed
 
 # What a run cannot help: a full disk, a quota, a read-only or foreign folder.
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -24,17 +29,26 @@ ATTEMPTS = 100  # to put a results folder in its place
 
 def writable(folder: Path) -> Path:
     """Create the folder, or say at once that nothing could be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder.absolute()}: {error.strerror}; choose another "
-            "folder with --out"
-        ) from error
+
+    def tried() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".write-probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {folder.absolute()}: {error.strerror}; choose "
+                "another folder with --out"
+            ) from error
+
+    agreed(tried)
     return folder
+
+
+def is_there(path: Path) -> bool:
+    """Whether it exists, for all processes alike: what they do next depends on it."""
+    return agreed(path.exists)
 
 
 @contextmanager
@@ -87,21 +101,30 @@ def write_json(path: Path, value: Any) -> None:
     """All or nothing; a NaN is an error, because not every reader takes it."""
     text = json.dumps(plain(value), indent=2, allow_nan=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    temporary.write_text(text + "\n")
-    temporary.rename(path)
+
+    def write() -> None:
+        temporary.write_text(text + "\n")
+        temporary.rename(path)
+
+    agreed(write)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """An .npz, all or nothing: what a killed run finds again."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    temporary.rename(path)
+
+    def write() -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        temporary.rename(path)
+
+    agreed(write)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Raises `InputError` for a damaged file."""
-    return read_arrays(path, "delete it, and what it held is computed again")
+    mend = "delete it, and what it held is computed again"
+    return agreed(partial(read_arrays, path, mend))
 
 
 def load_left(path: Path) -> dict[str, np.ndarray]:
@@ -112,7 +135,7 @@ def load_left(path: Path) -> dict[str, np.ndarray]:
 def load_json(path: Path, mend: str) -> Any:
     """Raises `InputError` for a file that is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return agreed(lambda: json.loads(path.read_text()))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); {mend}"

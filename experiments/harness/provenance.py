@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from fssd_jax import processes
 from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.sources import ArrayDataset, digest
 
@@ -196,6 +197,8 @@ def versions() -> dict[str, str]:
 
 def device() -> str:
     devices = jax.devices()
+    if processes.begun():  # of any number, which may change before a run goes on
+        return f"several processes' {devices[0].platform} ({devices[0].device_kind})"
     return f"{len(devices)} × {devices[0].platform} ({devices[0].device_kind})"
 
 

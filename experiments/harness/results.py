@@ -18,6 +18,7 @@ from experiments.harness.files import plain, results_folder, writable, write_jso
 from experiments.harness.records import Record
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.sources import ArrayDataset
+from fssd_jax.processes import agreed
 
 # Options that change no number.
 PLACES = ("out", "data_dir", "rerun")
@@ -69,7 +70,9 @@ def place(
     # and the same set from another place is the same set.
     known = {k: v["sha256"] for k, v in facts["data"].items()}
     digest = provenance.config_digest(plain({**facts, "name": None, "data": known}))
-    return Identity(writable(out / experiment) / f"{name}-{digest}", facts)
+    folder = writable(out / experiment)
+    digest, facts = agreed(lambda: (digest, facts))  # of the first process's machine
+    return Identity(folder / f"{name}-{digest}", facts)
 
 
 def leave(
@@ -101,21 +104,25 @@ def leave(
       show: whether to print the tables; the folder's name is printed in any case.
     """
     origin = {k: config.facts[k] for k in ("data", "versions", "device")}
-    with results_folder(config.path) as folder:
-        write_json(folder / "config.json", config.facts)
-        text = as_json({**facts, **origin, "interval": records.INTERVAL}, numbers)
-        (folder / "metrics.json").write_text(text)
-        write_tables(folder / "metrics", tables)
-        if csv is not None:
-            (folder / "metrics.csv").write_text(sheets.to_csv(csv))
-        np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)
-        if timing is not None:
-            write_json(folder / "timing.json", timing)
-        for name, figure in figures.items():
-            plots.save(figure, folder / name)
-        for name, write in (extras or {}).items():
-            write(folder / name)
-        page.of_folder(folder, config.path.name)
+
+    def write_all() -> None:
+        with results_folder(config.path) as folder:
+            write_json(folder / "config.json", config.facts)
+            text = as_json({**facts, **origin, "interval": records.INTERVAL}, numbers)
+            (folder / "metrics.json").write_text(text)
+            write_tables(folder / "metrics", tables)
+            if csv is not None:
+                (folder / "metrics.csv").write_text(sheets.to_csv(csv))
+            np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)
+            if timing is not None:
+                write_json(folder / "timing.json", timing)
+            for name, figure in figures.items():
+                plots.save(figure, folder / name)
+            for name, write in (extras or {}).items():
+                write(folder / name)
+            page.of_folder(folder, config.path.name)
+
+    agreed(write_all)
     if show:
         sheets.show(tables)
     tell(config.path)

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from experiments.harness import provenance
 from experiments.harness.files import writable
-from fssd_jax import checkpoint, losses, recipes, train
+from fssd_jax import checkpoint, losses, processes, recipes, train
 from fssd_jax.data import crops
 from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.records import Transform
@@ -74,7 +74,8 @@ def trained(
     decoded = isinstance(data.x, Decoded)
     if decoded:
         identity["crop"] = _spelled(crop), provenance.code_digest(crops.__name__, False)
-    digest = provenance.config_digest(identity)
+    # That of the first process's machine.
+    digest = processes.agreed(lambda: provenance.config_digest(identity))
     folder = cache / f"{type(model).__name__.lower()}-{seed}-{digest}"
     writable(folder)
     return train.train(

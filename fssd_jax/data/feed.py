@@ -115,6 +115,7 @@ class Feeds(NamedTuple):
     key: PRNGKeyArray
     steps: int  # an epoch
     batch_size: int
+    own: slice  # rows of each batch that this process reads
 
     def orders(self, epoch: int) -> tuple[Order, Any]:
         """Which images, and which outliers if any, make each batch."""
@@ -127,10 +128,10 @@ class Feeds(NamedTuple):
         """Of an epoch, from a step on."""
         order, beside = self.orders(epoch)
         with ExitStack() as stack:
-            images = self.images.batches(order[start:], epoch)
+            images = self.images.batches(order[start:, self.own], epoch)
             outliers = repeat(NONE, self.steps - start)
             if self.outliers is not None:
-                outliers = self.outliers.batches(beside[start:], epoch)
+                outliers = self.outliers.batches(beside[start:, self.own], epoch)
                 stack.enter_context(closing(outliers))
             stack.enter_context(closing(images))
             yield from zip(images, outliers, strict=True)
@@ -139,9 +140,9 @@ class Feeds(NamedTuple):
         """Of the shapes and types of a batch."""
 
         def of(feed: Feed) -> Rows:
-            shape = self.batch_size, *feed.first.shape[1:]
-            x = np.broadcast_to(feed.first, shape)
-            return Rows(x, np.zeros(self.batch_size, np.int32))
+            count = len(range(self.batch_size)[self.own])
+            x = np.broadcast_to(feed.first, (count, *feed.first.shape[1:]))
+            return Rows(x, np.zeros(count, np.int32))
 
         return of(self.images), NONE if self.outliers is None else of(self.outliers)
 

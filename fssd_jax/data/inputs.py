@@ -6,7 +6,7 @@ joins what comes out here.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -45,8 +45,18 @@ def count_rows(data: Any) -> int | None:
     return len(data.files) if hasattr(data, "files") else None  # an ImageStream
 
 
+def has_numbers(data: Any) -> bool:
+    """Whether any row can be had by its number, and not only all in their order."""
+    return _whole(data, "data") is not None or single_records(data) is not None
+
+
 def rows(
-    data: Any, size: int, name: str = "images", *, unit_range: bool = True
+    data: Any,
+    size: int,
+    name: str = "images",
+    *,
+    unit_range: bool = True,
+    chosen: Callable[[int], np.ndarray] | None = None,
 ) -> Iterator[Rows]:
     """Yield all rows, checked and converted, in order and in parts of any number.
 
@@ -56,6 +66,7 @@ def rows(
       name: what it is, for errors.
       unit_range: whether floats outside [0, 1] are an error. Of a pytree, only arrays
         of four axes or more are taken for images.
+      chosen: of their number, which rows are yielded; if they have one (`has_numbers`).
 
     Raises:
       InputError: no data, or none of these forms; values that are not finite or out of
@@ -65,15 +76,18 @@ def rows(
     if whole is not None:
         count = _check(whole.x, name, 0, unit_range)
         y = _labels(whole.y, count, name)
-        for start in range(0, count, size):
-            x = jax.tree.map(lambda a, s=start: a[s : s + size], whole.x)
-            beside = None if y is None else y[start : start + size]
-            yield Rows(_converted(x, name), beside)
+        numbers = range(count) if chosen is None else chosen(count)
+        for start in range(0, len(numbers), size):
+            at: Any = slice(start, start + size)
+            at = at if chosen is None else numbers[at]
+            x = jax.tree.map(lambda a, at=at: a[at], whole.x)
+            yield Rows(_converted(x, name), None if y is None else y[at])
         return
     records = single_records(data)
     if records is not None:
         reading = Reading(records, name, unit_range=unit_range)
-        parts = reading.parts(np.arange(len(records)), ahead=2 * size)
+        numbers = (chosen or np.arange)(len(records))
+        parts = reading.parts(numbers, ahead=2 * size)
         yield from (Rows(x, y) for x, y in parts)
         return
     if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):

@@ -12,15 +12,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
-from fssd_jax import checks, mates
+from fssd_jax import checks, mates, processes
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
-from fssd_jax.data.inputs import Rows, count_rows, rows
-
-AXIS = "data"  # of the mesh: along it lie the rows of a batch
+from fssd_jax.data.inputs import Rows, count_rows, has_numbers, rows
+from fssd_jax.devices import (
+    AXIS,
+    chosen_mesh,
+    fetched,
+    own_copy,
+    own_rows,
+    place,
+    spans,
+)
 
 
 class Batch(NamedTuple):
@@ -50,7 +57,8 @@ def batches(
       name: what it is, for errors.
       unit_range: whether floats outside [0, 1] are an error.
       mesh: of one axis, "data", over which the rows of each batch are laid; by default
-        that of all local devices.
+        that of all local devices. Over several processes' each reads its own rows, of
+        data whose rows have a number, and labels are to be numbers.
 
     Raises:
       InputError: as `inputs.rows`.
@@ -58,15 +66,40 @@ def batches(
     checks.at_least_one("batch_size", batch_size)
     mesh = chosen_mesh(mesh)
     devices = 1 if mesh is None else mesh.size
+    if mesh is not None and spans(mesh) and has_numbers(data):
+        yield from _own_batches(data, batch_size, name, unit_range, mesh)
+        return
     size = 0
     for part in cut(rows(data, batch_size, name, unit_range=unit_range), batch_size):
         count = len(jax.tree.leaves(part.x)[0])
         if not size:
             size = -(-fitting(count, batch_size) // devices) * devices
         mask = np.arange(size) < count
-        x = jax.tree.map(partial(pad, size=size), part.x)
+        own = own_rows(mesh, size)
+        x = jax.tree.map(lambda a, s=size, own=own: pad(a, s)[own], part.x)
         y = None if part.y is None else pad(part.y, size)
         yield Batch(place(x, mesh, AXIS), mask, y)
+
+
+def _own_batches(
+    data: Any, batch_size: int, name: str, unit_range: bool, mesh: Mesh
+) -> Iterator[Batch]:
+    """As `batches`, over a mesh that spans processes: each reads its own rows only."""
+    count = count_rows(data) or 0
+    size = -(-fitting(count, batch_size) // mesh.size) * mesh.size
+    own = own_rows(mesh, size)
+    here = np.arange(own.start, own.stop)
+
+    def chosen(count: int) -> np.ndarray:
+        starts = np.arange(0, count, size)[:, None]
+        return np.minimum(starts + here, count - 1).ravel()
+
+    parts = rows(data, len(here), name, unit_range=unit_range, chosen=chosen)
+    for start, part in zip(range(0, count, size), cut(parts, len(here)), strict=True):
+        y = None
+        if part.y is not None:
+            y = np.asarray(fetched(place(part.y, mesh, AXIS), mesh))
+        yield Batch(place(part.x, mesh, AXIS), np.arange(size) < count - start, y)
 
 
 def pad(x: np.ndarray, size: int) -> np.ndarray:
@@ -108,36 +141,6 @@ def cut(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
 def _joined(held: list[list[np.ndarray]], structure) -> Rows:
     leaves = held[0] if len(held) == 1 else map(np.concatenate, zip(*held, strict=True))
     return jax.tree.unflatten(structure, leaves)
-
-
-# ---- devices ------------------------------------------------------------------------
-
-
-def default_mesh() -> Mesh | None:
-    """All local devices along one axis; None of one, or with `jax.default_device`."""
-    devices = jax.local_devices()
-    chosen = getattr(jax.config, "jax_default_device")  # noqa: B009
-    if len(devices) == 1 or chosen is not None:
-        return None
-    return Mesh(np.array(devices), (AXIS,))
-
-
-def chosen_mesh(mesh: Any) -> Mesh | None:
-    if mesh is None:
-        return default_mesh()
-    if getattr(mesh, "axis_names", None) != (AXIS,):
-        raise InputError(
-            f'mesh: expected one axis, jax.make_mesh((count,), ("{AXIS}",)), got {mesh}'
-        )
-    return mesh
-
-
-def place(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
-    """On the devices: rows along `axis` of the mesh, or else a copy on each."""
-    if mesh is None:
-        return jax.device_put(tree)
-    spec = PartitionSpec() if axis is None else PartitionSpec(axis)
-    return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 # ---- scores -------------------------------------------------------------------------
@@ -197,7 +200,8 @@ def map_batches(
       with_mask: whether `score` takes `mask=` [batch], false for padded rows; only
         one whose images depend on each other needs it.
       progress: whether to show a progress bar, or its title.
-      mesh: as of `batches`.
+      mesh: as of `batches`; by default over the devices of all processes, if they
+        work together (see `processes`).
 
     Returns:
       The scores, with n images along `batch_axis`.
@@ -260,10 +264,13 @@ def scored_batches(
     may be anything hashable that it takes first. `name` is what the data are.
     """
     unit_range = unit_range and not getattr(apply_fn, "of_features", False)
-    mesh = chosen_mesh(mesh)
+    mesh = chosen_mesh(mesh, all_processes=True)
     variables, state, kwargs = place((variables, state, kwargs), mesh)
 
     def call(part: Any, mask: np.ndarray):
+        return fetched(called(part, mask), mesh)
+
+    def called(part: Any, mask: np.ndarray):
         also = kwargs | {"mask": mask} if with_mask else kwargs
         if mesh is not None and not with_mask:
             spread = score, apply_fn, mesh, batch_axis
@@ -283,21 +290,29 @@ def scored_batches(
                 mates.check(call, (score, apply_fn), part, mask, scores, batch_axis)
                 first = False
             if waiting:
-                yield waiting
-            waiting = scores, mask, y
+                yield waiting[0](), *waiting[1:]
+            waiting = partial(own_copy, scores, mesh), mask, y
             bar.update(int(mask.sum()))
         if waiting:
-            yield waiting
+            yield waiting[0](), *waiting[1:]
 
 
 def progress_bar(data: Any, progress: bool | str) -> tqdm:
     """A bar over the rows of `data`, with a title if `progress` is one."""
     title = progress if isinstance(progress, str) else None
     total = count_rows(data) if progress else None
-    return tqdm(total=total, desc=title, disable=not progress, **bar_options("image"))
+    options = bar_options("image", bool(progress))
+    return tqdm(total=total, desc=title, **options)
 
 
-def bar_options(unit: str) -> dict[str, Any]:
-    """Progress bars: lively on a terminal, a line now and then in a log file."""
-    seconds = 0.2 if sys.stderr.isatty() else 15.0
-    return {"unit": unit, "mininterval": seconds, "dynamic_ncols": True}
+def bar_options(unit: str, progress: bool = True) -> dict[str, Any]:
+    """Progress bars: lively on a terminal, a line now and then in a log file.
+
+    Of several processes the first has one.
+    """
+    return {
+        "unit": unit,
+        "mininterval": 0.2 if sys.stderr.isatty() else 15.0,
+        "dynamic_ncols": True,
+        "disable": not (progress and processes.first()),
+    }
