@@ -1,0 +1,42 @@
+"""Several processes on this machine that work as one, each with one device."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 400  # that all of them may take
+
+
+def run(count: int, *command: str) -> list[subprocess.CompletedProcess]:
+    """`python *command --distributed …` by so many processes, to their end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [
+                *(sys.executable, *command, "--distributed"),
+                *("--coordinator", f"127.0.0.1:{port}"),
+                *("--num-processes", str(count), "--process-id", str(number)),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    try:
+        # Read one after another: what one says is little.
+        said = [process.communicate(timeout=SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(started, said, strict=True)
+    ]
