@@ -95,7 +95,7 @@ def run(config: Config) -> dict[str, Any]:
     found, accuracies, facts_of, machines = measured
     both = [tables.rules(found, accuracies, machines), tables.pairs(found)]
     if facts_of:
-        both.insert(1, tables.explained(facts_of))
+        both[1:1] = [tables.centres(facts_of), tables.explained(facts_of)]
     arrays = {
         f"{rule}/{pair}": np.array(list(of.values()))
         for rule, of_pairs in found.items()

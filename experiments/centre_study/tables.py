@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis import auroc_plots
 from experiments.centre_study import summary
-from experiments.centre_study.explained import Facts, correlations
+from experiments.centre_study.explained import PREDICTORS, Facts, correlations
 from experiments.centre_study.pairs import NEAR, kind
 from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
@@ -21,6 +21,7 @@ WHOLE = (": deep", ": all", ": learned", ": deep + mahalanobis")
 RIVALS_OF_ALL = (
     *("control: untrained, clean", "control: nearest in pixels", "control: brightness"),
 )
+CENTRES = ("noise", "tiles 7", "mix 16", "origin", "noise, initial", "oracle")
 PREDICTORS_IN_WORDS = {
     "offset": "offset's share of FSSD² of OoD",
     "near_start": "distance from F_0 of OoD over their displacement",
@@ -110,6 +111,33 @@ def explained(facts: list[Facts]) -> Sheet:
     )
     headings = ["network", "layer", "AUROC with", "ρ", "networks"]
     return Sheet("what goes with a centre's AUROC", headings, rows, [note])
+
+
+def centres(facts: list[Facts]) -> Sheet:
+    """Each layer about some centres, and what their AUROC goes with."""
+    found = {(c.network, c.layer, c.predictor): c for c in correlations(facts)}
+    rows = []
+    for network, layer in dict.fromkeys((f.network, f.layer) for f in facts):
+        here = [f for f in facts if (f.network, f.layer) == (network, layer)]
+        cells = []
+        for centre in CENTRES:
+            about = [f for f in here if f.centre == centre]
+            auroc = np.mean([f.auroc for f in about])
+            offset = np.median([f.offset for f in about])
+            cells.append(f"{100 * auroc:.0f} ({100 * offset:.0f})")
+        rhos = [f"{found[network, layer, name].rho:+.2f}" for name in PREDICTORS]
+        networks = len({(f.pair, f.seed) for f in here})
+        rows.append([network, layer, *cells, *rhos, str(networks)])
+    notes = [
+        "AUROC in %, mean of the networks, and in brackets the offset's share of FSSD² "
+        "of OoD images, median of them; it may be more than 100, the cross term being "
+        "negative. ρ: Spearman's, of the AUROC over centres but the oracle, with the "
+        "offset's share, with the distance from F_0 of OoD images over their "
+        "displacement, and with the distance from OoD over that from in-distribution."
+    ]
+    rho = "ρ: offset", "ρ: F_0", "ρ: OoD"
+    headings = ["network", "layer", *CENTRES, *rho, "networks"]
+    return Sheet("centres, layer by layer", headings, rows, notes)
 
 
 def pairs(found: Aurocs) -> Sheet:

@@ -292,3 +292,26 @@ def test_correlations_are_over_centres_of_one_network_without_the_oracle():
     assert found["near_ood"].rho == pytest.approx(1)
     assert offset.networks == 2
     assert "[-1.00, +1.00]" in tables.explained(facts).rows[0][3]
+
+
+def test_the_table_of_centres_has_means_of_auroc_and_medians_of_shares():
+    def fact(seed, centre, auroc, offset):
+        told = {"cross": 0.0, "moved": 0.0, "near_start": -auroc, "near_ood": offset}
+        return explained.Facts(
+            *("p", seed, "lenet", "fc1", centre), auroc, offset, **told
+        )
+
+    centres = [c for c in tables.CENTRES if c != "oracle"]
+    facts = [
+        *(
+            fact(s, c, 0.1 * k, 0.2 * s + k)
+            for k, c in enumerate(centres)
+            for s in (0, 1, 4)
+        ),
+        *(fact(s, "oracle", 0.9, 0.0) for s in (0, 1, 4)),
+    ]
+    (row,) = tables.centres(facts).rows
+    assert row[:2] == ["lenet", "fc1"]
+    # Offsets 0.0, 0.2 and 0.8 beyond k: the median is 0.2.
+    assert row[2:7] == [f"{10 * k} ({100 * k + 20})" for k in range(5)]
+    assert row[7:] == ["90 (0)", "+1.00", "-1.00", "+1.00", "3"]
