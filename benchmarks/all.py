@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import gates, inputs, ours, work
-from benchmarks.gates import NOT_RUN
+from benchmarks.gates import LOGISTIC, NOT_RUN, TANGENTS
 from benchmarks.inputs import NETWORKS
 from benchmarks.tables import to_sheet, work_sheet
 from benchmarks.tasks import BATCHED, BATCHES, COUNTS, LAYOUTS, PEERS, WITHOUT
@@ -45,7 +45,8 @@ PRODUCTS = 10
 @dataclasses.dataclass(frozen=True)
 class Config:
     tasks: tuple[str, ...] = tuple(PEERS)
-    """Which of them: plain, one, sweep, training, mahalanobis, fit, metrics, import."""
+    """Which of them: plain, one, sweep, training, mahalanobis, regression, kernel, fit,
+    metrics, import."""
     networks: tuple[str, ...] = tuple(COUNTS)
     """Which of them."""
     rounds: int | None = None
@@ -63,17 +64,23 @@ class Config:
 
 
 class Contenders:
-    """Ours and, where PyTorch is installed, theirs."""
+    """Ours and, where they are installed, theirs."""
 
     def __init__(self, threads: int):
         self.ours = Worker("benchmarks.ours", threads)
         installed = find_spec("torch") is not None
         self.theirs = Worker("benchmarks.torch_peers", threads) if installed else None
-
+        self.others = Worker("benchmarks.other_peers", threads)
         self._best: dict[tuple, dict] = {}
 
     def __enter__(self):
         return self
+
+    def of(self, peer: str) -> Worker | None:
+        """Who does that; None where it is not installed."""
+        if peer == TANGENTS and find_spec("neural_tangents") is None:
+            return None
+        return self.others if peer in (LOGISTIC, TANGENTS) else self.theirs
 
     def best(
         self, worker, network: str, name: str, count: int, kinds: dict, tiny: bool
@@ -93,7 +100,7 @@ class Contenders:
         return self._best[known]
 
     def __exit__(self, *_):
-        for worker in filter(None, (self.ours, self.theirs)):
+        for worker in filter(None, (self.ours, self.theirs, self.others)):
             worker.close()
 
 
@@ -153,7 +160,8 @@ def _check(config: Config) -> None:
 
 def _count(config: Config, task: str, count: int) -> int:
     if config.tiny:
-        return {"training": 128, "metrics": 1_000, "fit": 100}.get(task, 64)
+        few = {"training": 128, "metrics": 1_000, "kernel": 2}
+        return (few | dict.fromkeys(("fit", "regression"), 100)).get(task, 64)
     # Gates tell how large these are.
     return count if task in WITHOUT or not config.quick else count // 4
 
@@ -166,15 +174,17 @@ def compared(
     contenders: Contenders, network: str, task: str, count: int, rounds: int, tiny: bool
 ) -> dict[str, Any]:
     """Seconds of a task by all that do it, in turn; peers are checked before."""
-    mine, theirs = contenders.ours, contenders.theirs
+    mine = contenders.ours
     kinds: dict[str, Any] = {"batch": BATCHES if task in BATCHED else BATCHES[:1]}
     tried = contenders.best(mine, network, task, count, kinds, tiny)
     settings, turns = {"ours": tried}, {"ours": partial(mine.seconds, "ours")}
     expected = mine.prepare("ours", task, network, count, **tried)
     for peer, name in PEERS[task].items():
+        theirs = contenders.of(peer)
         if theirs is None:
             continue
-        kinds["channels_last"] = LAYOUTS
+        if theirs is contenders.theirs:
+            kinds["channels_last"] = LAYOUTS
         tried = contenders.best(theirs, network, name, count, kinds, tiny)
         found = theirs.prepare(peer, name, network, count, **tried)
         what = f"{network}, {task}, {peer}"

@@ -17,6 +17,7 @@ class Gate(NamedTuple):
 
 TORCH, RELEASED, SHARED = "PyTorch", "PyTorch, released", "PyTorch, shared"
 SKLEARN = "PyTorch and scikit-learn"
+LOGISTIC, TANGENTS = "scikit-learn", "neural-tangents"  # without a gate
 # One step is compared with the faster peer: at one ε there is no gradient to share over
 # ε, but the released procedure takes a forward pass a layer more.
 GATES = (

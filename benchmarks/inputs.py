@@ -104,6 +104,12 @@ def distances(count: int, epsilons: int, layers: int) -> list[np.ndarray]:
     return [rng.gamma(8.0, 1.0 + shift, shape) for shift in (0.0, 0.3)]
 
 
+def table(count: int, layers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances [count, layer] of one ε, in-distribution above, and 1 or 0 [count]."""
+    ind, ood = distances(count // 2, 1, layers)
+    return np.concatenate([ind[0], ood[0]]), np.arange(len(ind[0]) * 2) < len(ind[0])
+
+
 def scores(count: int) -> tuple[np.ndarray, np.ndarray]:
     """In-distribution and OoD scores, float32 as a network's are, half each."""
     rng = np.random.default_rng(4)

@@ -83,15 +83,23 @@ def explicit(feature_fn, variables, nu, x, tested, *, size: int) -> np.ndarray:
     return np.concatenate(moved)
 
 
-def work(method: str, count: int) -> dict[str, float]:
-    """Do it in this process; seconds and peak memory."""
-    keep_memory()
+def network():
+    return fssd_jax.make_feature_fn(LeNet(), [LAYER])
+
+
+def drawn(count: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """(variables, ν of the training images, these, and as many test images)."""
     rng = np.random.default_rng(0)
     x, tested = rng.uniform(size=(2, count, 28, 28, 1)).astype(np.float32)
     nu = rng.normal(size=(count, DIM)).astype(np.float32)
-    model = LeNet()
-    variables: Any = model.init(jax.random.key(0), x[:1])
-    feature_fn = fssd_jax.make_feature_fn(model, [LAYER])
+    return LeNet().init(jax.random.key(0), x[:1]), nu, x, tested
+
+
+def work(method: str, count: int) -> dict[str, float]:
+    """Do it in this process; seconds and peak memory."""
+    keep_memory()
+    variables, nu, x, tested = drawn(count)
+    feature_fn = network()
     if method == "kernel-free":
         compute = partial(kernel_free, feature_fn, variables)
         first = min(count, 2 * BATCH)  # of which the second is added to the first

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
-from benchmarks import inputs
+from benchmarks import inputs, kernel
 from benchmarks.inputs import CLASSES, EPSILON, NETWORKS
-from fssd_jax import fssd, head, map_batches
+from fssd_jax import fssd, head, logistic, map_batches
 from fssd_jax.detectors import mahalanobis, odin, vim
 from fssd_jax.ensemble import EPSILONS, fit_swept
 from fssd_jax.train import train
@@ -123,6 +123,18 @@ def _fit(_: str, count: int, __: int) -> Callable:
     return lambda: fit_swept(ind, ood, EPSILONS, layers, seed=0)[0].auroc
 
 
+def _regression(_: str, count: int, __: int) -> Callable:
+    """α of one ε, its strength chosen by cross-validation."""
+    table = inputs.table(count, LAYERS)
+    return lambda: logistic.fit(*table).alpha[None]
+
+
+def _kernel(_: str, count: int, __: int) -> Callable:
+    """Eq. (4) at LeNet's fc1, without a kernel."""
+    of = kernel.network(), *kernel.drawn(count)
+    return lambda: kernel.kernel_free(*of).reshape(-1, 1)  # some units are dead
+
+
 def _metrics(_: str, count: int, __: int) -> Callable:
     sets = inputs.scores(count)
     return lambda: np.array(fssd_jax.evaluate(*sets)[:4])
@@ -152,6 +164,8 @@ TASKS: dict[str, Callable[[str, int, int], Callable]] = {
     "odin": _odin,
     "vim": _vim,
     "fit": _fit,
+    "regression": _regression,
+    "kernel": _kernel,
     "metrics": _metrics,
     "product": _product,
 }

@@ -32,7 +32,7 @@ def to_sheet(found: dict[str, Any], verdicts: list[gates.Verdict]) -> Sheet:
 def _row(network: str, task: str, of: dict, peer: str | None, verdict) -> list[str]:
     def cell(contender: str) -> str:
         if contender not in of["seconds"]:
-            return NOT_RUN
+            return "not run" if contender == gates.TANGENTS else NOT_RUN
         setting = of.get("settings", {}).get(contender, {})
         shown = [str(setting["batch"])] if task in BATCHED else []
         shown += ["cl"] * setting.get("channels_last", False)

@@ -1,6 +1,6 @@
 """What is timed, of how many images, and by whom."""
 
-from benchmarks.gates import RELEASED, SHARED, SKLEARN, TORCH
+from benchmarks.gates import LOGISTIC, RELEASED, SHARED, SKLEARN, TANGENTS, TORCH
 from benchmarks.ours import LAYERS
 from fssd_jax.ensemble import EPSILONS
 
@@ -10,6 +10,8 @@ PEERS = {  # of each task: what `torch_peers` calls theirs
     "sweep": {RELEASED: "sweep, released", SHARED: "sweep, shared"},
     "training": {TORCH: "training"},
     "mahalanobis": {SKLEARN: "mahalanobis"},
+    "regression": {LOGISTIC: "regression"},
+    "kernel": {TANGENTS: "kernel"},
     **{"fit": {}, "metrics": {}, "import": {}},
 }
 WHAT = {
@@ -18,6 +20,8 @@ WHAT = {
     "sweep": f"sweep over {len(EPSILONS)} ε",
     "training": "one training epoch, warm",
     "mahalanobis": "Mahalanobis: fit, and score",
+    "regression": f"logistic regression of {LAYERS} layers, C by cross-validation",
+    "kernel": "Eq. (4) at LeNet's fc1, as many test images",
     "fit": f"fit with OoD labels, {LAYERS} layers, {len(EPSILONS)} ε, given scores",
     "metrics": "metrics with intervals",
     "import": "import fssd_jax, beyond import jax",
@@ -29,7 +33,10 @@ COUNTS = {  # images; --quick takes a quarter
     },
     "ResNet-20": {"plain": 4_096, "one": 1_024, "training": 4_096},
 }
-WITHOUT = {"fit": 2_000, "metrics": 2_000_000, "import": 1}  # of no network
+WITHOUT = {  # of no network, or of one alone
+    **{"regression": 2_000, "kernel": 32},
+    **{"fit": 2_000, "metrics": 2_000_000, "import": 1},
+}
 BATCHES = 32, 64, 256
 # Where the batch does not change the numbers.
 BATCHED = "plain", "one", "sweep", "mahalanobis"

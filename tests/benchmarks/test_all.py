@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import all, ours, tables, tasks
+from benchmarks import all, other_peers, ours, tables, tasks
 from benchmarks.gates import NOT_RUN, TORCH
+from benchmarks.timed import check_equal
 
 
 class Here:
@@ -22,7 +23,7 @@ class Here:
         return ours.prepare(task, *args, batch=setting.get("batch", 64))()
 
     def seconds(self, label):
-        return {"benchmarks.ours": 1.0, "benchmarks.torch_peers": 1.1}[self.module]
+        return 1.0 if self.module == "benchmarks.ours" else 1.1
 
     def close(self):
         pass
@@ -141,3 +142,11 @@ def test_import_takes_what_it_takes_beyond_jax(monkeypatch):
 
 def test_sheets_name_every_task():
     assert set(tables.WHAT) == set(tasks.PEERS)
+
+
+@pytest.mark.parametrize(("task", "count"), [("regression", 300), ("kernel", 3)])
+def test_other_peers_compute_our_numbers(task, count):
+    if task == "kernel":
+        pytest.importorskip("analysis.neural_tangents_compat")
+    found = other_peers.prepare(task, "", count)()
+    check_equal(task, ours.prepare(task, "", count)(), found)

@@ -44,4 +44,5 @@ def test_seconds_are_at_most():
 def test_every_gate_names_a_task_and_one_of_its_peers():
     for gate in GATES:
         assert gate.peer is None or gate.peer in tasks.PEERS[gate.task]
-    assert {gate.task for gate in GATES} == set(tasks.PEERS) == set(tasks.WHAT)
+    assert set(tasks.PEERS) == set(tasks.WHAT)
+    assert set(tasks.PEERS) - {gate.task for gate in GATES} == {"regression", "kernel"}
