@@ -16,6 +16,7 @@ from experiments.harness import cli
 from fssd_jax import map_batches, processes
 from fssd_jax.data.records import Pairs, Records
 from fssd_jax.detectors import fssd, knn, mc_dropout
+from fssd_jax.features import make_stochastic_logit_fn
 from fssd_jax.labelled import moments_of_classes
 from fssd_jax.train import train
 
@@ -53,22 +54,23 @@ class Net(nn.Module):
 class Counted:
     """A source that remembers what was read, and kills its process at a record."""
 
-    def __init__(self, dies: bool = False):
+    def __init__(self, times: int = 1, dies: bool = False):
         self.reads: list[int] = []
-        self.dies = dies
+        self.times, self.dies = times, dies
 
     def __len__(self) -> int:
-        return len(X)
+        return len(X) * self.times
 
     def __getitem__(self, number: int):
         self.reads.append(number)
-        if self.dies and len(self.reads) > 45:
+        # In the second of three epochs, of which a process reads 72 records.
+        if self.dies and len(self.reads) > 130:
             os.kill(os.getpid(), signal.SIGKILL)
-        return X[number], Y[number]
+        return X[number % len(X)], Y[number % len(X)]
 
 
 def trained(x, y=None, **options):
-    recipe = lambda *_: optax.adam(0.01)  # noqa: E731
+    recipe = lambda *_: optax.sgd(0.02, momentum=0.9)  # noqa: E731
     return train(Net(), x, y, recipe=recipe, **STEPS, **options)
 
 
@@ -111,7 +113,7 @@ def numbers(out: Path) -> dict[str, np.ndarray]:
     told["scores, records"] = map_batches(fssd.score, *of_records, batch_size=16)
     of_stream = *of, fitted, iter([X[:5], X[5:]])
     told["scores, stream"] = map_batches(fssd.score, *of_stream, batch_size=16)
-    dropped = fssd_jax.make_stochastic_logit_fn(Net(dropped=True))
+    dropped = make_stochastic_logit_fn(Net(dropped=True))
     passes = mc_dropout.fit(jax.random.key(1), 3)
     of_dropout = mc_dropout.score, dropped, variables, passes, X
     told["scores, dropout"] = map_batches(*of_dropout, batch_size=16)
@@ -127,7 +129,7 @@ def run(config: Config) -> None:
         told = numbers(config.out)
     else:
         dies = config.process_id == config.dies
-        source = Records(Counted(dies), workers=0)
+        source = Records(Counted(4, dies), workers=0)
         kept = {"folder": config.out / "killed", "save_every_steps": 1}
         found = trained(source, **kept)
         told = {"kernel": np.asarray(found.variables["params"]["h"]["kernel"])}
