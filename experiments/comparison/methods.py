@@ -7,6 +7,7 @@ from functools import partial
 from types import ModuleType
 
 from experiments.comparison import protocols, retrained, rivals
+from experiments.comparison.once import Once
 from experiments.comparison.rows import (
     Ask,
     Method,
@@ -103,12 +104,14 @@ def run_mahalanobis(s: Setting) -> Rows:
     return {"mahalanobis": row}
 
 
+_of_training = Once()
+
+
 def _gaussians(s: Setting) -> mahalanobis.Gaussians:
     assert s.train is not None  # `needs`
-    return mahalanobis.estimate_gaussians(
-        *(s.averaged_fn, s.variables, s.train.x, s.train.y, s.num_classes),
-        batch_size=s.batch_size,
-    )
+    inputs = s.averaged_fn, s.variables, s.train.x, s.train.y
+    estimate = partial(mahalanobis.estimate_gaussians, *inputs, s.num_classes)
+    return _of_training(inputs, partial(estimate, batch_size=s.batch_size))
 
 
 def _of_mahalanobis(s: Setting, state: mahalanobis.State) -> dict:

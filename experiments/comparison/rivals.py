@@ -4,7 +4,7 @@ Those that read the layer before the logits share one pass over the training set
 their numbers none is chosen here; of no OoD image one is used.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.comparison.once import Once
 from experiments.comparison.rows import Ask, one_row
 from experiments.comparison.setting import Setting
 from experiments.harness.keys import Use, of_seed
@@ -57,16 +58,18 @@ class Kept(NamedTuple):
 
 
 TAKEN = "taken by the last layer"
-_KEPT: deque = deque(maxlen=1)
+_of_network = Once()
 
 
 def kept_of(s: Setting) -> Kept:
     """As one object, of the trained network."""
     assert s.train is not None  # `needs`
     inputs = s.averaged_fn, s.logit_fn, s.variables, s.train.x
-    for known, kept in _KEPT:
-        if all(a is b for a, b in zip(known, inputs, strict=True)):
-            return kept
+    return _of_network(inputs, lambda: _kept(s))
+
+
+def _kept(s: Setting) -> Kept:
+    assert s.train is not None
     parts: dict[str, list[np.ndarray]] = {}
     layer = ""
     for by_name, mask, _ in scored_batches(
@@ -78,9 +81,7 @@ def kept_of(s: Setting) -> Kept:
         for name in by_name:
             parts.setdefault(name, []).append(np.asarray(by_name[name])[mask])
     arrays = {name: np.concatenate(of) for name, of in parts.items()}
-    kept = Kept(layer, arrays, TAKEN if TAKEN in arrays else layer)
-    _KEPT.append((inputs, kept))
-    return kept
+    return Kept(layer, arrays, TAKEN if TAKEN in arrays else layer)
 
 
 def _of_training(apply_fn, variables, head: Head | None, x) -> OrderedDict[str, Array]:

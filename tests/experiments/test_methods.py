@@ -1,6 +1,8 @@
 """All methods through the whole road, on a tiny preset."""
 
 import json
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,7 @@ from experiments.comparison import (
 )
 from experiments.comparison.rows import LayerScores, Method, Scored
 from experiments.harness.sheets import FORMATS
-from fssd_jax import InputError, head, map_batches, metrics
+from fssd_jax import InputError, checkpoint, head, map_batches, metrics
 from fssd_jax.data import pipeline
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import nnguide, react, she, vim
@@ -60,6 +62,34 @@ def no_download(name="auto", data_dir=None):
     return ArrayDataset(x, np.zeros(64, np.int32), "made_up", "train", "a test", "0")
 
 
+# Of `everything`: (score, data, digest of the network) of each pass or look.
+PASSES: list[tuple[str, object, str]] = []
+SETTINGS: list = []
+
+
+def note_passes(patch) -> None:
+    batches, answer, look = pipeline.batches, report.answer, answers.look
+
+    def noted(data, *args, **kwargs):
+        of = sys._getframe(1).f_locals  # of `scored_batches`, if it is asked by that
+        score = getattr(of.get("score"), "func", of.get("score"))
+        name = f"{getattr(score, '__module__', '')}.{getattr(score, '__name__', '')}"
+        PASSES.append((name, data, checkpoint.tree_digest(of.get("variables"))))
+        return batches(data, *args, **kwargs)
+
+    def answered(s, *args, **kwargs):
+        SETTINGS.append(s)
+        return answer(s, *args, **kwargs)
+
+    def looked(asked, variables, x, **options):
+        PASSES.append(("look", x, checkpoint.tree_digest(variables)))
+        return look(asked, variables, x, **options)
+
+    patch.setattr(answers, "look", looked)
+    patch.setattr(pipeline, "batches", noted)
+    patch.setattr(report, "answer", answered)
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """A run of all methods that was interrupted at ODIN and started again."""
@@ -74,6 +104,7 @@ def everything(tmp_path_factory):
         patch.setattr(chosen, "outliers", no_download)
         patch.setattr(retrained, "MEMBERS", 3)  # each is another training
         patch.setattr(retrained, "RATES", (0.05,))
+        note_passes(patch)
         with patch.context() as broken:
             broken.setitem(table2.METHODS, "odin", Method(run=interrupted))
             assert table2.main(args) == 130
@@ -81,6 +112,33 @@ def everything(tmp_path_factory):
         assert table2.main(args) == 0
     (path,) = (p for p in (out / "table2").iterdir() if p.is_dir())
     return out, path, before
+
+
+@pytest.mark.usefixtures("everything")
+def test_an_image_passes_a_network_once_beyond_steps_and_dropout():
+    """Of the run that was interrupted behind the look, and the one that went on."""
+    tested = [s.test_ind for s in SETTINGS]
+    of_test = [
+        (name, of) for name, data, of in PASSES if any(data is t for t in tested)
+    ]
+    looks = Counter(of for name, of in of_test if name == "look")
+    assert list(looks.values()) == [1, 1], looks  # before training, and after it
+    own = checkpoint.tree_digest(SETTINGS[0].variables)
+    others = Counter(
+        name.removeprefix("fssd_jax.") for name, of in of_test if of == own
+    )
+    of_steps = "fssd.fssd", "detectors.odin.score", "detectors.mahalanobis.score"
+    assert {"look", "detectors.odin.score"} <= set(others) <= {"look", *of_steps}
+    assert set(others.values()) == {1}
+    train = SETTINGS[0].train.x
+    of_train = [
+        name for name, data, of in PASSES if of == own and np.shape(data) == train.shape
+    ]
+    # The layer before the logits, of which eight methods are fitted; each class's means,
+    # by each of the two runs; Gramians; and FeatureNorm's 2,000 images, here all.
+    assert Counter(name.rpartition(".")[2] for name in of_train) == {
+        "_of_training": 1, "_pooled": 2, "_sums_and_logits": 1, "norms": 1,
+    }  # fmt: skip
 
 
 def test_it_has_every_row_and_what_each_was_fitted_on(everything):
