@@ -135,7 +135,7 @@ def test_an_image_passes_a_network_once_beyond_steps_and_dropout():
         name for name, data, of in PASSES if of == own and np.shape(data) == train.shape
     ]
     # The layer before the logits, of which eight methods are fitted; each class's
-    # means, by each of the two runs; Gramians; and FeatureNorm's 2,000 images, here all.
+    # means, by each of the two runs; Gramians; FeatureNorm's 2,000 images, here all.
     assert Counter(name.rpartition(".")[2] for name in of_train) == {
         "_of_training": 1, "_pooled": 2, "_sums_and_logits": 1, "norms": 1,
     }  # fmt: skip
