@@ -86,11 +86,15 @@ def run_all(config: Config) -> list[Result]:
             where = None if name == "digits" else config.data_dir
             benchmark = load_benchmark(name, where)
         except InputError as error:
+            if processes.several():  # of which another may have it
+                raise
             missing.append(f"{name} is not run: {error}")
             continue
         try:
             found += run_one(dataclasses.replace(config, benchmark=name), benchmark)
         except InputError as error:
+            if processes.several():
+                raise
             failed.append(f"{name} failed: {error}")
     if failed or not found:
         none = [] if found else ["--benchmark all: none was run"]
@@ -165,7 +169,7 @@ def leave_tables(
 
 def tell_missing(benchmark: Benchmark) -> None:
     """Say at once which pairs are not run; the tables say so, too."""
-    for pair, why in benchmark.missing.items():
+    for pair, why in benchmark.missing.items() if processes.first() else ():
         print(f"{pair} is not run: {why}", file=sys.stderr)
 
 

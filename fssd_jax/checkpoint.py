@@ -177,6 +177,8 @@ def save(path: Path, tree: Any) -> None:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), tree, force=True)
     except Exception as error:  # Orbax has no common base for what can go wrong
+        if processes.is_lost(error):
+            raise
         full = "No space left" in str(error)
         raise InputError(
             f"cannot write the checkpoint {path} "
@@ -206,6 +208,8 @@ def restore(path: Path, like: Any, delete: Path | None = None) -> Any:
         if shapes[0] != shapes[1]:
             raise ValueError("the arrays have other shapes")
     except Exception as error:  # Orbax has no common base for what can go wrong
+        if processes.is_lost(error):
+            raise
         raise InputError(
             f"cannot read the checkpoint {path}: it is damaged or of another network "
             f"({type(error).__name__}); delete {delete or path}, and train again"
@@ -229,18 +233,26 @@ def trained(folder: str | Path) -> tuple[Any, Any]:
         )
     path = epoch_path(folder, last)
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-            state, _ = checkpointer.restore(path.absolute())
-            path = folder / INITIAL
-            initial = checkpointer.restore(path.absolute())
-        return jax.device_put((state["variables"], initial))
+        state, _ = _as_numpy(path)
+        path = folder / INITIAL
+        return jax.device_put((state["variables"], _as_numpy(path)))
     except Exception as error:  # as of `restore`
+        if processes.is_lost(error):
+            raise
         if last_epoch(folder) > last:  # a training that goes on removed it
             return trained(folder)
         raise InputError(
             f"{path}: this checkpoint cannot be read ({type(error).__name__}): it is "
             f"damaged; delete {folder}, and train again"
         ) from error
+
+
+def _as_numpy(path: Path) -> Any:
+    """A checkpoint's arrays, on whichever devices of whichever processes they lay."""
+    with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
+        told = checkpointer.metadata(path.absolute()).item_metadata.tree
+        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), told)
+        return checkpointer.restore(path.absolute(), restore_args=numpy)
 
 
 def recorded(folder: str | Path) -> dict[str, list[float]]:

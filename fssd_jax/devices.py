@@ -41,6 +41,11 @@ def chosen_mesh(mesh: Any, *, all_processes: bool = False) -> Mesh | None:
         raise InputError(
             f'mesh: expected one axis, jax.make_mesh((count,), ("{AXIS}",)), got {mesh}'
         )
+    if spans(mesh) and not processes.several():
+        raise InputError(
+            "mesh: has devices of other processes; begin by fssd_jax.processes.begin() "
+            "in the place of jax.distributed.initialize()"
+        )
     return mesh
 
 

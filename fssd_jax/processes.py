@@ -47,6 +47,8 @@ def begin(
         jax.distributed.initialize(
             *(coordinator, num_processes, process_id),
             heartbeat_timeout_seconds=HEARTBEAT,
+            # Of one that failed, on whose end the others do not count.
+            shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
         told = str(error).strip().partition("\n")[0]
@@ -56,6 +58,8 @@ def begin(
             "--coordinator HOST:PORT --num-processes N --process-id 0 … N−1"
         ) from error
     _TOGETHER.append(True)
+    # The first exchange has to be reached by all within half a minute; later ones not.
+    agreed(lambda: None)
 
 
 def begun() -> bool:
@@ -92,13 +96,36 @@ def agreed(make: Callable[[], T]) -> T:
             _ALONE.pop()
     told = np.frombuffer(pickle.dumps(found), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
-    sent = told if first() else np.zeros(size, np.uint8)
+    # One of few sizes, for each of which a program is compiled.
+    sent = np.zeros(1 << (size - 1).bit_length(), np.uint8)
+    if first():
+        sent[:size] = told
     sent = np.asarray(multihost_utils.broadcast_one_to_all(sent))
     good, value = found if first() else pickle.loads(sent.tobytes())
     if good:
         return value
     value.told = not first()  # by the first
     raise value
+
+
+def all_of(holds: bool) -> bool:
+    """Whether it holds in every process."""
+    if not several() or _ALONE:
+        return holds
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(holds))))
+
+
+def check_same(what: str, value: str) -> None:
+    """Raise `InputError` unless all processes have the same.
+
+    Args:
+      what: it is, for the error.
+      value: that stands for it, such as a digest.
+    """
+    if not all_of(value == agreed(lambda: value)):
+        raise InputError(
+            f"{what} differ between the processes; give all of them the same"
+        )
 
 
 def end(status: int) -> None:

@@ -186,6 +186,7 @@ def train(
             }
             by = partial(checkpoint.claim, folder, run, _normalisation(model))
             processes.agreed(by)
+            del run, by, begun  # a copy of the state
             initial, saved = checkpoint.resume(folder, initial, saved)
             for epoch in (e for e in snapshots if e <= saved.epoch):
                 path = checkpoint.snapshot_path(folder, epoch)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from fssd_jax.bounded import read_arrays
 from fssd_jax.checks import InputError
-from fssd_jax.processes import agreed
+from fssd_jax.processes import agreed, all_of
 
 # What a run cannot help: a full disk, a quota, a read-only or foreign folder.
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -30,19 +30,26 @@ ATTEMPTS = 100  # to put a results folder in its place
 def writable(folder: Path) -> Path:
     """Create the folder, or say at once that nothing could be written there."""
 
-    def tried() -> None:
+    def tried() -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".write-probe-{os.getpid()}"
             probe.touch()
-            probe.unlink()
         except OSError as error:
             raise InputError(
                 f"cannot write to {folder.absolute()}: {error.strerror}; choose "
                 "another folder with --out"
             ) from error
+        return probe
 
-    agreed(tried)
+    probe = agreed(tried)
+    seen = all_of(probe.exists())
+    agreed(probe.unlink)
+    if not seen:
+        raise InputError(
+            f"{folder.absolute()}: not all processes see what the first writes there; "
+            "give a folder on a disk that they share with --out"
+        )
     return folder
 
 

@@ -209,6 +209,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cores_of_sums() -> int | None:
+    """How many cores share a sum decides its last bits; as do processes, of any number,
+    which may lie on other machines when a run goes on: None."""
+    return None if processes.begun() else available_cores()
+
+
 def numerics() -> dict[str, Any]:
     """What JAX is told that decides numbers."""
     names = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision")

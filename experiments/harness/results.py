@@ -18,7 +18,7 @@ from experiments.harness.files import plain, results_folder, writable, write_jso
 from experiments.harness.records import Record
 from experiments.harness.sheets import Sheet
 from fssd_jax.data.sources import ArrayDataset
-from fssd_jax.processes import agreed
+from fssd_jax.processes import agreed, check_same
 
 # Options that change no number.
 PLACES = ("out", "data_dir", "rerun")
@@ -63,15 +63,14 @@ def place(
         "versions": provenance.versions(),
         "numerics": provenance.numerics(),
         "device": provenance.device(),
-        # How many cores share a sum decides its last bits.
-        "cores": provenance.available_cores(),
+        "cores": provenance.cores_of_sums(),
     }
     # The name is told beside the digest, so that seeds of one configuration share it;
     # and the same set from another place is the same set.
     known = {k: v["sha256"] for k, v in facts["data"].items()}
     digest = provenance.config_digest(plain({**facts, "name": None, "data": known}))
     folder = writable(out / experiment)
-    digest, facts = agreed(lambda: (digest, facts))  # of the first process's machine
+    check_same(f"options, data, code or versions of {experiment}", digest)
     return Identity(folder / f"{name}-{digest}", facts)
 
 

@@ -63,8 +63,7 @@ def trained(
         },
         "numerics": provenance.numerics(),
         "device": provenance.device(),
-        # How many cores share a sum decides its last bits.
-        "cores": cores or provenance.available_cores(),
+        "cores": cores or provenance.cores_of_sums(),
     }
     if augment is not None:
         of_augment = provenance.code_digest(augment.__module__, packages=False)
@@ -74,8 +73,8 @@ def trained(
     decoded = isinstance(data.x, Decoded)
     if decoded:
         identity["crop"] = _spelled(crop), provenance.code_digest(crops.__name__, False)
-    # That of the first process's machine.
-    digest = processes.agreed(lambda: provenance.config_digest(identity))
+    digest = provenance.config_digest(identity)
+    processes.check_same("data, code or versions of a training", digest)
     folder = cache / f"{type(model).__name__.lower()}-{seed}-{digest}"
     writable(folder)
     return train.train(

@@ -56,7 +56,7 @@ def rows(
     name: str = "images",
     *,
     unit_range: bool = True,
-    chosen: Callable[[int], np.ndarray] | None = None,
+    chosen: Callable[[int], list[slice]] | None = None,
 ) -> Iterator[Rows]:
     """Yield all rows, checked and converted, in order and in parts of any number.
 
@@ -66,7 +66,8 @@ def rows(
       name: what it is, for errors.
       unit_range: whether floats outside [0, 1] are an error. Of a pytree, only arrays
         of four axes or more are taken for images.
-      chosen: of their number, which rows are yielded; if they have one (`has_numbers`).
+      chosen: of their number, which rows are yielded, in parts of these; if they have
+        one (`has_numbers`).
 
     Raises:
       InputError: no data, or none of these forms; values that are not finite or out of
@@ -76,17 +77,15 @@ def rows(
     if whole is not None:
         count = _check(whole.x, name, 0, unit_range)
         y = _labels(whole.y, count, name)
-        numbers = range(count) if chosen is None else chosen(count)
-        for start in range(0, len(numbers), size):
-            at: Any = slice(start, start + size)
-            at = at if chosen is None else numbers[at]
+        for at in chosen(count) if chosen else _parts(count, size):
             x = jax.tree.map(lambda a, at=at: a[at], whole.x)
             yield Rows(_converted(x, name), None if y is None else y[at])
         return
     records = single_records(data)
     if records is not None:
         reading = Reading(records, name, unit_range=unit_range)
-        numbers = (chosen or np.arange)(len(records))
+        slices = chosen(len(records)) if chosen else _parts(len(records), size)
+        numbers = np.concatenate([np.r_[0:0], *(np.r_[at] for at in slices)])
         parts = reading.parts(numbers, ahead=2 * size)
         yield from (Rows(x, y) for x, y in parts)
         return
@@ -121,6 +120,10 @@ def rows(
             f"{name}: the set is empty; at least one batch is needed. (A generator is "
             "empty when it was gone through before: make it anew, or give a list.)"
         )
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class Watched:

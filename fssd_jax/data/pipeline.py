@@ -33,7 +33,7 @@ from fssd_jax.devices import (
 class Batch(NamedTuple):
     x: Any  # [size, ...], or a pytree of such, on the devices
     mask: np.ndarray  # [size], false for padded rows
-    y: np.ndarray | None  # labels [size], if they were given
+    y: Any  # labels [size], if they were given
 
 
 def batches(
@@ -58,7 +58,7 @@ def batches(
       unit_range: whether floats outside [0, 1] are an error.
       mesh: of one axis, "data", over which the rows of each batch are laid; by default
         that of all local devices. Over several processes' each reads its own rows, of
-        data whose rows have a number, and labels are to be numbers.
+        data whose rows have a number; others have to come to all in the same order.
 
     Raises:
       InputError: as `inputs.rows`.
@@ -88,18 +88,30 @@ def _own_batches(
     count = count_rows(data) or 0
     size = -(-fitting(count, batch_size) // mesh.size) * mesh.size
     own = own_rows(mesh, size)
-    here = np.arange(own.start, own.stop)
+    width = own.stop - own.start
 
-    def chosen(count: int) -> np.ndarray:
-        starts = np.arange(0, count, size)[:, None]
-        return np.minimum(starts + here, count - 1).ravel()
+    def chosen(count: int) -> list[slice]:
+        # Behind the end the last row, which fills the batch up.
+        starts = [min(at + own.start, count - 1) for at in range(0, count, size)]
+        return [slice(at, min(at + width, count)) for at in starts]
 
-    parts = rows(data, len(here), name, unit_range=unit_range, chosen=chosen)
-    for start, part in zip(range(0, count, size), cut(parts, len(here)), strict=True):
-        y = None
-        if part.y is not None:
-            y = np.asarray(fetched(place(part.y, mesh, AXIS), mesh))
-        yield Batch(place(part.x, mesh, AXIS), np.arange(size) < count - start, y)
+    parts = rows(data, width, name, unit_range=unit_range, chosen=chosen)
+    for start, part in zip(range(0, count, size), cut(parts, width), strict=True):
+        x, y = jax.tree.map(partial(pad, size=width), (part.x, part.y))
+        if y is not None:
+            _check_sent(y, name)
+            y = fetched(place(y, mesh, AXIS), mesh)
+        yield Batch(place(x, mesh, AXIS), np.arange(size) < count - start, y)
+
+
+def _check_sent(y: np.ndarray, name: str) -> None:
+    """Raise `InputError` for labels that do not come to other processes as they are."""
+    whole = np.issubdtype(y.dtype, np.integer)
+    if not whole or (y.size and np.abs(y).max() >= 2**31):
+        raise InputError(
+            f"{name}: labels are {y.dtype}; where several processes share a batch they "
+            "are to be class numbers"
+        )
 
 
 def pad(x: np.ndarray, size: int) -> np.ndarray:
@@ -290,11 +302,15 @@ def scored_batches(
                 mates.check(call, (score, apply_fn), part, mask, scores, batch_axis)
                 first = False
             if waiting:
-                yield waiting[0](), *waiting[1:]
-            waiting = partial(own_copy, scores, mesh), mask, y
+                yield own_copy(waiting[0], mesh), waiting[1], _labels(waiting[2])
+            waiting = scores, mask, y
             bar.update(int(mask.sum()))
         if waiting:
-            yield waiting[0](), *waiting[1:]
+            yield own_copy(waiting[0], mesh), waiting[1], _labels(waiting[2])
+
+
+def _labels(y: Any) -> np.ndarray | None:
+    return None if y is None else np.asarray(y)
 
 
 def progress_bar(data: Any, progress: bool | str) -> tqdm:

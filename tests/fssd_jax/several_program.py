@@ -13,7 +13,7 @@ import optax
 
 import fssd_jax
 from experiments.harness import cli
-from fssd_jax import map_batches, processes
+from fssd_jax import checkpoint, map_batches, processes
 from fssd_jax.data.records import Pairs, Records
 from fssd_jax.detectors import fssd, knn, mc_dropout
 from fssd_jax.features import make_stochastic_logit_fn
@@ -125,8 +125,13 @@ def numbers(out: Path) -> dict[str, np.ndarray]:
 
 
 def run(config: Config) -> None:
+    if config.what == "differ":
+        processes.check_same("numbers of processes", str(config.process_id))
     if config.what == "numbers":
         told = numbers(config.out)
+        final, first = checkpoint.trained(config.out / "plain")
+        told["read back"] = np.asarray(final["params"]["h"]["kernel"])
+        assert len(jax.tree.leaves(first)) == len(jax.tree.leaves(final))
     else:
         dies = config.process_id == config.dies
         source = Records(Counted(4, dies), workers=0)

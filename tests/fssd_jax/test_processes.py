@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.harness import cli
-from fssd_jax import InputError, processes
+from fssd_jax import InputError, checkpoint, processes
 from tests import several
 from tests.fssd_jax.several_program import Config, X, numbers, run
 
@@ -25,7 +25,11 @@ def test_trainings_fits_and_scores_are_those_of_one_process(count, of_one, tmp_p
     assert [d.returncode for d in done] == [0] * count, done[0].stderr[-3000:]
     found = [dict(np.load(tmp_path / f"{i}.npz")) for i in range(count)]
     read = [of_each.pop("records read") for of_each in found]
+    kernel = np.asarray(
+        checkpoint.trained(tmp_path / "plain")[0]["params"]["h"]["kernel"]
+    )
     for of_each in found:
+        np.testing.assert_array_equal(of_each.pop("read back"), kernel)
         assert of_each.keys() == of_one.keys() - {"records read"}
         for name, values in of_each.items():
             np.testing.assert_allclose(
@@ -55,6 +59,12 @@ def test_when_one_dies_the_others_end_and_any_number_goes_on(tmp_path):
     run(Config(process_id=0, out=whole, what="killed"))
     kernels = [np.load(folder / "0.npz")["kernel"] for folder in (tmp_path, whole)]
     np.testing.assert_allclose(*kernels, rtol=1e-4, atol=1e-5)
+
+
+def test_what_differs_between_processes_is_refused(tmp_path):
+    done = several.run(2, *PROGRAM, "--out", str(tmp_path), "--what", "differ")
+    assert [d.returncode for d in done] == [1, 1]
+    assert all("numbers of processes differ" in d.stderr for d in done)
 
 
 def test_all_of_table_2_with_two_processes(tmp_path):
