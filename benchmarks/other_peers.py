@@ -23,15 +23,9 @@ def prepare(task: str, _: str, count: int, batch: int = 64) -> Callable[[], Any]
 
 def _regression(count: int) -> Callable[[], np.ndarray]:
     d, y = inputs.table(count, LAYERS)
-    model = LogisticRegressionCV(
-        Cs=STRENGTHS.tolist(),
-        cv=FOLDS,
-        scoring="accuracy",
-        tol=1e-8,
-        max_iter=10_000,
-        l1_ratios=(0.0,),
-        use_legacy_attributes=False,
-    )
+    how: Any = {"l1_ratios": (0.0,), "use_legacy_attributes": False}
+    how |= {"Cs": STRENGTHS.tolist(), "cv": FOLDS, "scoring": "accuracy"}
+    model = LogisticRegressionCV(tol=1e-8, max_iter=10_000, **how)
 
     def run():
         z = StandardScaler().fit_transform(d)

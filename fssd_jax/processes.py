@@ -85,7 +85,7 @@ def agreed(make: Callable[[], T]) -> T:
     """
     if not several() or _ALONE:
         return make()
-    found: tuple[bool, Any] = True, None
+    found: Any = True, None
     if first():
         _ALONE.append(True)
         try:
@@ -101,6 +101,8 @@ def agreed(make: Callable[[], T]) -> T:
     if first():
         sent[:size] = told
     sent = np.asarray(multihost_utils.broadcast_one_to_all(sent))
+    good: bool
+    value: Any
     good, value = found if first() else pickle.loads(sent.tobytes())
     if good:
         return value

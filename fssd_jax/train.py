@@ -235,8 +235,8 @@ def train(
             last = epoch + 1 == epochs
             if folder is not None and (last or (epoch + 1) % save_every == 0):
                 checkpoint.keep(folder, Progress(state, history, totals, epoch + 1))
-    ended = own_copy((state.variables, initial, kept), mesh)
-    return Trained(*ended[:2], history, ended[2])
+    variables, initial, kept = own_copy((state.variables, initial, kept), mesh)
+    return Trained(variables, initial, history, kept)
 
 
 def _check(epochs, snapshots, augment, on_step) -> None:

@@ -89,7 +89,7 @@ def load_images(
     )
     count = len(stream.files)
     x, start, total = np.empty((count, *shape), np.uint8), 0, 0
-    bar = bar_options("image", progress) | {"desc": "reading"}
+    bar = {"desc": "reading", **bar_options("image", progress)}
     with tqdm(total=count, **bar) as shown:
         for part, resized in stream.counted():
             x[start : start + len(part)] = part

@@ -146,7 +146,7 @@ def _made(images, kind, amount, seed, workers, cache, progress) -> np.ndarray:
         workers = min(os.cpu_count() or 1, len(images) // WORTH)
     checks.at_least(0, "workers", workers)
     parts = _parts(images, kind, amount, seed, workers)
-    bar = bar_options("image", progress) | {"desc": kind}
+    bar = {"desc": kind, **bar_options("image", progress)}
     if cache is None:
         with tqdm(total=len(images), **bar) as shown:
             return _fill(np.empty(images.shape, images.dtype), parts, shown)
