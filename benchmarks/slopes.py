@@ -207,8 +207,10 @@ def missed(found: dict[str, Any]) -> list[str]:
     names = []
     for name, points in found["growths"].items():
         steep = slope(points, "seconds")
-        if steep is None or steep > GROWTHS[name].most:
-            names.append(f"{name}: time grows by a slope of {steep}")
+        if steep is None:
+            names.append(f"{name}: stopped")
+        elif steep > GROWTHS[name].most:
+            names.append(f"{name}: time grows by a slope of {steep:.2f}")
         held = [p["peak_gib"] for p in points]
         if "images" in name and held[-1] > 1.2 * held[0]:
             names.append(f"{name}: memory grows")
@@ -225,7 +227,7 @@ def to_sheet(found: dict[str, Any]) -> sheets.Sheet:
                 name,
                 growth.told,
                 " to ".join(f"{p['size']:,}" for p in ends) + f" {growth.unit}",
-                " to ".join(f"{p['seconds']:.2f}" for p in ends) + " s",
+                " to ".join(_seconds(p) for p in ends),
                 "stopped" if steep is None else f"{steep:.2f}",
                 " to ".join(f"{p['peak_gib']:.2f}" for p in ends) + " GiB",
             ]
@@ -236,6 +238,10 @@ def to_sheet(found: dict[str, Any]) -> sheets.Sheet:
         rows,
         ["Slope: of the logarithms, over the last factor of four; 1 is linear."],
     )
+
+
+def _seconds(point: dict[str, Any]) -> str:
+    return f"{point['seconds']:.2f} s" if "seconds" in point else "stopped"
 
 
 @styled

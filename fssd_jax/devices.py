@@ -86,7 +86,9 @@ def put(a: Any, sharding: NamedSharding, own: bool = False) -> Any:
     """An array of this process in its place among those of others.
 
     Args:
-      own: whether it is this process's rows of it, and not all.
+      a: the array.
+      sharding: how it is to lie.
+      own: whether `a` is this process's rows of it, and not all.
     """
     if isinstance(a, bool | int | float | complex):
         return a  # which is the same everywhere, and takes another's type
