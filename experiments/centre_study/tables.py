@@ -122,6 +122,9 @@ def centres(facts: list[Facts]) -> Sheet:
         cells = []
         for centre in CENTRES:
             about = [f for f in here if f.centre == centre]
+            if not about:
+                cells.append("")
+                continue
             auroc = np.mean([f.auroc for f in about])
             offset = np.median([f.offset for f in about])
             cells.append(f"{100 * auroc:.0f} ({100 * offset:.0f})")
