@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ from experiments.harness import cli, files, provenance, sheets
 from fssd_jax import fssd, map_batches
 from fssd_jax.detectors import mahalanobis
 from fssd_jax.detectors.fssd import fit
-from fssd_jax.models import MLP, LeNet
+from fssd_jax.models import LeNet
 
 WORKER = """
 import json, sys
@@ -72,8 +73,18 @@ def network(model, layers=None):
     return fssd_jax.make_feature_fn(model, layers), variables
 
 
-def perceptron(units: int, depth: int) -> MLP:
-    return MLP(hidden=(units,) * depth)  # pyright: ignore[reportArgumentType]
+class Perceptron(nn.Module):
+    """Hidden layers "fc1", … of equally many units, and logits."""
+
+    units: int
+    depth: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = x.reshape(len(x), -1)
+        for k in range(self.depth):
+            x = nn.relu(nn.Dense(self.units, name=f"fc{k + 1}")(x))
+        return nn.Dense(10, name="logits")(x)
 
 
 def swept(model, count: int, epsilons: int, layers=None) -> Callable[[], Any]:
@@ -101,7 +112,7 @@ def fitted(count: int) -> Callable[[], Any]:
 
 def compared(classes: int) -> Callable[[], Any]:
     """Mahalanobis' distance of 512 features to so many classes, with its gradient."""
-    of = network(perceptron(512, 1), ["fc1"])
+    of = network(Perceptron(512, 1), ["fc1"])
     y = np.arange(max(2048, 2 * classes)) % classes  # more than features
     x = np.random.default_rng(0).random((len(y), *SHAPE), np.float32)
     gaussians = mahalanobis.estimate_gaussians(*of, x, y, classes)
@@ -112,7 +123,8 @@ def compared(classes: int) -> Callable[[], Any]:
 def some_layers(count: int) -> Callable[[], Any]:
     """So many layers of one network, the last always among them."""
     chosen = [f"fc{k}" for k in range(DEPTH // count, DEPTH + 1, DEPTH // count)]
-    return swept(perceptron(256, DEPTH), IMAGES, 4, chosen)
+    # The feature is before the ReLU, which does not matter for what it costs.
+    return swept(Perceptron(256, DEPTH), IMAGES, 4, chosen)
 
 
 GROWTHS = {
@@ -154,7 +166,7 @@ GROWTHS = {
     "parameters": Growth(
         (128, 256, 512, 1024, 2048),
         "units a layer",
-        lambda n: scored(perceptron(n, 3), IMAGES, ["fc1", "fc2", "fc3", "logits"]),
+        lambda n: scored(Perceptron(n, 3), IMAGES, ["fc1", "fc2", "fc3", "logits"]),
         2.15,
         "plain score, a perceptron of three hidden layers: its parameters are the "
         "square of its units",

@@ -28,7 +28,7 @@ def test_what_is_worse_than_linear_fails():
     sizes = slopes.GROWTHS["layers"].sizes
     bad = {"growths": {"layers": points(sizes, 1.3)}}
     assert slopes.missed(bad) == ["layers: time grows by a slope of 1.30"]
-    images = points((256, 4096), 1)
+    images = points((1024, 4096), 1)
     images[-1]["peak_gib"] = 1.3
     grown = {"growths": {"images, sweep": images}}
     assert slopes.missed(grown) == ["images, sweep: memory grows"]
