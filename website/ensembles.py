@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.comparison import pictures
 from website.measured import RESULTS
 
-BENCHMARKS = ("digits", "fmnist", "fmnist6", "cifar6")
+BENCHMARKS = ("digits", "fmnist", "fmnist6", "cifar6", "cifar10")
 
 
 def drawn(benchmark: str) -> dict[str, Figure]:

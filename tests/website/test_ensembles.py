@@ -20,6 +20,8 @@ PAIRS = {
     "CIFAR-10 against photographs": "cifar6_photos",
     "CIFAR-10 against FashionMNIST": "cifar6_fashion_mnist",
     "CIFAR-10 against MNIST": "cifar6_mnist",
+    "ten classes of CIFAR-10 against photographs": "cifar10_photos",
+    "ten classes of CIFAR-10 against FashionMNIST": "cifar10_fashion_mnist",
 }
 
 

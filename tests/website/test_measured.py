@@ -20,6 +20,7 @@ TOLD = {
     ("outlier exposure, from scratch", "fmnist"): "89.2 (1 seed)",
     ("energy", "genomes"): "77.2 (1 seed)",
     ("energy", "cifar6"): "76.3 ± 0.5",
+    ("scale", "cifar10_photos"): "95.9 ± 1.0",
 }
 
 
