@@ -124,4 +124,5 @@ def _local(a: jax.Array) -> jax.Array:
     if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         data = _local(jax.random.key_data(a))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(a))
-    return a.addressable_data(0)
+    # By way of NumPy: what is bound to one device does not go with the others.
+    return jax.device_put(np.asarray(a.addressable_data(0)))

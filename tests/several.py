@@ -1,4 +1,4 @@
-"""Several processes on this machine that work as one, each with one device."""
+"""Several processes on this machine that work as one."""
 
 import os
 import socket
@@ -10,8 +10,16 @@ ROOT = Path(__file__).parents[1]
 SECONDS = 400  # that all of them may take
 
 
-def run(count: int, *command: str) -> list[subprocess.CompletedProcess]:
-    """`python *command --distributed …` by so many processes, to their end."""
+def run(
+    count: int, *command: str, devices: int = 1
+) -> list[subprocess.CompletedProcess]:
+    """`python *command --distributed …` by so many processes, to their end.
+
+    Args:
+      devices: simulated, of each process.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += f" --xla_force_host_platform_device_count={devices}" * (devices > 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -23,7 +31,7 @@ def run(count: int, *command: str) -> list[subprocess.CompletedProcess]:
                 *("--num-processes", str(count), "--process-id", str(number)),
             ],
             cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

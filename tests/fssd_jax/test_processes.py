@@ -19,9 +19,11 @@ def of_one(tmp_path_factory) -> dict[str, np.ndarray]:
     return numbers(tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_trainings_fits_and_scores_are_those_of_one_process(count, of_one, tmp_path):
-    done = several.run(count, *PROGRAM, "--out", str(tmp_path))
+@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
+def test_trainings_fits_and_scores_are_those_of_one_process(
+    count, devices, of_one, tmp_path
+):
+    done = several.run(count, *PROGRAM, "--out", str(tmp_path), devices=devices)
     assert [d.returncode for d in done] == [0] * count, done[0].stderr[-3000:]
     found = [dict(np.load(tmp_path / f"{i}.npz")) for i in range(count)]
     read = [of_each.pop("records read") for of_each in found]
