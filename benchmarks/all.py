@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import gates, inputs, ours, work
+from benchmarks import gates, inputs, ours, results, work
 from benchmarks.gates import LOGISTIC, NOT_RUN, TANGENTS
 from benchmarks.inputs import NETWORKS
 from benchmarks.tables import to_sheet, work_sheet
 from benchmarks.tasks import BATCHED, BATCHES, COUNTS, LAYOUTS, PEERS, WITHOUT
 from benchmarks.timed import Worker, best, check_equal, in_turn
-from experiments.harness import cli, files, provenance, sheets
+from experiments.harness import cli, files, provenance
 from fssd_jax.checks import InputError
 from fssd_jax.ensemble import EPSILONS
 
@@ -139,10 +139,8 @@ def run(config: Config) -> dict[str, Any]:
         "versions": provenance.versions() | {"torch": _torch_version()},
         "device": provenance.device(),
     }
-    files.write_json(folder / "all.json", result)
-    tables = [to_sheet(result, verdicts), work_sheet(result)]
-    (folder / "all.md").write_text("\n".join(map(sheets.to_markdown, tables)))
-    sheets.show(tables)
+    tables = to_sheet(result, verdicts), work_sheet(result)
+    results.leave(folder, "all", result, *tables)
     if fail:
         raise InputError(conclusion)
     print("gates were not looked at" if config.tiny else conclusion)

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 
 import fssd_jax
-from experiments.harness import cli, files, provenance, sheets
+from benchmarks import results
+from experiments.harness import cli, files, sheets
 from fssd_jax import fssd, models
 from fssd_jax.ensemble import EPSILONS
 
@@ -133,14 +134,8 @@ def run(config: Config) -> dict[str, Any]:
         of = measure(model, of_shape(config.batch_size, *shape))
         found["networks"][name] = of
         print(f"{name}: {of}", flush=True)
-    found |= {
-        "versions": provenance.versions(),
-        "device": [provenance.device(), provenance.available_cores()],
-    }
-    files.write_json(folder / "growth.json", found)
-    sheet = to_sheet(found)
-    (folder / "growth.md").write_text(sheets.to_markdown(sheet))
-    sheets.show([sheet])
+    found |= results.machine()
+    results.leave(folder, "growth", found, to_sheet(found))
     return found
 
 

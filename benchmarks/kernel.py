@@ -27,8 +27,9 @@ import fssd_jax
 from analysis import ntk, plots
 from analysis.jacobians import pull, push
 from analysis.style import OTHERS, legend_below, page, styled
+from benchmarks import results
 from benchmarks.watched import LATE, OVER, watched
-from experiments.harness import cli, files, provenance, sheets
+from experiments.harness import cli, files, sheets
 from fssd_jax.allocator import keep_memory
 from fssd_jax.models import LeNet
 
@@ -133,13 +134,10 @@ def run(config: Config) -> dict[str, Any]:
         "layer": LAYER,
         "limits": {"gib": config.memory, "seconds": config.seconds},
         "runs": runs,
-        "versions": provenance.versions(),
-        "device": [provenance.device(), provenance.available_cores()],
+        **results.machine(),
     }
-    files.write_json(folder / "kernel.json", found)
-    (folder / "kernel.md").write_text(sheets.to_markdown(to_sheet(found)))
+    results.leave(folder, "kernel", found, to_sheet(found))
     plots.save(picture(found), folder / "kernel")
-    sheets.show([to_sheet(found)])
     return found
 
 

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks import inputs
+from benchmarks import inputs, results
 from benchmarks.tasks import BATCHES
 from benchmarks.timed import Worker, best, in_turn
-from experiments.harness import cli, files, provenance, sheets
+from experiments.harness import cli, files, provenance
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
 
@@ -94,10 +94,7 @@ def run(config: Config) -> dict[str, Any]:
         | {name: provenance.version(name) for name in named},
         "device": provenance.device(),
     }
-    files.write_json(folder / "libraries.json", result)
-    sheet = to_sheet(result)
-    (folder / "libraries.md").write_text(sheets.to_markdown(sheet))
-    sheets.show([sheet])
+    results.leave(folder, "libraries", result, to_sheet(result))
     return result
 
 

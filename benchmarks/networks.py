@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
+from benchmarks import results
 from benchmarks.watched import LATE, OVER, watched
-from experiments.harness import cli, files, provenance, sheets
+from experiments.harness import cli, files, sheets
 from fssd_jax import losses, models, recipes, train
 from fssd_jax.allocator import keep_memory
 from fssd_jax.data.augment import crop_and_flip
@@ -171,13 +172,9 @@ def run(config: Config) -> dict[str, Any]:
     found = {
         "limits": {"gib": config.memory, "seconds": config.seconds},
         "runs": runs,
-        "versions": provenance.versions(),
-        "device": [provenance.device(), provenance.available_cores()],
+        **results.machine(),
     }
-    files.write_json(folder / "networks.json", found)
-    sheet = to_sheet(found)
-    (folder / "networks.md").write_text(sheets.to_markdown(sheet))
-    sheets.show([sheet])
+    results.leave(folder, "networks", found, to_sheet(found))
     return found
 
 

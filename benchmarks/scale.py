@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from benchmarks import results
 from benchmarks.counted import Cost, cost
 from benchmarks.networks import CASES, STEPS, Case
 from experiments.harness import cli, files, provenance, sheets
@@ -139,11 +140,7 @@ def run(config: Config) -> dict[str, Any]:
             costs[which], parameters = cost(task.case, which, config.tiny)
             print(f"{name}, {which}: {costs[which]}", flush=True)
         found["tasks"][name] = _facts(task, costs, parameters, config.share)
-    files.write_json(folder / "scale.json", found)
-    made = to_sheets(found)
-    text = "\n".join(map(sheets.to_markdown, made))
-    (folder / "scale.md").write_text(text)
-    sheets.show(made)
+    results.leave(folder, "scale", found, *to_sheets(found))
     return found
 
 

@@ -26,8 +26,9 @@ from matplotlib.figure import Figure
 import fssd_jax
 from analysis import plots
 from analysis.style import OTHERS, legend_below, page, styled
+from benchmarks import results
 from benchmarks.watched import watched
-from experiments.harness import cli, files, provenance, sheets
+from experiments.harness import cli, files, sheets
 from fssd_jax import fssd, map_batches
 from fssd_jax.detectors import mahalanobis
 from fssd_jax.detectors.fssd import fit
@@ -193,15 +194,9 @@ def run(config: Config) -> dict[str, Any]:
             told = watched(WORKER, [name, size], MOST_GIB, MOST_SECONDS)
             found["growths"][name].append({"size": size, **told})
             print(f"{name}, {size}: {told}", flush=True)
-    found |= {
-        "versions": provenance.versions(),
-        "device": [provenance.device(), provenance.available_cores()],
-    }
-    files.write_json(folder / "slopes.json", found)
-    sheet = to_sheet(found)
-    (folder / "slopes.md").write_text(sheets.to_markdown(sheet))
+    found |= results.machine()
+    results.leave(folder, "slopes", found, to_sheet(found))
     plots.save(picture(found), folder / "slopes")
-    sheets.show([sheet])
     return found
 
 
