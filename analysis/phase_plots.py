@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
 
 from analysis.style import page, styled
+from fssd_jax.extras import missing
+
+try:
+    import matplotlib
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise missing("matplotlib", "pictures", error) from error
 
 # quantity → its file's name
 QUANTITIES = {

@@ -52,6 +52,23 @@ def test_imports_of_the_library(package, code):
     assert f'pip install "fssd-jax[{extra}]"' in told
 
 
+def test_no_module_of_analysis_is_silent_about_matplotlib():
+    names = sorted(f"analysis.{path.stem}" for path in (ROOT / "analysis").glob("*.py"))
+    code = (
+        "from importlib import import_module\n"
+        f"for name in {names}:\n"
+        "    try: import_module(name)\n"
+        "    except ImportError as error: print(name, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(package="matplotlib") + "\n" + code],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    told = done.stdout.splitlines()
+    assert any(line.startswith("analysis.phase_plots ") for line in told)
+    assert all(line.endswith('pip install "fssd-jax[experiments]"') for line in told)
+
+
 @pytest.mark.parametrize("package", ["matplotlib", "rich", "tyro"])
 def test_commands_say_it_in_one_line(package):
     code = "from fssd_jax.__main__ import main; sys.exit(main(['score', '--help']))"
