@@ -4,12 +4,14 @@ Places with channels, relu, their mean h, and logits Wᵀ h + b.
 """
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp, softmax
+
+from fssd_jax import head, map_batches
 
 CLASSES, CHANNELS, PLACES = 4, 12, 9
 
@@ -91,3 +93,49 @@ def classes_of(variables, x, seed: int = 5) -> np.ndarray:
     y = np.where(rng.uniform(size=len(x)) < 1 / 3, other, y)
     y[:CLASSES] = np.arange(CLASSES)  # all are there
     return y
+
+
+class Case(NamedTuple):
+    """The network, three sets of images, and what NumPy knows of them."""
+
+    variables: dict[str, jax.Array]
+    head: head.Head
+    train: np.ndarray
+    y: np.ndarray
+    ind: np.ndarray
+    x: np.ndarray
+    # Of the training, validation and tested images.
+    of_train: Known
+    of_ind: Known
+    of_x: Known
+
+    @property
+    def network(self):
+        return feature_fn, self.variables
+
+    @property
+    def kernel(self):
+        return np.float64(self.variables["kernel"])
+
+    @property
+    def bias(self):
+        return np.float64(self.variables["bias"])
+
+    def energy(self, h, kernel=None):
+        kernel = self.kernel if kernel is None else kernel
+        return logsumexp(h @ kernel + self.bias, axis=1)
+
+
+def make_case() -> Case:
+    v = weights()
+    train, ind, x = images(1, 90), images(2, 40), images(3, 30)
+    x[:5] = 1 - x[:5] ** 3  # some that are unusual
+    found = head.find(feature_fn, logit_fn, v, ind)
+    of = (known(v, a) for a in (train, ind, x))
+    return Case(v, found, train, classes_of(v, train), ind, x, *of)
+
+
+def close(case: Case, score, state, expected, apply_fn: Any = feature_fn):
+    """The scores of the case's images are the expected ones."""
+    found = map_batches(score, apply_fn, case.variables, state, case.x, batch_size=16)
+    np.testing.assert_allclose(found, expected, 2e-4, 2e-5 * np.ptp(expected))
