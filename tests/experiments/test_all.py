@@ -1,13 +1,9 @@
 """`fssd all`: parts in processes of their own, on plans of tiny commands."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -18,34 +14,11 @@ from filelock import FileLock
 from experiments.harness import provenance
 from experiments.whole import needed, parts, plan
 from experiments.whole.plan import Part
+from tests.experiments.whole import FAKE, state
 
 ROOT = Path(__file__).parents[2]
 WHOLE = import_module("experiments.all")
 
-# In place of `fssd`: does what its first argument says, and tells CALLS of it.
-FAKE = """
-import os, pathlib, sys, time
-name, *args = sys.argv[1:]
-with open(os.environ["CALLS"], "a") as calls:
-    print(name, *args, file=calls)
-out = pathlib.Path(args[args.index("--out") + 1])
-print("this is", name, flush=True)
-if name == "wrong" and not os.environ.get("MENDED"):
-    sys.exit("error: [red]went wrong")
-if name == "killed":
-    os.kill(os.getpid(), 9)
-if name == "endless" and not os.environ.get("MENDED"):
-    (out / "endless").write_text(str(os.getpid()))
-    try:
-        time.sleep(100)
-    except KeyboardInterrupt:
-        print("kept what there was")
-        sys.exit(130)
-if name == "good":
-    (out / "good").mkdir(exist_ok=True)
-    (out / "good" / "metrics.json").write_text("{}")
-    print("results:", out / "good" / "report.html")
-"""
 NEVER = needed.Lack("no x", "wait for it")
 GOOD, WRONG = Part("first", "good", "--some 'two words'", 1), Part("b", "wrong", "", 2)
 LAST = Part("last", "good", "", 3)
@@ -73,10 +46,6 @@ def fake(monkeypatch, tmp_path):
         return status, [line.split()[0] for line in lines]
 
     return run
-
-
-def state(tmp_path):
-    return json.loads((tmp_path / "out" / "all" / "state.json").read_text())["parts"]
 
 
 # ---- running ------------------------------------------------------------------------
@@ -226,84 +195,6 @@ def test_two_do_not_run_in_one_folder(fake, tmp_path, capsys):
         assert fake(GOOD) == (1, [])
     assert f"another `fssd all` is at work in {folder}" in capsys.readouterr().err
     assert fake(GOOD)[0] == 0
-
-
-# ---- interruption -------------------------------------------------------------------
-
-RUN = """
-import sys
-from importlib import import_module
-from experiments.whole import parts, plan
-from experiments.whole.plan import Part
-parts.PROGRAM = (sys.executable, sys.argv[1])
-plan.PRESETS["tiny"] = (Part("e", "endless", "", 1), Part("last", "good", "", 1))
-plan.ENDS = ()
-sys.exit(import_module("experiments.all").main(sys.argv[2:]))
-"""
-
-
-# Whether or not these tests are a background job, which hears neither.
-HEARD = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-"""
-
-
-@pytest.mark.parametrize(
-    ("number", "before"),
-    [
-        *((signal.SIGINT, HEARD), (signal.SIGTERM, HEARD), (signal.SIGHUP, HEARD)),
-        (signal.SIGTERM, "import signal; signal.signal(2, signal.SIG_IGN)"),
-    ],
-)
-def test_an_interruption_ends_the_part_and_the_same_command_goes_on(
-    number, before, tmp_path
-):
-    """In a background job of a shell, too, which ignores SIGINT."""
-    (tmp_path / "fake.py").write_text(FAKE)
-    out = tmp_path / "out"
-    words = [sys.executable, "-c", before + RUN, str(tmp_path / "fake.py")]
-    words += ["--preset", "tiny", "--out", str(out)]
-    environment = {**os.environ, "CALLS": str(tmp_path / "calls")}
-    environment["PYTHONPATH"] = str(ROOT)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, env=environment, **pipes) as process:
-        waited = time.monotonic() + 60
-        while not (out / "endless").exists() or not (out / "endless").read_text():
-            assert process.poll() is None
-            assert time.monotonic() < waited
-            time.sleep(0.05)
-        process.send_signal(number)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert told.splitlines()[1:] == [
-        "interrupted; the same command goes on from what was kept (see --help)"
-    ]
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((out / "endless").read_text()), 0)
-    assert (out / "all" / "e.log").read_text().endswith("kept what there was\n")
-    kept = state(tmp_path)
-    assert {k: v["status"] for k, v in kept.items()} == {"tiny/e": "interrupted"}
-    done = subprocess.run(
-        words, env={**environment, "MENDED": "1"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "2 done" in done.stdout
-    assert state(tmp_path)["tiny/e"]["seconds"] >= kept["tiny/e"]["seconds"]
-    assert (tmp_path / "calls").read_text().split().count("endless") == 2
-
-
-def test_what_does_not_listen_is_ended_by_force(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "PATIENCE", 0.2)
-    deaf = "import signal, time; signal.signal(2, signal.SIG_IGN); print(1, flush=True)"
-    words = [sys.executable, "-c", f"{deaf}; time.sleep(100)"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
-    assert process.stdout is not None
-    with process.stdout:
-        process.stdout.readline()
-        parts._end(process)
-    assert process.returncode == -signal.SIGTERM
 
 
 # ---- what cannot run here -----------------------------------------------------------

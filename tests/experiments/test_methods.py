@@ -24,9 +24,9 @@ from experiments.comparison import (
     singular,
     variants,
 )
-from experiments.comparison.rows import LayerScores, Method, Scored
+from experiments.comparison.rows import Method, Scored
 from experiments.harness.sheets import FORMATS
-from fssd_jax import InputError, checkpoint, head, map_batches, metrics
+from fssd_jax import checkpoint, head, map_batches, metrics
 from fssd_jax.data import pipeline
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import nnguide, react, she, vim
@@ -372,43 +372,3 @@ def test_the_roc_shows_whole_methods_only():
     left_out += ["displacement, fc1", "control: untrained, fc1"]
     shown = [n for n in [*names, "control: untrained, fc1"] if pictures.in_roc(n)]
     assert shown == [n for n in names if n not in left_out]
-
-
-# ---- scores on disk -----------------------------------------------------------------
-
-
-def example():
-    rng = np.random.default_rng(1)
-    d = [rng.normal(size=(n, 2)).astype(np.float32) for n in (5, 4, 5, 4)]
-    layers = LayerScores(
-        ["a|b", "c"], [3, 4], np.ones(2), np.ones(2), 0.1, np.zeros(0), np.zeros(0), *d
-    )
-    return {
-        "one": Scored(d[0][:, 0], d[1][:, 0], note="ε = 0.1", layers=layers),
-        "two, of|two": Scored(d[0][:, 1], d[1][:, 1], seconds=0.5),
-    }
-
-
-def test_scores_survive_the_disk(tmp_path):
-    rows.save(tmp_path / "a.npz", example())
-    found = rows.load(tmp_path / "a.npz")
-    assert list(found) == list(example())
-    for name, row in example().items():
-        for field, value in row._asdict().items():
-            if field != "layers":
-                np.testing.assert_array_equal(getattr(found[name], field), value)
-    expected, layers = example()["one"].layers, found["one"].layers
-    assert expected is not None
-    assert layers is not None
-    for a, b in zip(layers, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_damaged_scores_are_an_error_that_says_what_to_do(tmp_path):
-    rows.save(tmp_path / "a.npz", example())
-    whole = (tmp_path / "a.npz").read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"no scores"):
-        (tmp_path / "a.npz").write_bytes(damaged)
-        with pytest.raises(InputError, match="delete it, and what it held is comp"):
-            rows.load(tmp_path / "a.npz")
