@@ -97,7 +97,7 @@ def test_singularity_is_mean_and_spread(x):
 
 # Images that are all 0 are told, and are among these.
 @pytest.mark.filterwarnings("ignore:noise lies in")
-@pytest.mark.filterwarnings("ignore:at layers .* noise lies farther")
+@pytest.mark.filterwarnings("ignore:at layers .* noise, or")
 @examples(8)
 @given(pixels, pixels, st.sampled_from([None, "same"]))
 def test_fssd_from_noise_and_images(noise, x, ind):

@@ -58,7 +58,7 @@ def default_state(s: Setting) -> fssd.State:
     """What `fssd.fit` gives by noise and in-distribution images."""
     network = s.feature_fn, s.variables
     with warnings.catch_warnings():  # `clean` tells the same of all layers
-        warnings.filterwarnings("ignore", "at layers .* noise lies farther")
+        warnings.filterwarnings("ignore", "at layers .* noise, or")
         return fssd.fit(
             *(*network, singularity_of(s), s.val_ind), batch_size=s.batch_size
         )

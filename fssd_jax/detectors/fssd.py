@@ -116,7 +116,7 @@ def fit(
             progress=progress and "F* of noise",
         )
     check_alive(singularity)
-    chosen = _chosen(singularity, layers)
+    chosen = chosen_layers(singularity, layers)
     apply = partial(
         map_batches,
         apply_fn=feature_fn,
@@ -143,7 +143,7 @@ def fit(
         none = jnp.zeros(0)
         d = None if ind is None else distances(ind, "FSSD, in")[0]
         tell_range()
-        of = _of_noise(singularity) if d is None else _deep(singularity, d, chosen)
+        of = _of_noise(singularity) if d is None else deep(singularity, d, chosen)
         return State(singularity, None, of, none, none)
     ind_d = distances(ind, "sweep ε, in", *epsilons)
     tell_range()
@@ -204,7 +204,9 @@ def _of_noise(singularity: fssd.Singularity) -> Ensemble:
     return Ensemble(*(jax.device_put(np.float32(a)) for a in arrays))
 
 
-def _chosen(singularity: fssd.Singularity, layers: Sequence[str] | None) -> list[str]:
+def chosen_layers(
+    singularity: fssd.Singularity, layers: Sequence[str] | None
+) -> list[str]:
     """The layers that count, of those that there are."""
     known = list(singularity.center)
     chosen = known[-DEEP:] if layers is None else list(layers)
@@ -214,7 +216,7 @@ def _chosen(singularity: fssd.Singularity, layers: Sequence[str] | None) -> list
     return chosen
 
 
-def _deep(singularity: fssd.Singularity, d: np.ndarray, chosen: list[str]) -> Ensemble:
+def deep(singularity: fssd.Singularity, d: np.ndarray, chosen: list[str]) -> Ensemble:
     """Σ of standardised log distances; `d` [n, layers] are in-distribution ones."""
     known = list(singularity.center)
     taken = np.array([name in chosen for name in known])
@@ -222,10 +224,10 @@ def _deep(singularity: fssd.Singularity, d: np.ndarray, chosen: list[str]) -> En
     if beyond.any():
         names = [name for name, b in zip(known, beyond, strict=True) if b]
         warn(
-            f"at layers {names} noise lies farther from F* than the in-distribution "
-            "images do, so that OoD images may lie on either side of them: give F* of "
-            "other noise or of images, or OoD validation images (ood=...), or choose "
-            "other layers (layers=[...])"
+            f"at layers {names} noise, or what else F* is the mean of, lies farther "
+            "from it than the in-distribution images do, so that OoD images may lie "
+            "on either side of these: give F* of other noise or of images, or OoD "
+            "validation images (ood=...), or choose other layers (layers=[...])"
         )
     return standardise(d, known, taken, logs=True)
 

@@ -163,9 +163,16 @@ def confidences(
     x: Inputs,
 ) -> Float[Array, "batch layers"]:
     """M_k(x) of every layer from one forward pass."""
-    features = pool(features_of(feature_fn, variables, x), "mean")
+    return of_features(gaussians, features_of(feature_fn, variables, x))
+
+
+def of_features(
+    gaussians: Gaussians, features: OrderedDict[str, Float[Array, "batch ..."]]
+) -> Float[Array, "batch layers"]:
+    """M_k of the features that a network has given."""
     same_layers(gaussians.whitening, features)
-    return jnp.stack([confidence(gaussians, k, features[k]) for k in features], -1)
+    pooled = pool(features, "mean")
+    return jnp.stack([confidence(gaussians, k, f) for k, f in pooled.items()], -1)
 
 
 @by_parts

@@ -154,7 +154,7 @@ def test_a_layer_where_noise_lies_farther_than_the_data_is_not_turned_round(
     rng = np.random.default_rng(1)
     grey = rng.normal(0.5, 0.02, (100, 1, 1, 1)) + rng.normal(0, 0.02, (100, 4, 4, 1))
     with pytest.warns(
-        UserWarning, match=r"at layers \['pixels'\] noise lies farther.*layers="
+        UserWarning, match=r"at layers \['pixels'\] noise, or what.*layers="
     ) as told:
         state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
     assert [warning.filename for warning in told] == [__file__]

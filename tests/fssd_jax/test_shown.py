@@ -20,6 +20,7 @@ from fssd_jax.detectors import (
     fdbd,
     feature_norm,
     fssd,
+    fssd_mahalanobis,
     gen,
     gram,
     kl_matching,
@@ -86,6 +87,7 @@ STATES = {
     "fssd": fssd.State(
         SINGULARITY, jnp.float32(0.01), ENSEMBLE, STEPS, jnp.array([0.5, 0.875])
     ),
+    "fssd_mahalanobis": fssd_mahalanobis.State(SINGULARITY, GAUSSIANS, ENSEMBLE),
     "mahalanobis": mahalanobis.State(
         GAUSSIANS, jnp.float32(0.01), ENSEMBLE, STEPS, jnp.array([0.5, 0.875])
     ),
