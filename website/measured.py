@@ -23,6 +23,7 @@ BENCHMARKS = {
     "cifar6_mnist": "the same against MNIST in colour",
     "cifar10_photos": "all of CIFAR-10 against photographs, ResNet-20 of width 8",
     "cifar10_fashion_mnist": "the same against FashionMNIST in colour",
+    "cifar10_mnist": "the same against MNIST in colour",
 }
 
 

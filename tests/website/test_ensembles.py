@@ -22,6 +22,7 @@ PAIRS = {
     "CIFAR-10 against MNIST": "cifar6_mnist",
     "ten classes of CIFAR-10 against photographs": "cifar10_photos",
     "ten classes of CIFAR-10 against FashionMNIST": "cifar10_fashion_mnist",
+    "ten classes of CIFAR-10 against MNIST": "cifar10_mnist",
 }
 
 
