@@ -272,11 +272,12 @@ def validation_and_test(
 
     Of a benchmark that has validation sets of its own, `count` of these, drawn by the
     key, and all of the test set; else both are drawn from the latter, see
-    `split_validation`: of a small OoD set a third at most.
+    `split_validation`: of a small OoD set a third at most, and of its twin too.
     """
     whole = benchmark.test if pair is None else benchmark.ood[pair]
     if benchmark.held is None:
-        count = count if pair is None else min(count, len(whole.x) // 3)
+        if pair is not None or benchmark.twins:
+            count = min(count, len(whole.x) // 3)
         return split_validation(whole, count, key)
     held = benchmark.held[pair or "test"]
     order = np.asarray(jax.random.permutation(key, len(held.x)))

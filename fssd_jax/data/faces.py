@@ -1,8 +1,11 @@
 """Benchmarks E and F of the paper: faces of many identities."""
 
+import hashlib
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -12,7 +15,15 @@ from fssd_jax.data import identities, published
 from fssd_jax.data.benchmark import Benchmark
 from fssd_jax.data.folders import records_of
 from fssd_jax.data.image_files import located
-from fssd_jax.data.large_sets import Cut, LargeSet, find, of_folder
+from fssd_jax.data.large_sets import (
+    Cut,
+    LargeSet,
+    digest_of,
+    find,
+    of_folder,
+    prepared,
+    read_fields,
+)
 from fssd_jax.data.sources import ArrayDataset, fetched_dir
 
 CUT = Cut(112)  # as the released face networks
@@ -25,22 +36,24 @@ ATTRIBUTES, IDENTITIES = "list_attr_celeba.txt", "identity_CelebA.txt"
 def celeba(data_dir: str | Path | None = None) -> Benchmark:
     """Benchmark E: faces of CelebA without the attribute Blurry, against those with it.
 
-    The folder `celeb_a` holds the set as it was published: `img_align_celeba`,
-    `list_attr_celeba.txt` and `identity_CelebA.txt`. (TFDS's has no identities.) A
-    fifth of each identity's sharp images is the test set, drawn here: how the paper
-    divided them is not known, nor which 10,122 of the 10,177 identities it kept. Here
-    it is those with two sharp images or more.
+    Of what TFDS has prepared as `celeb_a`, 2.1.0 or newer, all its splits; else, or
+    with `data_dir`, of the folder `celeb_a`, which holds the set as it was published:
+    `img_align_celeba`, `list_attr_celeba.txt` and `identity_CelebA.txt`. A fifth of
+    each identity's sharp images is the test set, drawn here: how the paper divided them
+    is not known, nor which 10,122 of the 10,177 identities it kept. Here it is those
+    with two sharp images or more.
     """
-    root = located(data_dir or fetched_dir()) / "celeb_a"
-    faces = _celeb_a(root)
+    return of_faces(_found(data_dir))
+
+
+def of_faces(faces: "Faces") -> Benchmark:
     sharp = np.flatnonzero(~faces.blurry)
     people = faces.identities[sharp]
     known = identities.number(people, least=2)
     trained, tested = (sharp[part] for part in divided(people, known.names))
     y = np.searchsorted(known.names, faces.identities).clip(max=known.count - 1)
-    source = records_of(faces.files, y.astype(np.int32), 3, root)
     names = tuple(map(str, known.names))
-    whole = LargeSet(source, source.y, names, str(root))
+    whole = LargeSet(faces.source, y.astype(np.int32), names, faces.where)
     train = whole.decoded("celeb_a_not_blurry", "train", CUT, trained)
     test = whole.decoded("celeb_a_not_blurry", "test", CUT, tested)
     ood = whole.decoded("celeb_a_blurry", "test", CUT, np.flatnonzero(faces.blurry))
@@ -49,8 +62,13 @@ def celeba(data_dir: str | Path | None = None) -> Benchmark:
 
 def celeba_images(side: int, data_dir: str | Path | None = None) -> ArrayDataset:
     """All of CelebA, cut to squares, to train on as outliers; without its lists."""
+    by_tfds = prepared_faces() if data_dir is None else ""
+    if isinstance(by_tfds, Faces):
+        none = np.zeros(len(by_tfds.blurry), np.int32)
+        whole = LargeSet(by_tfds.source, none, ("",), by_tfds.where)
+        return whole.decoded("celeb_a", "all", Cut(side))
     root = located(data_dir or fetched_dir()) / "celeb_a"
-    found = of_folder(_one(root, IMAGES), None)
+    found = of_folder(_one(root, IMAGES, by_tfds), None)
     assert isinstance(found, LargeSet)  # it is a folder
     return found.decoded("celeb_a", "all", Cut(side))
 
@@ -71,15 +89,81 @@ def divided(
     return np.sort(np.concatenate(trained)), np.sort(np.concatenate(tested))
 
 
-class _Faces(NamedTuple):
-    files: list[Path]
+class Faces(NamedTuple):
+    """CelebA, whole."""
+
+    source: Any  # images by number
     identities: np.ndarray  # [n]
     blurry: np.ndarray  # [n] bool
+    where: str
 
 
-def _celeb_a(root: Path) -> _Faces:
+def _found(data_dir: str | Path | None) -> Faces:
+    by_tfds = prepared_faces() if data_dir is None else ""
+    if isinstance(by_tfds, Faces):
+        return by_tfds
+    return listed(located(data_dir or fetched_dir()) / "celeb_a", by_tfds)
+
+
+# ---- TensorFlow Datasets ------------------------------------------------------------
+
+
+def prepared_faces() -> Faces | str:
+    """Those that TFDS has prepared; or why not."""
+    found = prepared("celeb_a")
+    if isinstance(found, str):
+        return found
+    features = found[1].info.features
+    if "identity" not in features:
+        return (
+            f"{found[1].info.full_name} has no identities, which 2.1.0 has; prepare "
+            "it anew: tfds build celeb_a --file_format=array_record"
+        )
+    parts = []
+    for split in sorted(found[1].info.splits):
+        part = read_fields(found, split, _person)
+        if isinstance(part, str):
+            return part
+        parts.append(part)
+    identities, blurry = (
+        np.concatenate([part.told[key] for part in parts])
+        for key in ("identity", "blurry")
+    )
+    digest = hashlib.sha256("".join(map(digest_of, parts)).encode()).hexdigest()
+    source = Joined(tuple(part.records for part in parts), digest)
+    where = parts[0].where.rpartition("/")[0]
+    return Faces(source, identities.astype(np.int64), blurry.astype(bool), where)
+
+
+def _person(record: Mapping[str, Any]) -> dict[str, Any]:
+    number, blurry = record["identity"]["Identity_No"], record["attributes"]["Blurry"]
+    return {"identity": int(number), "blurry": bool(blurry)}
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Records of several sources, one after the other."""
+
+    parts: tuple[Any, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, number: int) -> Any:
+        for part in self.parts:
+            if number < len(part):
+                return part[number]
+            number -= len(part)
+        raise IndexError(number)
+
+
+# ---- as it was published ------------------------------------------------------------
+
+
+def listed(root: Path, by_tfds: str = "") -> Faces:
     """What the two lists tell, which are to name the same images."""
-    header, attributes = _table(_one(root, ATTRIBUTES), skip=1)
+    header, attributes = _table(_one(root, ATTRIBUTES, by_tfds), skip=1)
     _, numbers = _table(_one(root, IDENTITIES), skip=0)
     if "Blurry" not in header:
         raise InputError(f"{root / ATTRIBUTES}: its second line names no Blurry")
@@ -106,18 +190,28 @@ def _celeb_a(root: Path) -> _Faces:
         )
     blurry = np.array([attributes[name][column] == "1" for name in names])
     people = np.array([int(numbers[name][0]) for name in names])
-    return _Faces([folder / name for name in names], people, blurry)
+    files = [folder / name for name in names]
+    source = records_of(files, people.astype(np.int32), 3, root)
+    return Faces(source, people, blurry, str(root))
 
 
-def _one(root: Path, name: str) -> Path:
-    """The file or folder of that name, below root or one of its subfolders."""
+def _one(root: Path, name: str, by_tfds: str = "") -> Path:
+    """The file or folder of that name, below root or one of its subfolders.
+
+    Args:
+      root: the set's folder.
+      name: as it was published.
+      by_tfds: why TFDS's is not taken, for the error.
+    """
     found = [root / name, *root.glob(f"*/{name}")]
     path = next((path for path in found if path.exists()), None)
     if path is None:
         raise InputError(
             f"celeba: there is no {root / name}; get CelebA (aligned and cropped "
             f"images, attributes, identities) from mmlab.ie.cuhk.edu.hk/projects/"
-            "CelebA.html and unpack it there"
+            "CelebA.html and unpack it there, or, without --data-dir, `tfds build "
+            "celeb_a --file_format=array_record`"
+            + (f" (TensorFlow Datasets: {by_tfds})" if by_tfds else "")
         )
     nested = path / name
     return nested if nested.is_dir() else path  # as its archive is unpacked

@@ -125,44 +125,66 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
 
     Pairs are called imagenet_KIND_LEVEL. The published images are read, from the folder
     `imagenet_c`; without it, what TFDS has prepared as `imagenet2012_corrupted`, which
-    it computes anew and which are other images. Validation images of both sides are of
-    the same scenes, none of which is tested.
+    it computes anew and which are other images. Each has the validation images' scenes
+    in their order, known by class and file name, so that those that are held for
+    validation are the same of both sides, and none of them is tested. A level that
+    lacks some is passed over, which is told.
     """
     train, test = find_both("imagenet2012", "validation", data_dir)
+    scenes = test.scenes()
     root = located(data_dir or fetched_dir()) / "imagenet_c"
-    ood, absent = {}, {}
+    ood: dict[str, ArrayDataset] = {}
+    absent: dict[str, str] = {}
+    others: dict[str, str] = {}
     for name in (f"{kind}_{level}" for kind in KINDS for level in LEVELS):
-        found = _corrupted(root, name, data_dir is None)
-        kept = absent if isinstance(found, str) else ood
-        kept[f"imagenet_{name}"] = found
+        pair, found = f"imagenet_{name}", _corrupted(root, name, data_dir is None)
+        if isinstance(found, str):
+            absent[pair] = found
+            continue
+        chosen = _in_order(found, scenes)
+        if isinstance(chosen, str):
+            others[pair] = chosen
+        else:
+            cut = f"imagenet_c_{name}", "validation", WHOLE, chosen
+            ood[pair] = found.decoded(*cut)
+    why = next(iter([*others.values(), *absent.values()]), "")
     if not ood:
         raise InputError(
-            f"imagenet: no corrupted images: {next(iter(absent.values()))}; unpack "
-            f"ImageNet-C to {root}/KIND/LEVEL/SYNSET/"
+            f"imagenet: no corrupted images: {why}; unpack ImageNet-C to "
+            f"{root}/KIND/LEVEL/SYNSET/"
         )
-    some = ", ".join([*absent][:3])
-    why = next(iter(absent.values()), "")
-    told = f"{len(absent)} kinds and levels are not there, such as {some} ({why})"
+    if absent:
+        some, why = ", ".join([*absent][:3]), next(iter(absent.values()))
+        told = f"{len(absent)} kinds and levels are not there, such as {some} ({why})"
+        others["imagenet_c"] = told
     sets = (
         train.decoded("imagenet2012", "train", CUT),
         test.decoded("imagenet2012", "validation", CUT),
     )
     found = _benchmark("imagenet", *sets, ood, len(train.names))
-    return found._replace(missing={"imagenet_c": told} if absent else {}, twins=True)
+    return found._replace(missing=others, twins=True)
 
 
-def _corrupted(root: Path, name: str, anywhere: bool) -> ArrayDataset | str:
+def _corrupted(root: Path, name: str, anywhere: bool) -> LargeSet | str:
     kind, _, level = name.rpartition("_")
     folder = folder_of(root, kind, int(level))
     if folder is not None:
-        found = of_folder(folder, None)
-    elif anywhere:
-        found = of_tfds(f"imagenet2012_corrupted/{name}", "validation")
-    else:
-        found = f"no folder {root / kind / level}"
-    if isinstance(found, str):
-        return found
-    return found.decoded(f"imagenet_c_{name}", "validation", WHOLE)
+        return of_folder(folder, None)
+    if anywhere:
+        return of_tfds(f"imagenet2012_corrupted/{name}", "validation")
+    return f"no folder {root / kind / level}"
+
+
+def _in_order(found: LargeSet, scenes: list[str]) -> list[int] | str:
+    """Numbers of the images of these scenes; or how its scenes are others."""
+    own = {scene: number for number, scene in enumerate(found.scenes())}
+    lacking = [scene for scene in scenes if scene not in own]
+    if not lacking and len(own) == len(scenes):
+        return [own[scene] for scene in scenes]
+    other = lacking or sorted(set(own) - set(scenes))
+    whose = "lacks" if lacking else "has beside the validation set's"
+    some = f"{len(other):,} scenes, such as {other[0]}"
+    return f"{found.where} {whose} {some}; get both anew"
 
 
 def _benchmark(name, train, test, ood, num_classes: int) -> Benchmark:

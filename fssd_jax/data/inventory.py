@@ -6,35 +6,25 @@ and its counts beside those of the paper's Table 1. Nothing is downloaded.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from fssd_jax import extras
 from fssd_jax.checks import InputError
-from fssd_jax.data import benchmarks, faces, genomics, sequences, sources, stored
+from fssd_jax.data import counted, faces, sources, stored
 from fssd_jax.data.corrupted_sets import GROUPS, LEVELS
-from fssd_jax.data.image_files import ENDINGS, located
+from fssd_jax.data.counted import Found
+from fssd_jax.data.image_files import located
 from fssd_jax.data.imagenet_c import KINDS
 from fssd_jax.data.large_sets import newest_version
 from fssd_jax.data.needs import NEEDS, Need, agrees
-from fssd_jax.data.split_names import split_of
 from fssd_jax.piped import until_closed
 
-GENOMES, CORRUPTED = "genomes", "imagenet_c"
-
-
-class Found(NamedTuple):
-    where: str
-    count: int | None  # None: it is there, but holds other parts than were asked for
-    classes: int | None = None  # None: not known
-    told: str = ""  # what else is to be said
-    wrong: tuple[str, ...] = ()
+GENOMES, CORRUPTED, CELEBA = "genomes", "imagenet_c", "celeb_a"
 
 
 def command(args: Sequence[str] | None = None) -> int:
@@ -71,10 +61,14 @@ def _report(name: str, data_dir: Path | None) -> bool:
     benchmark = NEEDS[name]
     print(f"{name}: {benchmark.title} (table2 --benchmark {benchmark.runs})")
     whole = all([_report_set(need, data_dir) for need in benchmark.needs])
-    if whole or benchmark.instead is None:
-        return whole
-    print(f"  They are drawn of {benchmark.instead.name}, if that is there:")
-    return _report_set(benchmark.instead, data_dir)
+    if not whole and benchmark.instead is not None:
+        print(f"  They are drawn of {benchmark.instead.name}, if that is there:")
+        whole = _report_set(benchmark.instead, data_dir)
+    if benchmark.also:
+        print("  It can do without:")
+    for need in benchmark.also:
+        _report_set(need, data_dir)
+    return whole
 
 
 def _report_set(need: Need, data_dir: Path | None) -> bool:
@@ -107,14 +101,18 @@ def _lines(need: Need, split: str, found: Found) -> Iterator[str]:
     if found.count is None:
         yield f"{found.told}, in {found.where}"
     else:
-        of = f" of {wanted}" if wanted else ""
+        of = f" of {_shown(wanted)}" if wanted else ""
         among = f", {found.classes:,} classes" if found.classes is not None else ""
         yield f"{found.count:,}{of}{among}{found.told}, in {found.where}"
         if wanted and not agrees(wanted, found.count):
-            yield f"{found.count:,} samples, expected {wanted}"
+            yield f"{found.count:,} samples, expected {_shown(wanted)}"
         if classes and found.classes is not None and found.classes != classes:
             yield f"{found.classes:,} classes, expected {classes:,}"
     yield from found.wrong
+
+
+def _shown(wanted: int | str) -> str:
+    return f"{wanted:,}" if isinstance(wanted, int) else wanted
 
 
 # ---- where sets are -----------------------------------------------------------------
@@ -182,6 +180,8 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
     """By dataset_info.json, which TFDS writes beside the data of each version."""
     if need.name == CORRUPTED:
         return _corruptions(need, split, place, "{}_{}", _prepared)
+    if need.name == CELEBA:
+        return counted.celeba(place, split, faces.prepared_faces)
     newest = newest_version(place)
     if newest is None:
         return None
@@ -208,39 +208,20 @@ def _in_folder(need: Need, split: str, place: Path, idx_only: bool) -> Found | N
     if need.name in sources.TFDS:
         return _as_loaded(need, split, place, idx_only)
     if need.name == GENOMES:
-        return _of_genomes(place)
+        return counted.genomes(place)
     if need.name == CORRUPTED:
-        return _corruptions(need, split, place, "{}/{}", _in_classes)
-    if need.name in COUNTED:
-        return COUNTED[need.name](place, split)
-    return _in_classes(need, split, place)
-
-
-def _celeba(place: Path, split: str) -> Found | None:
-    """As the benchmark divides them."""
-    if not place.is_dir():
-        return None
-    try:
-        found = faces.celeba(place.parent)
-    except InputError as error:
-        return Found(str(place), 0, wrong=(str(error),))
-    sets = {"train": found.train, "test": found.test, "blurry": found.ood["celeba"]}
-    count = len(sets[split].y)
-    classes = None if split == "blurry" else len(np.unique(sets[split].y))
-    return Found(str(place), count, classes)
-
-
-def _genomics(place: Path, split: str) -> Found | None:
-    """By the lines of the published file, of which the first names the columns."""
-    path = place / genomics.FILES[split]
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return Found(str(path), max(0, sum(1 for _ in file) - 1))
+        return _corruptions(need, split, place, "{}/{}", counted.in_classes)
+    if need.name in OWN:
+        return OWN[need.name](place, split)
+    return counted.in_classes(need, split, place)
 
 
 # Sets in layouts of their own: folder, split → what is there.
-COUNTED = {"celeb_a": _celeba, "genomics_ood": _genomics}
+OWN = {
+    CELEBA: counted.celeba,
+    "genomics_ood": counted.genomics_reads,
+    "cns_glyphs": counted.cns_glyphs,
+}
 
 
 def _damaged(path: Path, error: Exception) -> Found:
@@ -267,49 +248,6 @@ def _as_loaded(need: Need, split: str, place: Path, idx_only: bool) -> Found | N
     return Found(str(where), len(y), len(np.unique(y)), wrong=wrong)
 
 
-def _of_genomes(place: Path) -> Found | None:
-    """Strains, and species; of those that the benchmark takes none may be missing."""
-    if not place.is_dir():
-        return None
-    strains = sequences.find(place)
-    missing = {*benchmarks.TRAINED, *benchmarks.HELD_OUT} - strains.keys()
-    wrong = (f"cannot be used: no folders {sorted(missing)}",) if missing else ()
-    return Found(str(place), sum(map(len, strains.values())), len(strains), wrong=wrong)
-
-
-def _in_classes(need: Need, split: str, place: Path) -> Found | None:
-    """Images in class folders: of the split's folder, or of the place."""
-    names = [split, *(p.name for p in _folders(place) if split_of(p.name))]
-    same = [
-        name for name in names if name == split or split_of(name) == split_of(split)
-    ]
-    # A set of one split may have no folder for it.
-    whole = len(need.counts) == 1 and not any(split_of(p.name) for p in _folders(place))
-    for folder in (*(place / name for name in same if name), *([place] * whole)):
-        counts = [_count(folder), *(_count(inner) for inner in _folders(folder))]
-        if any(counts):
-            classes = sum(count > 0 for count in counts[1:])
-            return Found(str(folder), sum(counts), classes)
-    return None
-
-
-def _folders(place: Path) -> list[Path]:
-    try:
-        with os.scandir(place) as entries:
-            return sorted(place / e.name for e in entries if e.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _count(folder: Path) -> int:
-    """Files in it that are images, by their names."""
-    try:
-        with os.scandir(folder) as entries:
-            return sum(e.name.lower().endswith(tuple(ENDINGS)) for e in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-
-
 def _corruptions(need: Need, split: str, place: Path, path: str, count) -> Found | None:
     """Of ImageNet-C: all kinds and levels, and what is wrong of them."""
     one, wanted, each = need._replace(name=""), need.counts[split], {}
@@ -323,7 +261,7 @@ def _corruptions(need: Need, split: str, place: Path, path: str, count) -> Found
         return None
     total, most = len(KINDS) * len(LEVELS), max(each.values())
     wrong = [
-        f"{name}: {n:,} samples, expected {wanted}"
+        f"{name}: {n:,} samples, expected {_shown(wanted)}"
         for name, n in each.items()
         if n != most and wanted and not agrees(wanted, n)
     ]

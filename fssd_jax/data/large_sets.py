@@ -3,11 +3,12 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int32
@@ -41,6 +42,23 @@ class LargeSet(NamedTuple):
         numbers = np.arange(len(self.y)) if chosen is None else np.asarray(chosen)
         x, y = Decoded(self.source, numbers, *cut), self.y[numbers]
         return ArrayDataset(x, y, name, split, self.where, x.digest(y))
+
+    def scenes(self) -> list[str]:
+        """Class and file of each image, by which other versions of it are found.
+
+        Raises:
+          InputError: its records have no names, or two images the same.
+        """
+        files = getattr(self.source, "files", None)
+        if files is None:
+            raise InputError(f"{self.where}: its records tell no file names")
+        found = [
+            f"{self.names[label]}/{Path(file).stem}"
+            for file, label in zip(files, self.y.tolist(), strict=True)
+        ]
+        if len(set(found)) < len(found):
+            raise InputError(f"{self.where}: has images of one class and name twice")
+        return found
 
 
 def find(name: str, split: str, data_dir: str | Path | None = None) -> LargeSet:
@@ -138,6 +156,7 @@ class Prepared:
 
     records: Any
     digest: str
+    files: np.ndarray | None = None  # [n] of text, where the set tells them
 
     def __len__(self) -> int:
         return len(self.records)
@@ -146,46 +165,96 @@ class Prepared:
         return self.records[number]
 
 
+class Fields(NamedTuple):
+    """What the records of a split tell beside their images."""
+
+    records: Any  # by number
+    told: dict[str, np.ndarray]  # field → [n]
+    where: str  # of TFDS: the set, its version and the split
+
+
+# Reads a record, whose image is not decoded.
+Take = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
 def of_tfds(name: str, split: str) -> LargeSet | str:
     """Of class labels and images, as it was prepared; or why not. Nothing is got."""
     found = prepared(name)
     if isinstance(found, str):
         return found
+    builder = found[1]
+    named = "file_name" in builder.info.features
+    fields = read_fields(found, split, _label_and_file if named else _label)
+    if isinstance(fields, str):
+        return fields
+    y = fields.told["label"].astype(np.int32)
+    digest = digest_of(fields)
+    source = Prepared(fields.records, digest, fields.told.get("name"))
+    names = tuple(builder.info.features["label"].names)
+    return LargeSet(source, y, names, fields.where.rpartition("/")[0])
+
+
+def digest_of(fields: Fields) -> str:
+    """Of which set they are, and of the labels."""
+    label = np.asarray(next(iter(fields.told.values())), np.int64)
+    return hashlib.sha256(fields.where.encode() + label.tobytes()).hexdigest()
+
+
+def read_fields(found: tuple[Any, Any], split: str, take: Take) -> Fields | str:
+    """Some fields of all records of a set that is `prepared`; or why not.
+
+    They are read for them once, and kept beside what `fssd fetch` gets. Images are not
+    decoded, but ImageNet's are 146 GB.
+    """
     tfds, builder = found
+    name = f"{builder.info.full_name}/{split}"
     if split not in builder.info.splits:
         return f"{builder.info.full_name} has no split {split}"
     try:
         records = builder.as_data_source(split)
         bare = {"image": tfds.decode.SkipDecoding()}
-        labels = builder.as_data_source(split, decoders=bare)
+        undecoded = builder.as_data_source(split, decoders=bare)
     except Exception as error:  # NotImplementedError of another format, and others
         return (
             f"{builder.data_dir} cannot be read by number ({type(error).__name__}: "
-            f"{error}); prepare it anew: tfds build {name} --file_format=array_record"
+            f"{error}); prepare it anew: tfds build {builder.info.name} "
+            "--file_format=array_record"
         )
-    y = _labels(labels, f"{builder.info.full_name}/{split}")
-    full = f"tensorflow_datasets {builder.info.full_name}"
-    digest = hashlib.sha256(f"{full}/{split}".encode() + y.tobytes()).hexdigest()
-    names = tuple(builder.info.features["label"].names)
-    return LargeSet(Prepared(records, digest), y.astype(np.int32), names, full)
+    kept = fetched_dir() / "tfds_labels" / f"{name.replace('/', '-')}.npz"
+    wanted = take(undecoded[0]) if len(undecoded) else {}
+    told = _kept(kept, wanted, len(undecoded))
+    if told is None:
+        shown = tqdm(
+            range(len(undecoded)), f"labels of {name}", **bar_options("record")
+        )
+        rows = [take(undecoded[i]) for i in shown]
+        told = {key: np.array([row[key] for row in rows]) for key in wanted}
+        with suppress(OSError):  # it is read again where there is no place for it
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_name(f"{os.getpid()}-{kept.name}")
+            np.savez(part, **told)  # pyright: ignore[reportArgumentType]
+            part.replace(kept)
+    return Fields(records, told, f"tensorflow_datasets {name}")
 
 
-def _labels(records: Any, name: str) -> np.ndarray:
-    """Those of all records, which are read for them once; kept beside what is fetched.
+def _kept(path: Path, wanted: Mapping[str, Any], count: int) -> dict | None:
+    """What was read before; None if it is not of these fields and as many records."""
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            found = {key: file[key] for key in wanted}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # it is read again
+        return None
+    return found if all(len(of) == count for of in found.values()) else None
 
-    Images are not decoded, but ImageNet's are 146 GB.
-    """
-    kept = fetched_dir() / "tfds_labels" / f"{name.replace('/', '-')}.npy"
-    if kept.is_file() and len(y := np.load(kept)) == len(records):
-        return y
-    shown = tqdm(range(len(records)), f"labels of {name}", **bar_options("record"))
-    y = np.array([records[i]["label"] for i in shown])
-    with suppress(OSError):  # it is read again where there is no place for it
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{os.getpid()}-{kept.name}")
-        np.save(part, y)
-        part.replace(kept)
-    return y
+
+def _label(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {"label": record["label"]}
+
+
+def _label_and_file(record: Mapping[str, Any]) -> dict[str, Any]:
+    name = record["file_name"]
+    file = name.decode() if isinstance(name, bytes) else str(name)
+    return {"label": record["label"], "name": file}
 
 
 def prepared(name: str) -> tuple[Any, Any] | str:

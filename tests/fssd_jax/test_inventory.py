@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.comparison.chosen import AUXILIARY
 from fssd_jax import InputError
 from fssd_jax.data import inventory, sources, stored
-from fssd_jax.data.benchmarks import HELD_OUT, TRAINED
+from fssd_jax.data.benchmarks import HELD_OUT, OUTLIERS, TRAINED
 from fssd_jax.data.imagenet_c import KINDS, LEVELS
 from fssd_jax.data.inventory import command, find
 from fssd_jax.data.needs import NEEDS, agrees
@@ -51,6 +52,8 @@ def write_classes(folder, classes: int, each: int) -> None:
 
 
 def test_a_count_agrees_with_what_is_printed():
+    assert agrees(26_032, 26_032)
+    assert not agrees(26_032, 26_031)
     assert agrees("26k", 26_032)
     assert not agrees("26k", 26_501)
     assert not agrees("26k", 25_499)
@@ -66,7 +69,7 @@ def test_every_benchmark_of_the_paper_and_ours_is_listed(capsys):
     told = capsys.readouterr().out
     for name, benchmark in NEEDS.items():
         assert f"{name}: {benchmark.title}" in told
-        for need in benchmark.needs:
+        for need in (*benchmark.needs, *benchmark.also):
             assert need.name in told
             assert need.get in told or need.name in sources.EMBEDDED
 
@@ -94,9 +97,12 @@ def test_prepared_sets_of_tfds_are_counted(tmp_path, capsys):
     prepare(tfds / "genomics_ood" / "0.0.1", train=1_000_000, test=100_000, test_ood=9)
     assert command(["--check", "G"]) == 1
     told = capsys.readouterr().out
-    assert "genomics_ood/train: 1,000,000 of 1000k, in" in told
-    assert "genomics_ood/test: 100,000 of 100k, in" in told
-    assert "warning: genomics_ood/test_ood: 9 samples, expected 600k" in told
+    assert "genomics_ood/train: 1,000,000 of 1,000,000, in" in told
+    assert "genomics_ood/test: 100,000 of 100,000, in" in told
+    assert "warning: genomics_ood/test_ood: 9 samples, expected 600,000" in told
+    # The benchmark takes its validation reads from splits of their own.
+    assert "genomics_ood/validation: not there" in told
+    assert "genomics_ood/validation_ood: not there" in told
     assert "genomics_ood/train: 1,000,000 samples" not in told
 
 
@@ -104,7 +110,7 @@ def test_the_newest_version_is_counted(tmp_path, capsys):
     for version, count in (("5.1.0", 3), ("10.0.0", 1_000_000)):
         prepare(tmp_path / "tfds" / "genomics_ood" / version, train=count)
     command(["--check", "G"])
-    assert "genomics_ood/train: 1,000,000 of 1000k" in capsys.readouterr().out
+    assert "genomics_ood/train: 1,000,000 of 1,000,000" in capsys.readouterr().out
 
 
 def test_a_damaged_description_is_told(tmp_path, capsys):
@@ -112,7 +118,8 @@ def test_a_damaged_description_is_told(tmp_path, capsys):
     (tmp_path / "tfds" / "genomics_ood" / "0.0.1" / "dataset_info.json").write_text("{")
     assert command(["--check", "G"]) == 1
     told = capsys.readouterr().out
-    assert "genomics_ood/train, genomics_ood/test: not there" in told
+    splits = "train", "validation", "test"
+    assert ", ".join(f"genomics_ood/{s}" for s in splits) + ": not there" in told
     assert "genomics_ood: damaged (JSONDecodeError" in told
 
 
@@ -262,7 +269,7 @@ def test_idx_files_are_counted(tmp_path):
 
 @pytest.mark.parametrize("place", ["folders", "tfds"])
 def test_imagenet_c_is_eighty_sets(tmp_path, capsys, monkeypatch, place):
-    need = NEEDS["D"].needs[1]._replace(counts={"validation": "2"})
+    need = NEEDS["D"].needs[1]._replace(counts={"validation": 2})
     monkeypatch.setattr(inventory, "KINDS", KINDS[:2])
     for kind in KINDS[:2]:
         for level in LEVELS:
@@ -297,3 +304,35 @@ def test_genomes_are_strains_of_species(tmp_path, capsys):
 def test_an_unknown_name_lists_the_known_ones(capsys):
     assert command(["--check", "H"]) == 2
     assert "choose from A, B" in capsys.readouterr().err
+
+
+def test_sets_for_outlier_exposure_are_shown_and_not_asked_for(tmp_path, capsys):
+    glyphs = tmp_path / "fetched" / "cns_glyphs"
+    glyphs.mkdir(parents=True)
+    np.savez(glyphs / "glyphs.npz", x=np.zeros((3, 28, 28, 1), np.uint8))
+    for name, split, count in (("fashion_mnist", "train", 6), ("mnist", "test", 1)):
+        (tmp_path / "fetched" / name).mkdir()
+        for part in {split, "test"}:
+            y = np.arange(10 * count)
+            x = np.zeros((len(y), 28, 28, 1), np.uint8)
+            np.savez(tmp_path / "fetched" / name / f"{part}.npz", x=x, y=y % 10)
+    command(["--check", "A"])
+    told = capsys.readouterr().out
+    assert "for Outlier Exposure: kmnist/train: not there" in told
+    assert "cns_glyphs/train: cannot be used" in told
+    assert "warning: fashion_mnist/train: 60 samples, expected 60,000" in told
+
+
+def test_what_is_optional_leaves_the_status_alone(monkeypatch, capsys):
+    digits, fmnist = NEEDS["digits"], NEEDS["A"]
+    monkeypatch.setitem(NEEDS, "digits", digits._replace(also=fmnist.also))
+    assert command(["--check", "digits"]) == 0
+    assert "kmnist/train: not there" in capsys.readouterr().out
+
+
+def test_the_auxiliary_sets_are_those_that_experiments_take():
+    runs = {of.runs: {n.name for n in of.also} for of in NEEDS.values()}
+    for name, of in AUXILIARY.items():
+        assert of in runs[name]
+    for name in ("fmnist", "fmnist6"):
+        assert runs[name] == set(OUTLIERS)

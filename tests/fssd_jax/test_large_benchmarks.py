@@ -1,5 +1,7 @@
 """The paper's C to G in small sets of the real layouts: which images, which labels."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -180,6 +182,25 @@ def test_validation_of_twins_is_of_the_same_scenes(tmp_path):
     ]
     assert sets[0] == sets[2]
     assert sets[1] == sets[3]
+
+
+@pytest.mark.parametrize("less", [True, False])
+def test_a_level_of_other_scenes_is_passed_over(tmp_path, less):
+    """Row by row it would be compared with other images than its own."""
+    some = SYNSETS[:2]
+    large_files.imagenet(tmp_path, (1, 10), some, SMALL)
+    large_files.imagenet_c(tmp_path, ("fog",), (1, 3), 10, some)
+    of_fog = tmp_path / "imagenet_c" / "fog" / "3" / some[0]
+    if less:
+        (of_fog / "00007.JPEG").unlink()
+        told = f"lacks 1 scenes, such as {some[0]}/00007"
+    else:
+        shutil.copy(of_fog / "00007.JPEG", of_fog / "more.JPEG")
+        told = f"has beside the validation set's 1 scenes, such as {some[0]}/more"
+    found = load_benchmark("imagenet", tmp_path)
+    assert list(found.ood) == ["imagenet_fog_1"]
+    assert told in found.missing["imagenet_fog_3"]
+    assert found.missing["imagenet_c"].startswith("78 kinds and levels are not there")
 
 
 def test_nothing_there_names_the_folder_and_what_tells_more(tmp_path):

@@ -8,7 +8,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from fssd_jax.checks import InputError
+from fssd_jax.data import inventory
 from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.faces import Joined, celeba_images
 from fssd_jax.data.large_sets import Prepared, find, of_tfds, prepared
 from tests import large_files
 from tests.large_files import SYNSETS
@@ -68,11 +70,17 @@ def test_a_set_that_tfds_has_prepared(tfds_dir):
     assert found.source.digest != find("imagenet2012", "validation").source.digest
     assert of_tfds("imagenet2012", "test") == "imagenet2012/1.0.0 has no split test"
     # Labels are kept, and read again if they are not of as many records.
-    (kept,) = tfds_dir.parent.glob("fetched/tfds_labels/*-train.npy")
-    np.save(kept, found.y[::-1])
+    (kept,) = tfds_dir.parent.glob("fetched/tfds_labels/*-train.npz")
+    np.savez(kept, label=found.y[::-1])
     assert find("imagenet2012", "train").y.tolist() == found.y[::-1].tolist()
-    np.save(kept, found.y[:3])
-    assert find("imagenet2012", "train").y.tolist() == found.y.tolist()
+    for damage in (
+        lambda: np.savez(kept, label=found.y[:3]),
+        lambda: np.savez(kept, other=found.y),
+        lambda: kept.write_bytes(kept.read_bytes()[:50]),
+        lambda: kept.write_bytes(b""),
+    ):
+        damage()
+        assert find("imagenet2012", "train").y.tolist() == found.y.tolist()
 
 
 def test_the_newest_version_is_taken(tfds_dir):
@@ -110,3 +118,101 @@ def test_reads_that_tfds_has_prepared(tfds_dir):
     assert sorted(found.train.y.tolist()) == [0, 1]
     assert found.ood["genomics"].x.tolist() == [[2] * 6]
     assert found.train.source == "tensorflow_datasets genomics_ood/1.0.0, train"
+
+
+def test_scenes_of_imagenet_c_are_those_of_tfdss_validation_set(tfds_dir):
+    """Whose order is another, and whose files have other names in no folders."""
+    names = list(SYNSETS[:2])
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=names),
+        "file_name": tfds.features.Text(),
+    }
+    files = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(12)]
+    train, val = (
+        [{"image": jpeg(i), "label": i % 2, "file_name": files[i]} for i in range(12)]
+        for _ in range(2)
+    )
+    prepare(tfds_dir, "imagenet2012", features, {"train": train, "validation": val})
+    folder = tfds_dir.parent / "fetched" / "imagenet_c" / "fog" / "1"
+    for i in range(12):
+        (folder / names[i % 2]).mkdir(parents=True, exist_ok=True)
+        (folder / names[i % 2] / files[i]).write_bytes(jpeg(i).getvalue())
+    found = load_benchmark("imagenet")
+    assert found.test.source.startswith("tensorflow_datasets")
+    own, corrupted = found.test.x, found.ood["imagenet_fog_1"].x
+    heights = [len(own.source[i]["image"]) for i in own.numbers.tolist()]
+    assert heights == [len(corrupted.source[i][0]) for i in corrupted.numbers.tolist()]
+    assert heights != sorted(heights)
+
+
+def test_tfdss_images_without_names_have_no_scenes(tfds_dir):
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=list(SYNSETS[:2])),
+    }
+    rows = [{"image": jpeg(i), "label": i % 2} for i in range(4)]
+    prepare(tfds_dir, "imagenet2012", features, {"train": rows, "validation": rows})
+    with pytest.raises(InputError, match="its records tell no file names"):
+        load_benchmark("imagenet")
+
+
+# ---- CelebA -------------------------------------------------------------------------
+
+
+def faces(**others):
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "attributes": {"Bald": np.bool_, "Blurry": np.bool_},
+        **others,
+    }
+    rows = [
+        {
+            "image": jpeg(i % 40),
+            "attributes": {"Bald": True, "Blurry": i % 3 == 0},
+            **{key: {"Identity_No": 7 * (i % 4)} for key in others},
+        }
+        for i in range(60)
+    ]
+    splits = {"train": rows[:30], "validation": rows[30:40], "test": rows[40:]}
+    return features, splits
+
+
+def test_celeba_as_tfds_prepares_it(tfds_dir, capsys):
+    prepare(tfds_dir, "celeb_a", *faces(identity={"Identity_No": np.int64}))
+    found = load_benchmark("celeba")
+    assert found.test.source == "tensorflow_datasets celeb_a/1.0.0"
+    sets = found.train, found.test, found.ood["celeba"]
+    numbers = [set(of.x.numbers.tolist()) for of in sets]
+    assert not (numbers[0] & numbers[1])
+    assert set.union(*numbers) == set(range(60))
+    for of, blurry in zip(sets, (False, False, True), strict=True):
+        records = [of.x.source[i] for i in of.x.numbers.tolist()]
+        assert all(r["attributes"]["Blurry"] == blurry for r in records)
+        if not blurry:
+            own = [int(r["identity"]["Identity_No"]) for r in records]
+            assert (7 * of.y).tolist() == own
+    assert (found.num_classes, found.train.x[:2].shape) == (4, (2, 112, 112, 3))
+    outliers = celeba_images(64)
+    assert (outliers.x.shape, outliers.source) == ((60, 64, 64, 3), found.test.source)
+    inventory.command(["--check", "celeba"])
+    told = capsys.readouterr().out
+    counts = dict(zip(("train", "test", "blurry"), map(len, numbers), strict=True))
+    for split, count in counts.items():
+        assert f"celeb_a/{split}: {count} of" in told
+    # A folder that is given is the only place.
+    with pytest.raises(InputError, match="without --data-dir, `tfds build celeb_a"):
+        load_benchmark("celeba", tfds_dir.parent)
+
+
+def test_an_older_celeba_of_tfds_has_no_identities(tfds_dir):
+    prepare(tfds_dir, "celeb_a", *faces())
+    with pytest.raises(InputError, match="has no identities, which"):
+        load_benchmark("celeba")
+
+
+def test_records_of_several_sources_are_one_after_the_other():
+    joined = Joined((range(3), range(10, 12), range(0), range(20, 21)), "")
+    assert [joined[i] for i in range(len(joined))] == [0, 1, 2, 10, 11, 20]
+    with pytest.raises(IndexError):
+        joined[6]
