@@ -78,8 +78,9 @@ def _measured(name: str, results: list[Result]) -> list[str]:
     ]
     if not rows:
         key = name.replace(" ", "_")
-        left_out = any(key in r.get("left_out", ()) for r in results)
-        return ["NA" if left_out else NOT_RUN, ""]
+        # Of sequences there is no auxiliary set, in the paper either.
+        nothing = any(r.get("symbols") and key in r.get("left_out", ()) for r in results)
+        return ["NA" if nothing else NOT_RUN, ""]
     cells = [_cell(rows, metric) for metric in METRICS]
     missing = f" ({len(rows)} of {len(results)} seeds)" * (len(rows) < len(results))
     return [" / ".join(cells) + missing, rows[0]["fitted_on"]]

@@ -74,8 +74,12 @@ def test_one_seed_has_its_interval_and_others_are_missing(tmp_path):
     of_b = text.split("## B:")[1].split("## C:")[0]
     assert "50.0 [0.0, 100.0] / 25.0 [0.0, 100.0] / 12.5 [0.0, 100.0]" in of_b
     assert "| odin | 96.7 / 92.5 / 4.7 | 96.6 / 96.7 / 4.8 | not run here |" in of_b
-    assert "| outlier exposure | 90.4 / 89.8 / 12.5 | - | NA |" in of_b
+    assert "| outlier exposure | 90.4 / 89.8 / 12.5 | - | not run here |" in of_b
     assert text.split("## A:")[1].split("## B:")[0].count("not run here") == 7
+    symbols = result(benchmark="genomics", symbols=4)
+    (tmp_path / "g.json").write_text(json.dumps(symbols))
+    of_g = made(tmp_path, tmp_path / "out").split("## G:")[1]
+    assert "| outlier exposure | NA | NA |" in of_g
 
 
 def test_two_results_of_one_seed_are_refused(tmp_path, capsys):
