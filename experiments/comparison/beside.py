@@ -10,8 +10,9 @@ from fssd_jax.data.published import METRICS
 
 NOT_RUN = "not run here"
 SPREAD = (
-    "In %: mean ± standard deviation over the seeds, of one seed its 95 % interval; "
-    "differences of the mean, in points."
+    "In %: mean ± standard deviation over the seeds, of one seed its 95 % interval, "
+    "which of each of several stands in its own table; differences of the mean, in "
+    "points."
 )
 CONTROLS = tuple(
     f"control: {name}"
