@@ -124,8 +124,9 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
     """Benchmark D: ImageNet against each kind and level of ImageNet-C that is there.
 
     Pairs are called imagenet_KIND_LEVEL. The published images are read, from the folder
-    `imagenet_c`; without it, what TFDS has prepared as `imagenet2012_corrupted`, which
-    it computes anew and which are other images. Validation images of both sides are of
+    `imagenet_c`; of a kind and level that is not there, what TFDS has prepared as
+    `imagenet2012_corrupted`, which it computes anew and which are other images: such a
+    pair is called imagenet_KIND_LEVEL_by_tfds. Validation images of both sides are of
     the same scenes, none of which is tested.
     """
     train, test = find_both("imagenet2012", "validation", data_dir)
@@ -133,8 +134,10 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
     ood, absent = {}, {}
     for name in (f"{kind}_{level}" for kind in KINDS for level in LEVELS):
         found = _corrupted(root, name, data_dir is None)
-        kept = absent if isinstance(found, str) else ood
-        kept[f"imagenet_{name}"] = found
+        if isinstance(found, str):
+            absent[f"imagenet_{name}"] = found
+        else:
+            ood[found.name.replace("imagenet_c_", "imagenet_")] = found
     if not ood:
         raise InputError(
             f"imagenet: no corrupted images: {next(iter(absent.values()))}; unpack "
@@ -154,6 +157,7 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
 def _corrupted(root: Path, name: str, anywhere: bool) -> ArrayDataset | str:
     kind, _, level = name.rpartition("_")
     folder = folder_of(root, kind, int(level))
+    by = "" if folder is not None else "_by_tfds"
     if folder is not None:
         found = of_folder(folder, None)
     elif anywhere:
@@ -162,7 +166,7 @@ def _corrupted(root: Path, name: str, anywhere: bool) -> ArrayDataset | str:
         found = f"no folder {root / kind / level}"
     if isinstance(found, str):
         return found
-    return found.decoded(f"imagenet_c_{name}", "validation", WHOLE)
+    return found.decoded(f"imagenet_c_{name}{by}", "validation", WHOLE)
 
 
 def _benchmark(name, train, test, ood, num_classes: int) -> Benchmark:
