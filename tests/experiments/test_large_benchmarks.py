@@ -156,7 +156,7 @@ def test_images_of_imagenet_are_trained_on_as_crops_of_random_boxes(data):
     assert crop is not None
     # Rows and columns, told by the red and the green.
     down, right = np.mgrid[0:300, 0:400] / np.array([[[300]], [[400]]])
-    x = np.uint8(255 * np.stack([down, right, right], -1))
+    x = (255 * np.stack([down, right, right], -1)).astype(np.uint8)
     crops = [crop(x, np.random.default_rng(seed)) for seed in range(60)]
     assert {c.shape for c in crops} == {(224, 224, 3)}
     high, wide = (

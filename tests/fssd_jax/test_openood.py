@@ -105,9 +105,9 @@ def test_the_network_sees_the_image_that_openood_shows_it(tmp_path, name):
     model, variables = network(benchmark, 0)
     seen = model.apply(variables, np.float32(stored / 255))
     bare = model.clone(mean=(0.0,) * 3, std=(1.0,) * 3)
-    normalised = np.float32((cut / 255 - np.array(mean)) / np.array(std))[None]
+    normalised = ((cut / 255 - np.array(mean)) / np.array(std)).astype(np.float32)[None]
     expected = bare.apply(variables, normalised)
-    np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(*map(np.asarray, (seen, expected)), rtol=1e-4, atol=1e-5)
 
 
 def test_paths_may_hold_no_space_but_before_the_label(tmp_path):
@@ -139,8 +139,16 @@ def test_what_is_not_there_or_broken_is_told(root):
     listed = CIFAR.far["svhn"]
     folder = root / "data" / "images_classic" / "svhn" / "class-1"
     (folder / "3.png").write_bytes(b"\x89PNG no")
+    stream = open_list(root, CIFAR, listed)
     with pytest.raises(InputError, match=r"3\.png: cannot be read as an image"):
-        list(open_list(root, CIFAR, listed))
+        list(stream)
+    (folder / "3.png").unlink()
+    with pytest.raises(InputError, match=r"3\.png: is missing, and was there when"):
+        list(stream)
+    (folder / "9.png").unlink()
+    told = r"3\.png: is not there; .* lists it, and of 20 images 2 are missing; get"
+    with pytest.raises(InputError, match=told):
+        open_list(root, CIFAR, listed)
     (folder / "0.png").unlink()
     with pytest.raises(InputError, match=r"0\.png: is not there; cifar10/test_svhn"):
         open_list(root, CIFAR, listed)
