@@ -10,11 +10,11 @@ energy (EBO), Mahalanobis (MDS) and k nearest neighbours (KNN), fitted as OpenOO
 them. Cells are mean ± standard deviation over the runs; what cannot be run, because
 images or networks are not there, is "not run", and the notes say why. Leaves
 OUT/openood/BENCHMARK-SEED-DIGEST/ with report.html, metrics.json, the tables, and the
-scores of every image.
+scores of every image. Scores of each set are kept in OUT/scores: a run that was
+interrupted fits anew, and goes on at the set it was in.
 """
 
 import dataclasses
-import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ import numpy as np
 from experiments.harness import cli, files, results, sheets
 from experiments.harness.records import Record, records
 from experiments.harness.sheets import Sheet
-from experiments.leaderboard import measured
+from experiments.leaderboard import kept, measured
 from experiments.leaderboard.measured import METHODS, Measured
 from fssd_jax import checkpoint, checks, torch_weights
 from fssd_jax.checks import InputError
@@ -77,6 +77,12 @@ def run(config: Config) -> dict[str, Any]:
     benchmark = BENCHMARKS[config.benchmark]
     sets, missing = _open(config, benchmark)
     networks = _networks(config, benchmark, missing)
+    sources = kept.as_sources(sets)
+    options = {
+        k: v
+        for k, v in dataclasses.asdict(config).items()
+        if k not in ("root", "checkpoints")
+    }
     runs, loaded = {}, {}
     for name, path in networks.items() if "test" in sets else ():
         print(f"{name}: {path}", flush=True)
@@ -92,6 +98,7 @@ def run(config: Config) -> dict[str, Any]:
             seed=config.seed,
             batch_size=config.batch_size,
             epsilons=config.epsilons,
+            files=_kept(config, {**options, "network": loaded[name]}, sources),
         )
     tables = to_sheets(config.benchmark, runs, missing)
     if not runs:
@@ -100,15 +107,10 @@ def run(config: Config) -> dict[str, Any]:
             "nothing could be run, see above; images, lists and networks are what "
             "OpenOOD's scripts/download get"
         )
-    options = {
-        k: v
-        for k, v in dataclasses.asdict(config).items()
-        if k not in ("root", "checkpoints")
-    }
     there = results.place(
         *(config.out, "openood", f"{config.benchmark}-{config.seed}"),
         {**options, "networks": loaded},
-        {name: _as_source(name, stream) for name, stream in sets.items()},
+        sources,
         measured_by=measured,
     )
     facts = to_facts(config, runs, missing)
@@ -179,13 +181,20 @@ def _check_classes(path: Path, model: Any, benchmark: Benchmark) -> None:
         )
 
 
-def _as_source(name: str, stream: ImageStream) -> ArrayDataset:
-    """Where a set is from, with a digest of its files' names and labels."""
-    told = hashlib.sha256(stream.y.tobytes())
-    for path in stream.files:
-        told.update(f"{path.name}\n".encode())
-    empty = np.empty((0,))
-    return ArrayDataset(empty, stream.y, name, "", stream.source, told.hexdigest())
+def _kept(
+    config: Config, options: dict[str, Any], sources: dict[str, ArrayDataset]
+) -> dict[str, Path]:
+    """Where a network's scores of each set are, by that set and those of the fits."""
+    benchmark = BENCHMARKS[config.benchmark]
+    outside = (*benchmark.near, *benchmark.far)
+    there = results.place(
+        *(config.out, "scores", f"openood-{config.benchmark}-{config.seed}"),
+        options,
+        {name: data for name, data in sources.items() if name not in outside},
+        measured_by=measured,
+    )
+    folder = files.writable(there.path)
+    return {name: folder / f"{name}-{d.sha256[:16]}.npz" for name, d in sources.items()}
 
 
 # ---- tables -------------------------------------------------------------------------

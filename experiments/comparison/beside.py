@@ -80,7 +80,9 @@ def _measured(name: str, results: list[Result]) -> list[str]:
     if not rows:
         key = name.replace(" ", "_")
         # Of sequences there is no auxiliary set, in the paper either.
-        nothing = any(r.get("symbols") and key in r.get("left_out", ()) for r in results)
+        nothing = any(
+            r.get("symbols") and key in r.get("left_out", ()) for r in results
+        )
         return ["NA" if nothing else NOT_RUN, ""]
     cells = [_cell(rows, metric) for metric in METRICS]
     missing = f" ({len(rows)} of {len(results)} seeds)" * (len(rows) < len(results))

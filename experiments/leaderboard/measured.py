@@ -10,6 +10,8 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
+from experiments.harness.files import is_there
 from experiments.harness.keys import Use, of_seed
+from experiments.leaderboard import kept
 from fssd_jax.checks import InputError
 from fssd_jax.data.folders import ImageStream
 from fssd_jax.detectors import energy, fssd, knn, mahalanobis, msp
@@ -81,8 +85,11 @@ def measure(
     batch_size: int = 64,
     epsilons: tuple[float, ...] = EPSILONS,
     progress: bool = True,
+    files: Mapping[str, Path] = MappingProxyType({}),
 ) -> Measured:
     """Fit all methods that there are sets for, and score all test sets.
+
+    Nothing is fitted where the scores of all sets are kept.
 
     Args:
       sets: "test", and of "train", "val", "val_ood" and OoD sets those that are there.
@@ -95,36 +102,47 @@ def measure(
       batch_size: images per compiled call.
       epsilons: input steps to try.
       progress: whether to show progress bars.
+      files: test set → where its scores are kept, of these arguments only.
     """
-    g = _given(
-        *(sets, model, variables, num_classes),
-        noise=noise,
-        seed=seed,
-        batch_size=batch_size,
-        epsilons=epsilons,
-        progress=progress,
-    )
-    fitted = _fit(g)
-    questions = {
-        **fitted.questions,
-        "predicted": Question(_predicted, _logits(model), ()),
-    }
-    scores = {}
-    for name in ("test", *(name for name in outside if name in sets)):
-        title = progress and name
-        found = look(
-            questions, variables, sets[name], batch_size=batch_size, progress=title
+    names = ("test", *(name for name in outside if name in sets))
+    there = [name for name in names if name in files and is_there(files[name])]
+    scored = {name: kept.load(files[name]) for name in there}
+    if len(there) < len(names):
+        g = _given(
+            *(sets, model, variables, num_classes),
+            noise=noise,
+            seed=seed,
+            batch_size=batch_size,
+            epsilons=epsilons,
+            progress=progress,
         )
-        scores[name] = {method: found[method] for method in questions}
-    right = scores["test"].pop("predicted") == sets["test"].y
-    for of_set in scores.values():
-        of_set.pop("predicted", None)
+        fitted = _fit(g)
+        for name in (name for name in names if name not in scored):
+            scored[name] = _scored(g, fitted, name)
+            if name in files:
+                kept.save(files[name], scored[name])
+    scores = {name: scored[name].scores for name in names}
+    predicted = {name: of_set.pop("predicted") for name, of_set in scores.items()}
+    right = predicted["test"] == sets["test"].y
     metrics = {
         name: {m: evaluate(scores["test"][m], s) for m, s in scores[name].items()}
         for name in scores
         if name != "test"
     }
-    return Measured(float(right.mean()), metrics, scores, fitted.chosen, fitted.not_run)
+    _, chosen, not_run = scored["test"]
+    return Measured(float(right.mean()), metrics, scores, chosen, not_run)
+
+
+def _scored(g: "_Given", fitted: "_Fitted", name: str) -> kept.Scored:
+    """One look at the images of a set."""
+    predicted = Question(_predicted, _logits(g.model), ())
+    found = look(
+        {**fitted.questions, "predicted": predicted},
+        *(g.variables, g.sets[name]),
+        batch_size=g.batch_size,
+        progress=g.progress and name,
+    )
+    return kept.Scored(found, fitted.chosen, fitted.not_run)
 
 
 # ---- methods, fitted ----------------------------------------------------------------

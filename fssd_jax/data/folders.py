@@ -57,9 +57,9 @@ def load_images(
     Args:
       path: a folder; its subfolders are the classes, numbered in sorted order, and
         without subfolders all labels are 0. Or a .npz file: the array `x`, `images`,
-        or the only one, and labels `y` or `labels` if there are any; or a .npy file.
-        Arrays are [n, h, w, c] or [n, h, w], uint8 or floats in [0, 1]. A leading ~ is
-        the user's home.
+        or the only one, and labels `y` or `labels`, 0 or more, if there are any, and no
+        other array; or a .npy file. Arrays are [n, h, w, c] or [n, h, w], uint8 or
+        floats in [0, 1]. A leading ~ is the user's home.
       size: of the result: (height, width), or the side of a square.
       channels: 3 (RGB) or 1 (grey, ITU-R 601 luma); of arrays, what they must have.
       resize: for folders: the shorter side becomes `resize` pixels, then the centre of

@@ -14,6 +14,7 @@ from fssd_jax.data.imagenet_c import KINDS
 from fssd_jax.data.large_sets import (
     Cut,
     LargeSet,
+    Prepared,
     find,
     find_both,
     of_folder,
@@ -124,11 +125,12 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
     """Benchmark D: ImageNet against each kind and level of ImageNet-C that is there.
 
     Pairs are called imagenet_KIND_LEVEL. The published images are read, from the folder
-    `imagenet_c`; without it, what TFDS has prepared as `imagenet2012_corrupted`, which
-    it computes anew and which are other images. Each has the validation images' scenes
+    `imagenet_c`; of a kind and level that is not there, what TFDS has prepared as
+    `imagenet2012_corrupted`, which it computes anew and which are other images: such a
+    pair is called imagenet_KIND_LEVEL_by_tfds. Each has the validation images' scenes
     in their order, known by class and file name, so that those that are held for
-    validation are the same of both sides, and none of them is tested. A level that
-    lacks some is passed over, which is told.
+    validation are the same of both sides, and none of them is tested. What lacks some
+    is passed over, which is told.
     """
     train, test = find_both("imagenet2012", "validation", data_dir)
     scenes = test.scenes()
@@ -141,12 +143,13 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
         if isinstance(found, str):
             absent[pair] = found
             continue
+        by = "_by_tfds" if isinstance(found.source, Prepared) else ""
         chosen = _in_order(found, scenes)
         if isinstance(chosen, str):
-            others[pair] = chosen
+            others[pair + by] = chosen
         else:
-            cut = f"imagenet_c_{name}", "validation", WHOLE, chosen
-            ood[pair] = found.decoded(*cut)
+            cut = f"imagenet_c_{name}{by}", "validation", WHOLE, chosen
+            ood[pair + by] = found.decoded(*cut)
     why = next(iter([*others.values(), *absent.values()]), "")
     if not ood:
         raise InputError(
@@ -177,7 +180,10 @@ def _corrupted(root: Path, name: str, anywhere: bool) -> LargeSet | str:
 
 def _in_order(found: LargeSet, scenes: list[str]) -> list[int] | str:
     """Numbers of the images of these scenes; or how its scenes are others."""
-    own = {scene: number for number, scene in enumerate(found.scenes())}
+    try:
+        own = {scene: number for number, scene in enumerate(found.scenes())}
+    except InputError as error:
+        return str(error)
     lacking = [scene for scene in scenes if scene not in own]
     if not lacking and len(own) == len(scenes):
         return [own[scene] for scene in scenes]

@@ -141,8 +141,8 @@ def open_list(
       seed: of `limit`.
 
     Raises:
-      InputError: no such list, a line that is none, or the first image is not there;
-        on the way: another one is not, or cannot be read.
+      InputError: no such list, a line that is none, or images that are not there; on
+        the way: one that cannot be read.
     """
     root = data_root(root)
     files, labels = read_list(root / "benchmark_imglist" / listed.path)
@@ -152,8 +152,12 @@ def open_list(
         chosen.sort()
         files, labels = [files[i] for i in chosen], labels[chosen]
     paths = [root / listed.folder / file for file in files]
-    if not paths[0].is_file():
-        raise InputError(f"{paths[0]}: is not there; {listed.path} lists it")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: is not there; {listed.path} lists it, and of {len(paths)} "
+            f"images {len(missing)} are missing; get them again"
+        )
     decode = partial(_decode, resize=benchmark.resize, size=benchmark.size)
     source = f"{listed.path} of OpenOOD: {len(paths)} of {whole} images"
     return ImageStream(paths, labels, source, decode, batch_size)
@@ -198,6 +202,10 @@ def _decode(
             if opened.size[0] * opened.size[1] > PIXELS:
                 raise ValueError(f"{opened.size[0]}×{opened.size[1]} pixels")
             image = opened.convert("RGB")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file}: is missing, and was there when its list was read; get it again"
+        ) from error
     except Exception as error:  # Pillow's readers raise a dozen kinds
         raise InputError(
             f"{file}: cannot be read as an image ({type(error).__name__}: {error}); "

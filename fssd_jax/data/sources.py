@@ -209,7 +209,12 @@ def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
         tried.append(f"  {title}: {found}{get}")
     if data_dir is not None:
         told = "; ".join(line.partition(": ")[2] for line in tried)
-        raise InputError(f"{name}/{split}: {told}")
+        there = located(data_dir) / name / split
+        get = f"`{FETCH}`" if of.grey else "TensorFlow Datasets"
+        raise InputError(
+            f"{name}/{split}: {told}; to get it, put its images into {there}/CLASS/, "
+            f"or leave data_dir, --data-dir, out: then {get} gets it"
+        )
     own = fetched_dir() / name / split
     raise InputError(
         f"{name}/{split} was not found. Tried, in this order:\n"

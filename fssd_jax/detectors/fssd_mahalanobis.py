@@ -63,12 +63,13 @@ def fit(
     Raises:
       InputError: unusable images, constant features, an unknown layer.
     """
-    options = {"batch_size": batch_size, "unit_range": unit_range}
     singularity = (
         images
         if isinstance(images, fssd.Singularity)
         else fssd.estimate_singularity(
-            feature_fn, variables, images, progress=progress and "F*", **options
+            *(feature_fn, variables, images, batch_size),
+            unit_range=unit_range,
+            progress=progress and "F*",
         )
     )
     check_alive(singularity)
@@ -76,8 +77,9 @@ def fit(
     known = singularity, gaussians
     found = map_batches(
         *(_columns, feature_fn, variables, known, ind),
+        batch_size=batch_size,
+        unit_range=unit_range,
         progress=progress and "in-distribution images",
-        **options,
     )
     d, m = np.split(found, [len(singularity.center)], axis=1)
     parts = deep(singularity, d, chosen), standardise(m, list(gaussians.whitening))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from experiments import table2
 from fssd_jax.checks import InputError
+from fssd_jax.extras import FETCH
 
 
 def only_some(monkeypatch, there):
@@ -46,6 +47,26 @@ def test_all_benchmarks_and_none_is_there(monkeypatch, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "none was run" in told
     assert told.count("by hand") == 11
+
+
+def test_of_what_is_not_in_the_data_dir_it_is_told_how_to_get_it(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(table2, "run_one", lambda *_: [{"failed": {}}])
+    data = tmp_path / "data"
+    args = ["--benchmark", "all", "--out", str(tmp_path), "--data-dir", str(data)]
+    assert table2.main(args) == 0
+    told = capsys.readouterr().err
+    for benchmark, name, get in (
+        ("fmnist", "fashion_mnist", f"`{FETCH}`"),
+        ("cifar10", "cifar10", "TensorFlow Datasets"),
+    ):
+        folder = data / name / "train"
+        assert (
+            f"{benchmark} is not run: {name}/train: neither a folder {folder}" in told
+        )
+        assert f"put its images into {folder}/CLASS/, or leave data_dir" in told
+        assert f"out: then {get} gets it" in told
 
 
 def test_what_fails_when_it_is_run_does_not_pass_for_missing(

@@ -150,6 +150,31 @@ def test_faces_are_trained_by_the_margin_loss_and_augmented(data):
     assert dogs.crop is not None
 
 
+def test_images_of_imagenet_are_trained_on_as_crops_of_random_boxes(data):
+    """Of 8 % to all of the image, at any place, 3:4 to 4:3, half of them mirrored."""
+    crop = networks.network_of(load_benchmark("imagenet", data)).crop
+    assert crop is not None
+    # Rows and columns, told by the red and the green.
+    down, right = np.mgrid[0:300, 0:400] / np.array([[[300]], [[400]]])
+    x = (255 * np.stack([down, right, right], -1)).astype(np.uint8)
+    crops = [crop(x, np.random.default_rng(seed)) for seed in range(60)]
+    assert {c.shape for c in crops} == {(224, 224, 3)}
+    high, wide = (
+        np.array([np.ptp(c[..., channel].astype(int)) / 255 for c in crops])
+        for channel in (0, 1)
+    )
+    area, ratio = high * wide, 4 * wide / (3 * high)
+    assert 0.06 < area.min() < 0.2
+    assert 0.8 < area.max() <= 1
+    assert 0.7 < ratio.min() < 0.85
+    assert 1.2 < ratio.max() < 1.42
+    tops = [c[..., 0].min() for c in crops]
+    assert min(tops) < 10
+    assert max(tops) > 100
+    mirrored = np.mean([c[0, 0, 1] > c[0, -1, 1] for c in crops])
+    assert 0.3 < mirrored < 0.7
+
+
 def network_size(shared, benchmark):
     model = shared.build(benchmark, None)
     return len(model.stage_sizes), model.num_classes

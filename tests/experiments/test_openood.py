@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import openood
 from experiments.leaderboard import measured
@@ -168,6 +169,7 @@ def test_what_is_not_there_is_not_run(root, tmp_path, capsys):
     part = tmp_path / "part"
     shutil.copytree(root / "data", part)
     shutil.rmtree(part / "images_classic" / "svhn")
+    (part / "images_classic" / "places365" / "class-1" / "9.png").unlink()
     shutil.rmtree(part / "images_classic" / "train")
     shutil.rmtree(part / "images_classic" / "val_ood")
     network_file = root / "results" / CIFAR.checkpoints / "s0" / "best.ckpt"
@@ -183,8 +185,71 @@ def test_what_is_not_there_is_not_run(root, tmp_path, capsys):
         assert 0 <= float(near) <= 100
         assert far == "not run"  # a mean of four sets, of which one is not there
     told = path.read_text()
-    assert "test_svhn.txt lists it" in told
+    assert "test_svhn.txt lists it, and of 20 images 20 are missing" in told
+    assert "/9.png: is not there; cifar10/test_places365.txt lists it" in told
+    assert "of 20 images 1 are missing" in told
+    cells = [line.split(" | ") for line in told.splitlines()]
+    (mnist,) = (c for c in cells if c[:2] == ["| MSP", "mnist"])
+    assert 0 <= float(mnist[2]) <= 100
     assert "KNN: not run: without train and val_ood" in told
+
+
+def test_an_interrupted_run_goes_on(root, results, tmp_path, capsys, monkeypatch):
+    part = tmp_path / "part"
+    shutil.copytree(root, part)
+    shutil.rmtree(part / "results" / CIFAR.checkpoints / "s1")
+    broken = part / "data" / "images_classic" / "mnist" / "class-1" / "9.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    seen, look = [], measured.look
+
+    def watched(*args, progress=False, **options):
+        seen.extend([progress] if progress else [])
+        return look(*args, progress=progress, **options)
+
+    monkeypatch.setattr(measured, "look", watched)
+    monkeypatch.setattr(measured, "NEIGHBOURS", TRIED)
+    args = ["--root", str(part), *ARGS, "--out", str(tmp_path)]
+    assert openood.main(args) == 1
+    assert "9.png: cannot be read" in capsys.readouterr().err
+    assert seen == ["test", "cifar100", "tin", "mnist"]
+    broken.write_bytes(whole)
+    for left in (["mnist", "svhn", "texture", "places365"], []):
+        seen.clear()
+        assert openood.main(args) == 0
+        assert seen == left
+        (path,) = tmp_path.glob("openood/cifar10-0-*/scores.npz")
+        again, uninterrupted = arrays(path), arrays(results / "scores.npz")
+        assert again.keys() == {k for k in uninterrupted if k.startswith("s0/")}
+        for key, scores in again.items():
+            np.testing.assert_allclose(scores, uninterrupted[key], rtol=1e-5)
+        of = [
+            json.loads((p / "metrics.json").read_text()) for p in (path.parent, results)
+        ]
+        first, other = (facts["networks"]["s0"] for facts in of)
+        assert first == other
+
+
+def test_a_network_or_set_that_is_another_is_scored_anew(root, results, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(root, part)
+    out = tmp_path / "out"
+    shutil.copytree(results.parent.parent, out)
+    for run in (0, 1):
+        path = part / "results" / CIFAR.checkpoints / f"s{run}" / "best.ckpt"
+        path.unlink()
+        path.parent.rmdir()
+        write_checkpoint(path, *network(CIFAR, run + 5 * (run == 1)))
+    image = part / "data" / "images_classic" / "mnist" / "class-1" / "9.png"
+    Image.new("RGB", (32, 32), "white").save(image)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measured, "NEIGHBOURS", TRIED)
+        args = ["--root", str(part), *ARGS, "--out", str(out)]
+        assert openood.main(args) == 0
+    (new,) = set(out.glob("openood/cifar10-0-*")) - {out / "openood" / results.name}
+    before, after = arrays(results / "scores.npz"), arrays(new / "scores.npz")
+    changed = {k for k in before if not np.allclose(before[k], after[k])}
+    assert changed == {k for k in before if k.startswith(("s1/", "s0/mnist/"))}
 
 
 def test_without_anything_the_table_says_so(tmp_path, capsys):

@@ -142,7 +142,7 @@ def test_arrays_are_taken_as_they_are(tmp_path):
     y = np.arange(7)[::-1]
     for arrays, x, labels, source in (
         (dict(x=RGB, y=y), RGB, y, "x as stored, uint8"),
-        (dict(images=RGB, labels=y, other=y), RGB, y, "images as stored"),
+        (dict(images=RGB, labels=y), RGB, y, "images as stored"),
         (dict(mine=RGB), RGB, 0 * y, "mine as stored"),
         (dict(x=RGB / 255), np.float32(RGB / 255), 0 * y, "x as stored, float64"),
     ):
@@ -245,6 +245,15 @@ def test_records_are_what_is_loaded(tmp_path):
         (dict(x=RGB[:, :3]), r"shape \(7, 3, 4, 3\), expected \(n, \*\(4, 4, 3\)"),
         (dict(x=GREY), r"shape \(7, 4, 4\), expected"),
         (dict(a=RGB, b=RGB), r"which array .* \['a', 'b'\]; call it x"),
+        (dict(x=RGB, images=RGB), r"which array .* \['images', 'x'\]; call it x"),
+        (dict(y=np.arange(7)), r"which array .* \['y'\]; call it x"),
+        (dict(x=RGB, y=np.arange(7), labels=np.arange(7)), "leave one of them out"),
+        *(
+            (dict(x=RGB, **{name: np.arange(7)}), rf"holds \['{name}'\], too, which")
+            for name in ("label", "Y", "targets", "y_train", "classes")
+        ),
+        (dict(images=RGB, labels=np.arange(7), other=RGB), r"holds \['other'\], too"),
+        (dict(x=RGB, y=np.arange(7) - 1), "labels down to -1; number .* from 0 on"),
         (dict(x=RGB.astype(int)), "is of int64, expected uint8 or floats"),
         (dict(x=RGB.astype(float)), r"lie in \[0, 1\]"),
         (dict(x=RGB, y=np.arange(6)), r"labels are int64\[6\], .* each of 7 images"),

@@ -83,6 +83,36 @@ def test_a_set_that_tfds_has_prepared(tfds_dir):
         assert find("imagenet2012", "train").y.tolist() == found.y.tolist()
 
 
+def test_corruptions_of_tfds_are_called_so(tfds_dir):
+    """They are no published images, which come first."""
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=list(SYNSETS[:3])),
+        "file_name": tfds.features.Text(),
+    }
+    folder = tfds_dir / "imagenet2012_corrupted"
+    for name in ("fog_1", "snow_1"):
+        rows = [
+            {"image": jpeg(i), "label": i, "file_name": "00000.JPEG"} for i in range(3)
+        ]
+        prepare(folder, name, features, {"validation": rows})
+    unnamed = {key: features[key] for key in ("image", "label")}
+    rows = [{"image": jpeg(i), "label": i} for i in range(3)]
+    prepare(folder, "frost_2", unnamed, {"validation": rows})
+    fetched = tfds_dir.parent / "fetched"
+    large_files.imagenet(fetched, (2, 1), SYNSETS[:3], (64, 72))
+    large_files.imagenet_c(fetched, ("fog",), (1,), 1, SYNSETS[:3])
+    found = load_benchmark("imagenet")
+    ood = found.ood
+    assert [(pair, data.name) for pair, data in ood.items()] == [
+        ("imagenet_snow_1_by_tfds", "imagenet_c_snow_1_by_tfds"),
+        ("imagenet_fog_1", "imagenet_c_fog_1"),
+    ]
+    assert ood["imagenet_snow_1_by_tfds"].source.startswith("tensorflow_datasets")
+    told = found.missing["imagenet_frost_2_by_tfds"]
+    assert "its records tell no file names" in told
+
+
 def test_the_newest_version_is_taken(tfds_dir):
     for version in ("5.1.0", "10.0.0"):
         (tfds_dir / "some" / version).mkdir(parents=True)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fssd_jax.checks import InputError
 from fssd_jax.data.openood import BENCHMARKS, open_list, read_list
-from tests.open_ood import write_images
+from tests.open_ood import network, write_images
 
 CIFAR = BENCHMARKS["cifar10"]
 
@@ -73,6 +73,43 @@ def test_the_shorter_side_is_resized_and_the_middle_cut_out(root):
     np.testing.assert_array_equal(high, wide.transpose(1, 0, 2))
 
 
+# OpenOOD's scripts: pre_size and image_size of its data sets, normalization_dict.
+OF_IMAGENET = (256, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+AS_PUBLISHED = {
+    "cifar10": (32, 32, [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    "cifar100": (32, 32, [0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]),
+    "imagenet200": OF_IMAGENET,
+    "imagenet": OF_IMAGENET,
+}
+
+
+@pytest.mark.parametrize("name", AS_PUBLISHED)
+def test_the_network_sees_the_image_that_openood_shows_it(tmp_path, name):
+    """What it sees without a mean and deviation of its own is the same."""
+    resize, size, mean, std = AS_PUBLISHED[name]
+    benchmark = BENCHMARKS[name]
+    listed = benchmark.ind["test"]
+    (tmp_path / "benchmark_imglist" / listed.path).parent.mkdir(parents=True)
+    (tmp_path / "benchmark_imglist" / listed.path).write_text("a.png 0\n")
+    (tmp_path / listed.folder).mkdir()
+    x = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    image = Image.fromarray(x).resize((600, 400), Image.Resampling.BICUBIC)
+    image.save(tmp_path / listed.folder / "a.png")
+
+    (stored,) = open_list(tmp_path, benchmark, listed)
+    image = image.resize((int(1.5 * resize), resize), Image.Resampling.BILINEAR)
+    top, left = (resize - size) // 2, (image.width - size) // 2
+    cut = np.asarray(image.crop((left, top, left + size, top + size)))
+    np.testing.assert_array_equal(stored, cut[None])
+
+    model, variables = network(benchmark, 0)
+    seen = model.apply(variables, np.float32(stored / 255))
+    bare = model.clone(mean=(0.0,) * 3, std=(1.0,) * 3)
+    normalised = ((cut / 255 - np.array(mean)) / np.array(std)).astype(np.float32)[None]
+    expected = bare.apply(variables, normalised)
+    np.testing.assert_allclose(*map(np.asarray, (seen, expected)), rtol=1e-4, atol=1e-5)
+
+
 def test_paths_may_hold_no_space_but_before_the_label(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("a/b.png 3\nc.png -1\n")
@@ -102,8 +139,16 @@ def test_what_is_not_there_or_broken_is_told(root):
     listed = CIFAR.far["svhn"]
     folder = root / "data" / "images_classic" / "svhn" / "class-1"
     (folder / "3.png").write_bytes(b"\x89PNG no")
+    stream = open_list(root, CIFAR, listed)
     with pytest.raises(InputError, match=r"3\.png: cannot be read as an image"):
-        list(open_list(root, CIFAR, listed))
+        list(stream)
+    (folder / "3.png").unlink()
+    with pytest.raises(InputError, match=r"3\.png: is missing, and was there when"):
+        list(stream)
+    (folder / "9.png").unlink()
+    told = r"3\.png: is not there; .* lists it, and of 20 images 2 are missing; get"
+    with pytest.raises(InputError, match=told):
+        open_list(root, CIFAR, listed)
     (folder / "0.png").unlink()
     with pytest.raises(InputError, match=r"0\.png: is not there; cifar10/test_svhn"):
         open_list(root, CIFAR, listed)
