@@ -23,7 +23,8 @@ and where `ensembles` was asked for, a picture of layers and ensembles over the 
 A folder that is already there is not computed again. Weights are kept in OUT/weights
 and scores in OUT/scores. A run that was killed goes on at the last checkpoint, of an
 epoch or within one (--save-every-steps); methods that need only a forward pass are
-scored by one look at the images, which begins anew, the others at the method it was in. `fssd report` puts all folders into one page.
+scored by one look at the images, which begins anew, the others at the method it was
+in. `fssd report` puts all folders into one page.
 
 A method that fails does not stop the others: tables, metrics.json and report.html say
 that it failed, and why; the command ends with exit status 1 after all else is written,
