@@ -8,6 +8,7 @@ Examples:
   fssd table2 --benchmark digits --methods layers fssd_clean no_step ensembles
   fssd table2 --benchmark cifar6 --network cifar_resnet20
   fssd table2 --benchmark cifar10 --weights resnet34.pth
+  fssd table2 --benchmark imagenet --workers 32 --worker-processes --dtype bfloat16
   fssd table2 --benchmark all
 
 Methods, in the order of the table:
@@ -20,9 +21,10 @@ config.json, timing.json, report.html, pictures and explorer.npz, the images tha
 report.html shows; above them aggregate.json and the tables as Markdown, CSV and LaTeX,
 and where `ensembles` was asked for, a picture of layers and ensembles over the seeds.
 A folder that is already there is not computed again. Weights are kept in OUT/weights
-and scores in OUT/scores. A run that was killed goes on at the last checkpoint; methods
-that need only a forward pass are scored by one look at the images, which begins anew,
-the others at the method it was in. `fssd report` puts all folders into one page.
+and scores in OUT/scores. A run that was killed goes on at the last checkpoint, of an
+epoch or within one (--save-every-steps); methods that need only a forward pass are
+scored by one look at the images, which begins anew, the others at the method it was
+in. `fssd report` puts all folders into one page.
 
 A method that fails does not stop the others: tables, metrics.json and report.html say
 that it failed, and why; the command ends with exit status 1 after all else is written,
@@ -54,7 +56,7 @@ from experiments.comparison.report import Result
 from experiments.comparison.run_options import ALL, Config, checked
 from experiments.comparison.setting import Prepared, Setting, make_setting, prepare
 from experiments.comparison.variants import VARIANTS
-from experiments.harness import cli, files, provenance, results, sheets
+from experiments.harness import cli, files, machine, provenance, results, sheets
 from fssd_jax import checkpoint, processes
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, load_benchmark
@@ -108,6 +110,7 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
     if benchmark.symbols:
         protocols.of_ids(PROTOCOLS[config.protocol])  # before hours of training
     tell_missing(benchmark)
+    benchmark = machine.reading_all(config, benchmark)
     # All of it before hours of training.
     chosen = chosen_network(config, benchmark)
     auxiliary, why = auxiliary_set(config, benchmark)
@@ -132,7 +135,9 @@ def run_one(config: Config, benchmark: Benchmark) -> list[Result]:
             else:
                 if failed:
                     print(f"tried again: {', '.join(failed)}")
-                prepared = prepared or prepare(benchmark, seed, config, *chosen)
+                prepared = prepared or prepare(
+                    benchmark, seed, config, *chosen, machine=config
+                )
                 run_pair(config, prepared, chosen, pair, auxiliary, why, there)
             found[pair].append(report.read(there.path))
     processes.agreed(lambda: leave_tables(config, benchmark, places, found))

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen as nn
+import jax.numpy as jnp
+
 from experiments.comparison import loaded
 from experiments.comparison.networks import PUBLISHED_WIDTH, Shared, network_of
 from experiments.comparison.overlap import refuse_own
-from experiments.comparison.run_options import Config
+from experiments.comparison.run_options import FLOAT32, Config
+from experiments.harness.machine import reading
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import OUTLIERS, Benchmark, outliers
 from fssd_jax.data.decoded import Decoded
@@ -33,9 +37,29 @@ def chosen_network(config: Config, benchmark: Benchmark) -> Chosen:
     """What the options name, or the benchmark's own."""
     if config.weights is None:
         own = {"width": config.width, "tiny": config.tiny}
-        return Chosen(network_of(benchmark, config.network, **own), None)
-    options = {name: getattr(config, name) for name in ("part", "mean", "std")}
+        shared = network_of(benchmark, config.network, **own)
+        return Chosen(computing_in(config.dtype, shared, benchmark), None)
+    options = {name: getattr(config, name) for name in ("part", "mean", "std", "dtype")}
     return brought_network(benchmark, config.weights, config.network, **options)
+
+
+def computing_in(dtype: str, shared: Shared, benchmark: Benchmark) -> Shared:
+    """The same network, which computes in that; its parameters are float32.
+
+    Raises:
+      InputError: it computes in float32 only.
+    """
+    if dtype == FLOAT32:
+        return shared
+    if not hasattr(shared.build(benchmark, None), "dtype"):
+        raise InputError(
+            f"--dtype {dtype}: {shared.name} computes in float32 only; leave it out"
+        )
+
+    def build(benchmark: Benchmark, rate: float | None) -> nn.Module:
+        return shared.build(benchmark, rate).clone(dtype=jnp.dtype(dtype))
+
+    return shared._replace(build=build)
 
 
 def auxiliary_set(
@@ -46,7 +70,8 @@ def auxiliary_set(
     # No images stand beside token ids.
     if not asked or benchmark.symbols or config.weights:
         return None, {}
-    return outliers_for(benchmark, config.outliers, config.data_dir)
+    found, why = outliers_for(benchmark, config.outliers, config.data_dir)
+    return found and reading(config, found), why
 
 
 def brought_network(
@@ -57,6 +82,7 @@ def brought_network(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     part: str | None = None,
+    dtype: str = FLOAT32,
 ) -> Chosen:
     """Weights in place of training.
 
@@ -66,6 +92,7 @@ def brought_network(
       name: of `torch_weights.FORMATS`; by default the benchmark's network.
       mean, std: by which it was trained; by default the benchmark's.
       part: as of `torch_weights.load`.
+      dtype: in which the network computes.
 
     Raises:
       InputError: a name of another network, images or classes that it is not for.
@@ -81,7 +108,7 @@ def brought_network(
         mean=mean or benchmark.mean,
         std=std or benchmark.std,
         part=part,
-        dtype="float32",
+        dtype=dtype,
         layers=None,
     )
     model, side = brought.model, FORMATS[name].side

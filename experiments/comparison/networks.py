@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.harness import weights
 from experiments.harness.keys import Use, fixed
+from experiments.harness.machine import Machine
 from fssd_jax import losses, models, recipes
 from fssd_jax.checks import InputError
 from fssd_jax.data import crops
@@ -59,6 +60,7 @@ class Training(NamedTuple):
     full_seeds: int
     cache: Path
     network: Shared | None = None  # None: the benchmark's own
+    machine: Machine = Machine()
 
     def epochs_of(self, seed: int) -> int:
         return self.epochs if seed < self.full_seeds else self.short_epochs
@@ -235,6 +237,8 @@ def fit(training: Training, model, seed: int, **kwargs) -> Trained:
         seed=seed,
         num_classes=benchmark.num_classes,
         save_every=benchmark.save_every,
+        save_every_steps=training.machine.save_every_steps,
+        shard_optimiser=training.machine.shard_optimiser,
         **{**how, **kwargs},
     )
 

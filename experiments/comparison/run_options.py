@@ -7,16 +7,19 @@ from typing import Literal, TypeVar
 from experiments.comparison.methods import METHODS
 from experiments.comparison.setting import Options, check
 from experiments.comparison.variants import VARIANTS
+from experiments.harness import machine
 from experiments.harness.cli import Together
 from fssd_jax.checks import InputError
 
 C = TypeVar("C", bound="Config")
 ALL = "all"
-OF_ONE = ("network", "width", "weights", "part", "mean", "std")  # of one benchmark
+FLOAT32 = "float32"
+# Of one benchmark.
+OF_ONE = ("network", "width", "dtype", "weights", "part", "mean", "std")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options, Together):
+class Config(Options, machine.Machine, Together):
     benchmark: Literal[
         "digits",
         "fmnist",
@@ -48,6 +51,9 @@ class Config(Options, Together):
     --weights whatever score --model takes."""
     width: int | None = None
     """Channels of a ResNet's first convolution; by default 64, or 16 of the other."""
+    dtype: Literal["float32", "bfloat16"] = FLOAT32
+    """In which the network computes; parameters and the loss are float32. LeNet has
+    none but that."""
     weights: Path | None = None
     """A network that is trained already: a state dict of PyTorch (.pth, .safetensors)
     or the folder of a training of ours. What needs further networks is left out."""
@@ -83,6 +89,7 @@ def checked(config: C) -> C:
     if not all(0 <= seed < 2**32 for seed in config.seeds):
         raise InputError(f"--seeds: expected 0 to 2³² − 1, got {config.seeds}")
     check(config)
+    machine.check(config)
     alone = ("part", "mean", "std")  # of weights
     trains = ("width", "epochs", "short_epochs", "train_size")
     wrong = alone if config.weights is None else trains
@@ -91,7 +98,7 @@ def checked(config: C) -> C:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         why = "only of" if config.weights is None else "nothing is trained with"
         raise InputError(f"{flags}: leave out, {why} --weights")
-    own = [name for name in OF_ONE if getattr(config, name) is not None]
+    own = [name for name in OF_ONE if getattr(config, name) not in (None, FLOAT32)]
     if config.benchmark == ALL and own:
         flags = ", ".join(f"--{name}" for name in own)
         raise InputError(f"{flags}: of one benchmark; leave out, or name that one")

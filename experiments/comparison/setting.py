@@ -19,6 +19,7 @@ from experiments.comparison.protocols import Protocol
 from experiments.harness.explored import SETS
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
+from experiments.harness.machine import Machine
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark, draw, validation_and_test
 from fssd_jax.data.inputs import as_input
@@ -159,7 +160,10 @@ class Prepared(NamedTuple):
 
 
 def make_training(
-    benchmark: Benchmark, options: Options, network: Shared | None = None
+    benchmark: Benchmark,
+    options: Options,
+    network: Shared | None = None,
+    machine: Machine | None = None,
 ) -> Training:
     network = network or networks.network_of(benchmark, tiny=options.tiny)
     own = 1 if options.tiny else network.epochs or benchmark.epochs
@@ -173,6 +177,7 @@ def make_training(
         options.full_seeds,
         options.out / "weights",
         network,
+        machine or Machine(),
     )
 
 
@@ -182,10 +187,12 @@ def prepare(
     options: Options,
     network: Shared | None = None,
     brought: loaded.Network | None = None,
+    *,
+    machine: Machine | None = None,
 ) -> Prepared:
     """Train the seed's network, or take it from the weights folder, or as brought."""
     clock = Stopwatch()
-    training = make_training(benchmark, options, network)
+    training = make_training(benchmark, options, network, machine)
     model = brought.model if brought else training.model()
     with clock("training"):
         if brought:

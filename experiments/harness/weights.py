@@ -35,13 +35,16 @@ def trained(
     loss: Callable = losses.cross_entropy,
     snapshots: Sequence[int] = (),
     save_every: int = 1,
+    save_every_steps: int | None = None,
+    shard_optimiser: bool = False,
     cores: int | None = None,
     progress: bool = True,
 ) -> train.Trained:
     """Train, or take the weights of an equal earlier run, or go on with a killed one.
 
     The folder's name is a digest of what decides the weights: the arguments, the data,
-    the code of the model and of the training, and JAX's own configuration. Images that
+    the code of the model and of the training, and JAX's own configuration; not what
+    suits the machine (`harness.machine`). Images that
     are decoded as they come are cut by `crop`, which those in memory do not need.
     """
     identity: dict[str, Any] = {
@@ -93,6 +96,8 @@ def trained(
         snapshots=snapshots,
         folder=folder,
         save_every=save_every,
+        save_every_steps=save_every_steps,
+        shard_optimiser=shard_optimiser,
         progress=progress and checkpoint.last_epoch(folder) < epochs,
     )
 

@@ -7,7 +7,7 @@ to one size and forgotten, a part is another view of the same source.
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,8 @@ class Decoded:
       side: of the square that is cut out.
       resize: to which length the shorter side is brought before; None: `side`.
       channels: 1 or 3, which the source's images have.
+      workers: threads that decode what is asked for, and as of `Records`.
+      processes: as of `Records`, of `records` alone.
     """
 
     source: Any
@@ -37,6 +39,8 @@ class Decoded:
     side: int
     resize: int | None = None
     channels: int = 3
+    workers: int = WORKERS
+    processes: bool = False
 
     dtype = np.dtype(np.uint8)
     ndim = 4
@@ -59,7 +63,9 @@ class Decoded:
         numbers = self.numbers[chosen].tolist()
         if not numbers:
             return np.empty((0, *self.shape[1:]), np.uint8)
-        with ThreadPoolExecutor(WORKERS) as pool:  # Pillow lets go of Python's lock
+        with ThreadPoolExecutor(
+            max(1, self.workers)
+        ) as pool:  # Pillow lets go of Python's lock
             return np.stack(list(pool.map(self._one, numbers)))
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -69,12 +75,12 @@ class Decoded:
 
     def part(self, chosen) -> "Decoded":
         """These images of it, not decoded yet."""
-        how = self.side, self.resize, self.channels
-        return Decoded(self.source, self.numbers[chosen], *how)
+        return replace(self, numbers=self.numbers[chosen])
 
     def records(self, y: Integer[np.ndarray, " n"], transform: Transform) -> Records:
         """To train on: of any size, as the source has them, cut by `transform`."""
-        return Records(Labelled(self.source, self.numbers, y), transform)
+        source = Labelled(self.source, self.numbers, y)
+        return Records(source, transform, self.workers, self.processes)
 
     def digest(self, y: Integer[np.ndarray, " n"]) -> str:
         """Of what they are with these labels, whatever size they are cut to."""

@@ -10,6 +10,7 @@ import io
 import lzma
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,19 @@ RECORDS = 2**20  # of a file, at most
 BLOCK = 2**20  # bytes that are looked at together
 CERTAIN = 0.5  # of the bases that are no N: with fewer A, C, G, T, it is a protein
 
-_UNPACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_UNPACKED: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+COMPRESSED = [".gz", ".bz2", ".xz"]
+_DAMAGED: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError)
+if sys.version_info >= (3, 14):
+    from compression import zstd
+
+    _UNPACKED[b"\x28\xb5\x2f\xfd"] = zstd.open
+    COMPRESSED.append(".zst")
+    _DAMAGED += (zstd.ZstdError,)
 _FOREIGN = {
     b"@": "FASTQ; convert it to FASTA",
     b"ID  ": "EMBL; convert it to FASTA",
@@ -60,7 +73,7 @@ class Genome(NamedTuple):
 
 
 def read(path: str | Path) -> Genome:
-    """All records of one file, plain, .gz, .bz2 or .xz.
+    """All records of one file, plain, .gz, .bz2 or .xz; .zst from Python 3.14 on.
 
     Lower case is as upper case, U as T; wrapped lines of any length, line ends of any
     system, and comments (;) of FASTA are understood. A GenBank file must hold the
@@ -82,9 +95,7 @@ def read(path: str | Path) -> Genome:
             return _checked(path, *kind(path, _after(first, lines)))
     except InputError:
         raise
-    except (OSError, EOFError, ValueError, MemoryError) as error:
-        raise _unreadable(path, error) from error
-    except (zlib.error, lzma.LZMAError) as error:
+    except (OSError, EOFError, ValueError, MemoryError, *_DAMAGED) as error:
         raise _unreadable(path, error) from error
 
 

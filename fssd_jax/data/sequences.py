@@ -18,12 +18,15 @@ from jaxtyping import Int8, Int64
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.folders import located
-from fssd_jax.data.sequence_files import OTHER, Genome, read
+from fssd_jax.data.sequence_files import COMPRESSED, OTHER, Genome, read
 from fssd_jax.data.sources import ArrayDataset, digest
 
 LENGTH = 250  # bases of a read (Ren et al. 2019)
 ENDINGS = ".fa .fna .fas .fasta .ffn .frn .fsa .dna .gb .gbk .gbff .genbank".split()
-COMPRESSED = (".gz", ".bz2", ".xz")
+# What sequences come in and is not read, which is no reason to pass them over.
+FOREIGN = ".embl .fastq .fq .seq .2bit".split()
+ARCHIVES = ".zip .7z .rar .tar .tgz".split()
+PACKED = (*ARCHIVES, *".zst .zstd .z .lz4 .lzma .lz .bgz .br".split())
 SPLITS = ("train", "validation", "test")
 SHARES = (0.8, 0.1, 0.1)  # of a genome that is split by position, in this order
 STRAINS = 3  # of a species, from which on it is split by strain
@@ -104,11 +107,13 @@ def find(root: Path) -> dict[str, list[Path]]:
     """The strain files of each species, sorted by name.
 
     What is hidden is passed over, and in the folders of species what has other endings
-    than `ENDINGS`, alone or before one of `COMPRESSED`.
+    than `ENDINGS`, alone or before one of `COMPRESSED`, and does not look like a strain
+    that cannot be read.
 
     Raises:
       InputError: there is no such folder, no species in it, a species without a file,
-        sequences beside the species' folders, folders inside, two files of a strain.
+        sequences beside the species' folders, folders inside, two files of a strain, or
+        a strain in a form that is not read.
     """
     if not root.is_dir():
         raise InputError(
@@ -130,7 +135,7 @@ def find(root: Path) -> dict[str, list[Path]]:
 
 def _strains(folder: Path) -> list[Path]:
     names: dict[str, Path] = {}
-    others = []
+    others: list[str] = []
     for entry in _entries(folder):
         strain = strain_of(entry.name)
         if entry.is_dir():
@@ -147,6 +152,14 @@ def _strains(folder: Path) -> list[Path]:
             )
         else:
             names[strain] = entry
+    for name in others:
+        if unread_strain(name) not in (None, *names):
+            raise InputError(
+                f"{folder / name}: looks like sequences in a form that is not read; "
+                "without them the species would be split otherwise; unpack or convert "
+                f"it to FASTA ({' '.join(ENDINGS)}, also with {' '.join(COMPRESSED)}), "
+                "or move it elsewhere"
+            )
     if not names:
         told = f"; there are {others[:3]}" if others else ""
         raise InputError(
@@ -162,6 +175,23 @@ def strain_of(name: str) -> str | None:
     if ending.lower() in COMPRESSED:
         stem, ending = os.path.splitext(stem)
     return stem if ending.lower() in ENDINGS and stem else None
+
+
+def unread_strain(name: str) -> str | None:
+    """The strain of a file that looks like one and is not read; else None.
+
+    An archive whose name has no ending of what is in it may hold one.
+    """
+    stem, ending = os.path.splitext(name)
+    packed = []
+    while ending.lower() in (*COMPRESSED, *PACKED):
+        packed.append(ending.lower())
+        stem, ending = os.path.splitext(stem)
+    if ending.lower() in (*FOREIGN, *(ENDINGS if packed else ())):
+        return stem
+    # A version, as of GCF_000005845.2, is no ending.
+    bare = not ending[1:2].isalpha() and bool({*packed} & {*ARCHIVES})
+    return stem + ending if bare else None
 
 
 def _entries(folder: Path) -> list[Path]:

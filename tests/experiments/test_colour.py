@@ -186,6 +186,7 @@ def test_all_that_decides_the_network_decides_the_folder(folder, tmp_path):
     changes = [
         {}, {"network": "cifar_resnet20"}, {"width": 8}, {"tiny": True},
         brought, {**brought, "weights": paths[1]}, {**brought, "std": (0.3,) * 3},
+        {"dtype": "bfloat16"}, {**brought, "dtype": "bfloat16"},
     ]  # fmt: skip
     found = set()
     for change in changes:

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.comparison import networks
 from experiments.harness import provenance
+from experiments.harness.machine import Machine
 from fssd_jax import InputError, recipes, train
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.data.benchmarks import Benchmark
@@ -174,7 +175,10 @@ def test_nothing_else_decides_the_folder(calls, tmp_path):
     plain(short_epochs=7)  # of other seeds
     plain(images=networks.subset(IMAGES, 128))
     plain(images=IMAGES._replace(source="elsewhere"))
+    plain(machine=Machine(3, True, True, 7))
     plain(cache=tmp_path / "elsewhere")
+    assert [call.options["save_every_steps"] for call in calls[-2:]] == [7, 1000]
+    assert [call.options["shard_optimiser"] for call in calls[-2:]] == [True, False]
     assert {call.folder.name for call in calls} == {calls[0].folder.name}
     assert calls[-1].folder.parent == tmp_path / "elsewhere"
 

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from fssd_jax.data import sequence_files
 from fssd_jax.data.sequence_files import OTHER, read
 
 PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+if sys.version_info >= (3, 14):
+    from compression import zstd
+
+    PACK[".zst"] = zstd.compress
 FASTA = b""">chr 1 of a strain
 ACGT
 acgu
