@@ -24,7 +24,10 @@ from fssd_jax.data.imagenet import DOGS
 from tests import large_files
 from tests.experiments.conftest import near_only
 
-METHODS = ("fssd", "msp", "odin", "mahalanobis", "knn", "outlier_exposure")
+METHODS = (
+    *("fssd", "msp", "odin", "mahalanobis", "knn", "deep_ensemble", "mc_dropout"),
+    "outlier_exposure",
+)
 NETWORKS = {
     "dogs": "resnet34",
     "imagenet": "resnet34",
@@ -39,8 +42,9 @@ LETTERS = dict(zip(NETWORKS, "CDEFG", strict=True))
 def data(tmp_path_factory):
     """All of them; enough OoD images for ten folds of validation."""
     root = tmp_path_factory.mktemp("large")
-    large_files.imagenet(root, (18, 16), (*DOGS[:4], "n01440764", "n02114367"))
-    large_files.imagenet_c(root, ("fog",), (3,), 8, (*DOGS[:4], "n02114367"))
+    some = (*DOGS[:4], "n01440764", "n02114367")
+    large_files.imagenet(root, (18, 16), some)
+    large_files.imagenet_c(root, ("fog",), (3,), 16, some)
     large_files.celeb_a(root, per_person=80)
     large_files.ms1m(root, (20, 20))
     for i in range(40):
@@ -79,7 +83,7 @@ def test_the_whole_pipeline(monkeypatch, tmp_path, data, name):
     assert found["model"]["network"] == NETWORKS[name]
     assert found["model"]["parameters"] > 20e6
     rows = found["methods"]
-    assert {"fssd", "msp", "odin", "mahalanobis", "knn"} <= rows.keys()
+    assert {m.replace("_", " ") for m in METHODS[:-1]} <= rows.keys()
     exposed = {row for row in rows if row.startswith("outlier exposure")}
     # The paper has an auxiliary set for C, E and F.
     assert bool(exposed) == (name in ("dogs", "celeba", "ms1m"))
