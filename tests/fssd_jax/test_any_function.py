@@ -19,6 +19,7 @@ from fssd_jax.detectors import (
     fdbd,
     feature_norm,
     fssd,
+    fssd_mahalanobis,
     gen,
     gram,
     kl_matching,
@@ -70,9 +71,13 @@ def fit(method: str, network: Network, data):
             features, variables, data["noise"], ind, ood, epsilons=EPSILONS
         )
         return fssd.score, features, variables, state
-    if method == "mahalanobis":
+    if method in ("mahalanobis", "fssd_mahalanobis"):
         y = np.arange(len(ind)) % CLASSES
         gaussians = mahalanobis.estimate_gaussians(features, variables, ind, y, CLASSES)
+        if method == "fssd_mahalanobis":
+            means = (ind[:20] + ind[20:]) / 2
+            state = fssd_mahalanobis.fit(features, variables, means, gaussians, ind)
+            return fssd_mahalanobis.score, features, variables, state
         state = mahalanobis.fit(
             features, variables, gaussians, ind, ood, epsilons=EPSILONS
         )
