@@ -264,7 +264,7 @@ def picture(found: dict[str, Any]) -> Figure:
             ax.plot(x, y / y[0], **style.of_line(), label=name)
     for ax, what in ((times, "time"), (memory, "memory")):
         ax.set(xscale="log", yscale="log", xlabel="size, over the smallest")
-        ax.set_ylabel(f"{what}, over that of the smallest")
+        ax.set_ylabel(f"{what}, over the smallest")
         ends = np.array(ax.get_xlim())
         ax.plot(ends, ends, color="0.6", linestyle=":", linewidth=1, label="linear")
     legend_below(figure, times, 4)
