@@ -105,7 +105,7 @@ def test_directions_and_permutations_are_the_same_at_every_step(smooth):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("neural_tangents") is None,
-    reason="neural-tangents, the extra `ntk`, is not installed: it wants JAX below 0.11",
+    reason="neural-tangents, the extra `ntk`, is not there: it wants JAX below 0.11",
 )
 def test_exact_kernels_of_any_width(smooth):
     feature_fn, variables, _, x = smooth
