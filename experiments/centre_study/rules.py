@@ -49,7 +49,7 @@ RIVALS = tuple(
     if name
     not in (
         *("layers", "deep_ensemble", "mc_dropout", "outlier_exposure"),
-        *("odin", "mahalanobis", "fssd"),
+        *("odin", "mahalanobis", "fssd", "fssd_mahalanobis"),  # a rule of its own
     )
 )
 

@@ -18,6 +18,7 @@ from experiments.comparison.rows import (
 )
 from experiments.comparison.setting import Setting
 from experiments.comparison.singular import (
+    against_photographs,
     ask_layers,
     ask_noise,
     ask_without_labels,
@@ -26,6 +27,8 @@ from experiments.comparison.singular import (
     passes,
     run_fssd,
 )
+from experiments.harness.keys import Use, of_seed
+from fssd_jax.data import corruptions
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import (
     ash,
@@ -33,6 +36,7 @@ from fssd_jax.detectors import (
     displacement,
     energy,
     fdbd,
+    fssd_mahalanobis,
     mahalanobis,
     max_logit,
     msp,
@@ -42,6 +46,8 @@ from fssd_jax.detectors import (
     vim,
 )
 from fssd_jax.questions import Question
+
+MIXED, MIXES = 16, 1000  # training images of a mean, and how many means F* is of
 
 # ---- the rivals ---------------------------------------------------------------------
 
@@ -123,6 +129,27 @@ def _of_mahalanobis(s: Setting, state: mahalanobis.State) -> dict:
     }
 
 
+def ask_fssd_mahalanobis(s: Setting) -> list[Ask]:
+    """FSSD of the last layers about means of training images, plus Mahalanobis."""
+    assert s.train is not None  # `needs`
+    key = of_seed(s.seed, Use.MIXED)
+    mixes = corruptions.mixed(s.train.x, MIXES, MIXED, key)
+    feature_fn = rivals.with_logits_of(s)
+    state = fssd_mahalanobis.fit(
+        *(feature_fn, s.variables, mixes, _gaussians(s), s.val_ind),
+        batch_size=s.batch_size,
+    )
+    names = zip(state.singularity.center, state.ensemble.alpha, strict=False)
+    facts = {
+        "fitted_on": f"{len(s.val_ind)} in, training set",
+        "note": "of " + ", ".join(layer for layer, weight in names if weight),
+        "data": "F*, class means, covariances",
+    }
+    question = Question(fssd_mahalanobis.score, feature_fn, state)
+    ask = Ask(question, one_row("fssd + mahalanobis", **facts))
+    return [ask, *against_photographs(s, ask)]
+
+
 def ask_displacement(s: Setting) -> list[Ask]:
     """Layers standardised on in-distribution images and summed."""
     asks = []
@@ -179,6 +206,7 @@ METHODS: dict[str, Method] = {
     "mahalanobis_clean": Method(
         partial(ask_mahalanobis, "mahalanobis clean"), needs=("train",)
     ),
+    "fssd_mahalanobis": Method(ask_fssd_mahalanobis, needs=("train", "pixels")),
     "deep_ensemble": Method(run=retrained.run_deep_ensemble, needs=("training",)),
     "mc_dropout": Method(run=retrained.run_mc_dropout, needs=("training", "val_ood")),
     "outlier_exposure": Method(

@@ -73,7 +73,7 @@ def _kept(s: Setting) -> Kept:
     parts: dict[str, list[np.ndarray]] = {}
     layer = ""
     for by_name, mask, _ in scored_batches(
-        *(_of_training, _features(s), s.variables, s.head, s.train.x),
+        *(_of_training, with_logits_of(s), s.variables, s.head, s.train.x),
         batch_size=s.batch_size,
         name="training images",
     ):
@@ -115,7 +115,7 @@ def _of_kept(name: str, taken: str) -> FeatureFn:
 _with_logits = cache(with_logits)
 
 
-def _features(s: Setting) -> FeatureFn:
+def with_logits_of(s: Setting) -> FeatureFn:
     """Of all layers, channels last, with the logits if there are such."""
     if s.logit_fn is None:
         return s.averaged_fn
@@ -211,7 +211,7 @@ def ask_nnguide(s: Setting) -> list[Ask]:
         "note": f"{kept.layer}, k = {len(state.ranks)}",
         "data": f"{_count(kept):,} features",
     }
-    question = Question(nnguide.score, _features(s), state)
+    question = Question(nnguide.score, with_logits_of(s), state)
     return [Ask(question, one_row("nnguide", **TRAINING, **facts))]
 
 
@@ -221,7 +221,7 @@ def _count(kept: Kept) -> int:
 
 def ask_she(s: Setting) -> list[Ask]:
     state = _fit_labelled(she, s)
-    question = Question(she.score, _features(s), state)
+    question = Question(she.score, with_logits_of(s), state)
     note = kept_of(s).layer
     return [Ask(question, one_row("she", **TRAINING, note=note, data="class means"))]
 
@@ -267,13 +267,13 @@ def ask_kl_matching(s: Setting) -> list[Ask]:
 def ask_gram(s: Setting) -> list[Ask]:
     """A pass of its own: all layers."""
     assert s.train is not None  # `needs`
-    of = _features(s), s.variables, s.train.x, s.val_ind
+    of = with_logits_of(s), s.variables, s.train.x, s.val_ind
     state = gram.fit(*of, batch_size=s.batch_size)
     facts = {
         "fitted_on": f"{len(s.val_ind)} in, training set",
         "data": "bounds of sums",
     }
-    question = Question(gram.score, _features(s), state)
+    question = Question(gram.score, with_logits_of(s), state)
     return [Ask(question, one_row("gram", **facts))]
 
 

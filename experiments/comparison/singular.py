@@ -78,39 +78,37 @@ def ask_without_labels(name: str, s: Setting) -> list[Ask]:
         name: (clean, f"turned round: {turned}" if turned else ""),
         "fssd deep": (default, f"of {chosen}"),
     }
-    d = of_photographs(s, clean.singularity)
     asks = []
     for title, (state, note) in rows.items():
-        asks.append(ask_combined(title, s, state, note)._replace(timed=title == name))
-        if d is not None:
-            question, facts = asks[-1].question, {"data": "F*", **s.labels}
-            against = partial(_against, f"{title}, photographs", state, d, facts)
-            asks.append(Ask(question, against, timed=False))
+        ask = ask_combined(title, s, state, note)._replace(timed=title == name)
+        asks += [ask, *against_photographs(s, ask)]
     return asks
 
 
-def of_photographs(s: Setting, singularity: Singularity) -> np.ndarray | None:
-    """Distances [n, layers] of patches of photographs, of the size of the images.
+def against_photographs(s: Setting, ask: Ask) -> list[Ask]:
+    """The same score of patches of photographs, as if they were the OoD set.
 
-    None if the images are larger than photographs, or none.
+    Nothing if the images are larger than photographs, or none.
     """
     if not s.pixels:
-        return None
+        return []
     try:
         photographs = photo_patches(s.test_ind.shape[1:])
     except InputError:
-        return None
-    network = s.feature_fn, s.variables
-    return map_batches(
-        *(fssd_jax.fssd.fssd, *network, singularity, photographs),
-        batch_size=s.batch_size,
+        return []
+    score, apply_fn, state = ask.question[:3]
+    of_photographs = map_batches(
+        *(score, apply_fn, s.variables, state, photographs), batch_size=s.batch_size
     )
 
+    def to_rows(ind: np.ndarray, _) -> Rows:
+        note = f"{len(photographs)} patches as OoD"
+        return {
+            f"{name}, photographs": row._replace(note=note, layers=None)
+            for name, row in ask.to_rows(ind, of_photographs).items()
+        }
 
-def _against(title: str, state: fssd.State, d, facts, ind: np.ndarray, _) -> Rows:
-    """The in-distribution images against others than those of the pair."""
-    ind, ood = (np.asarray(combine(state.ensemble, jnp.asarray(x))) for x in (ind, d))
-    return {title: Scored(ind, ood, note=f"{len(ood)} patches as OoD", **facts)}
+    return [Ask(ask.question, to_rows, timed=False)]
 
 
 _ESTIMATED: deque = deque(maxlen=2)  # of the trained network and of the untrained

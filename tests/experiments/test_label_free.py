@@ -15,6 +15,7 @@ from experiments.centre_study import (
     summary,
     tables,
 )
+from experiments.comparison import methods, singular
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input
@@ -117,6 +118,31 @@ def test_with_mahalanobis_each_counts_as_much(setting, few):
     parts = [both[name].ind for name in ("mix 16: deep", "m")]
     expected = sum(stats.zscore(part.astype(np.float64)) for part in parts)
     np.testing.assert_allclose(row.ind, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_row_of_table2_is_the_rule_of_the_study(setting, few, channels_last):
+    """One `Ensemble` in float32, and NumPy in float64."""
+    s = setting
+    if channels_last:
+        s = s._replace(channels_last=s.feature_fn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "MIXES", centres.COUNT)
+        asks = methods.ask_fssd_mahalanobis(s)
+    rows = asked([*asks, *rules.ask_with_mahalanobis(s)], s)
+    row, rule = rows["fssd + mahalanobis"], rows["mix 16: deep + mahalanobis"]
+    for which in ("ind", "ood"):
+        found, expected = getattr(row, which), getattr(rule, which)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert row.note == "of fc1, logits"
+    assert not row.target_ood
+    photos = rows["fssd + mahalanobis, photographs"]
+    np.testing.assert_array_equal(photos.ind, row.ind)
+    assert photos.note == f"{len(photos.ood)} patches as OoD"
+    shown = s._replace(test_ood=singular.photo_patches((28, 28, 1)))
+    expected = asked(rules.ask_with_mahalanobis(shown), shown)
+    expected = expected["mix 16: deep + mahalanobis"].ood
+    np.testing.assert_allclose(photos.ood, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_learned_is_learned_against_fifteen_sets(setting, few):

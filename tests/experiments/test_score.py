@@ -44,7 +44,8 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
         *("fssd deep", "fssd deep, photographs"),
         *("msp", "max logit", "energy", "gen", "kl matching", "ash", "scale"),
         *("react", "dice", "vim", "fdbd", "knn", "nnguide", "she", "gram"),
-        *("feature norm", "relative mahalanobis", "mahalanobis clean", "odin"),
+        *("feature norm", "relative mahalanobis", "mahalanobis clean"),
+        *("fssd + mahalanobis", "fssd + mahalanobis, photographs", "odin"),
     ]
     assert list(facts["controls"]) == [
         "control: untrained, clean",
