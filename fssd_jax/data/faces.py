@@ -151,10 +151,11 @@ class Joined:
         return sum(map(len, self.parts))
 
     def __getitem__(self, number: int) -> Any:
+        at = range(len(self))[number]
         for part in self.parts:
-            if number < len(part):
-                return part[number]
-            number -= len(part)
+            if at < len(part):
+                return part[at]
+            at -= len(part)
         raise IndexError(number)
 
 

@@ -244,5 +244,7 @@ def test_an_older_celeba_of_tfds_has_no_identities(tfds_dir):
 def test_records_of_several_sources_are_one_after_the_other():
     joined = Joined((range(3), range(10, 12), range(0), range(20, 21)), "")
     assert [joined[i] for i in range(len(joined))] == [0, 1, 2, 10, 11, 20]
-    with pytest.raises(IndexError):
-        joined[6]
+    assert [joined[i] for i in (-1, -6)] == [20, 0]
+    for beyond in (6, -7):
+        with pytest.raises(IndexError):
+            joined[beyond]
