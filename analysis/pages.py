@@ -38,7 +38,8 @@ def write(path: Path, title: str, main: str, *, one: bool) -> int:
         scripts="\n".join(f"<script>{_script(name)}</script>" for name in names),
         kind="one" if one else "many",
     )
-    content = page.encode()
+    # A file's name need not be text, and what it is of must not stop the page.
+    content = page.encode(errors="backslashreplace")
     temporary = path.with_name(f".{path.name}.unfinished")
     temporary.write_bytes(content)
     temporary.rename(path)
@@ -58,8 +59,8 @@ def section(identifier: str, inner: str, kind: str = "run") -> str:
 
 
 def as_json(value: Any) -> str:
-    """For a script element, which ends at the first "</"."""
-    return json.dumps(value, allow_nan=False).replace("</", "<\\/")
+    """For a script element, in which a "<" may begin its end, or that of another."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 def _file(name: str) -> str:

@@ -14,10 +14,11 @@ know nothing of your training: the same network untrained, and pixels. With --tr
 those that need it, too: Mahalanobis, k nearest neighbours, ViM and others. Leaves
 OUT/score/IN-OOD-MODEL-SEED-DIGEST/ with report.html, metrics.json, the table, the
 scores of every image, pictures, explorer.npz, the images that report.html shows, and
-fssd.npz: the fitted "fssd deep" and its threshold, for `fssd_jax.load`. Scores are
-kept in OUT/scores, network by network: the same command again goes on from there. A
-method that fails does not stop the others: it is shown with the reason, the exit status
-is 1 after all else is written, and the same command tries it again.
+fssd.npz: the fitted "fssd tiles" (of features "fssd deep") and its threshold, for
+`fssd_jax.load`. Scores are kept in OUT/scores, network by network: the same command
+again goes on from there. A method that fails does not stop the others: it is shown with
+the reason, the exit status is 1 after all else is written, and the same command tries
+it again.
 
 With --features no network runs here: the features of each layer were computed
 elsewhere, and there are no controls, which would need the network untrained, or pixels.

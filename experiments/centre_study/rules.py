@@ -49,7 +49,8 @@ RIVALS = tuple(
     if name
     not in (
         *("layers", "deep_ensemble", "mc_dropout", "outlier_exposure"),
-        *("odin", "mahalanobis", "fssd", "fssd_mahalanobis"),  # a rule of its own
+        *("odin", "mahalanobis", "fssd"),
+        *("fssd_tiles", "fssd_mahalanobis"),  # which are rules of the study
     )
 )
 

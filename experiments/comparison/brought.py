@@ -17,7 +17,7 @@ from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
-from experiments.comparison.singular import default_state
+from experiments.comparison.singular import default_state, tiles_state
 from experiments.harness.explored import SETS
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
@@ -214,8 +214,7 @@ def shared_setting(images: Images, *, seed: int, batch_size: int, **fields) -> S
 class Found(NamedTuple):
     answers: Answers
     result: Result
-    # FSSD as `fssd.fit` gives it by default, and its threshold; None if that fails, and
-    # then `result` tells why.
+    # FSSD, and its threshold; None if that fails, and then `result` tells why.
     fitted: fssd_jax.Fitted | None
 
 
@@ -240,9 +239,18 @@ def measure(b: Brought, folder: Path, title: str) -> Found:
 
 
 def _detector(b: Brought) -> fssd_jax.Fitted:
+    """That of the row "fssd tiles", which takes images; of features "fssd deep"."""
     s, calibration = b.setting, b.images.calibration
-    state = default_state(s)
-    of = s.feature_fn, s.variables
-    scores = map_batches(fssd.score, *of, state, calibration, batch_size=s.batch_size)
+    tiles = s.pixels is not None
+    feature_fn, state = tiles_state(s) if tiles else (s.feature_fn, default_state(s))
+    scores = map_batches(
+        *(fssd.score, feature_fn, s.variables, state, calibration),
+        batch_size=s.batch_size,
+    )
     threshold = fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value
-    return fssd_jax.Fitted("fssd", b.detector | {"threshold": threshold}, state)
+    config = {
+        "row": "fssd tiles" if tiles else "fssd deep",
+        "with_logits": tiles,  # whether `head.with_logits` is to add them
+        "threshold": threshold,
+    }
+    return fssd_jax.Fitted("fssd", b.detector | config, state)

@@ -21,11 +21,13 @@ from experiments.comparison.singular import (
     against_photographs,
     ask_layers,
     ask_noise,
+    ask_tiles,
     ask_without_labels,
     chosen_epsilon,
     epsilon_note,
     passes,
     run_fssd,
+    untold,
 )
 from experiments.harness.keys import Use, of_seed
 from fssd_jax.data import corruptions
@@ -135,10 +137,11 @@ def ask_fssd_mahalanobis(s: Setting) -> list[Ask]:
     key = of_seed(s.seed, Use.MIXED)
     mixes = corruptions.mixed(s.train.x, MIXES, MIXED, key)
     feature_fn = rivals.with_logits_of(s)
-    state = fssd_mahalanobis.fit(
-        *(feature_fn, s.variables, mixes, _gaussians(s), s.val_ind),
-        batch_size=s.batch_size,
-    )
+    with untold():
+        state = fssd_mahalanobis.fit(
+            *(feature_fn, s.variables, mixes, _gaussians(s), s.val_ind),
+            batch_size=s.batch_size,
+        )
     names = zip(state.singularity.center, state.ensemble.alpha, strict=False)
     facts = {
         "fitted_on": f"{len(s.val_ind)} in, training set",
@@ -174,6 +177,7 @@ METHODS: dict[str, Method] = {
     "layers": Method(partial(ask_layers, "fssd ")),
     "fssd_noise": Method(ask_noise),
     "fssd_clean": Method(lambda s: ask_without_labels("fssd clean", s.under_clean())),
+    "fssd_tiles": Method(ask_tiles, needs=("pixels",)),
     "displacement": Method(ask_displacement, needs=("training",)),
     "msp": Method(partial(ask_logits, "msp", msp), needs=("logit_fn",)),
     "max_logit": Method(

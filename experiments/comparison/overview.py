@@ -7,6 +7,7 @@ from typing import Any
 from experiments.comparison import beside, tables
 from experiments.comparison.report import KINDS, METRICS, Result
 from experiments.harness import gathered, markup, page
+from experiments.harness.files import STRANGE
 from experiments.harness.gathered import Run
 from experiments.harness.sheets import Sheet
 from fssd_jax.data import published
@@ -16,7 +17,7 @@ HEADINGS = [
     *("inverted layers", "written, UTC"),
 ]
 # The first of these that there is is a run's headline.
-HEADLINE = ("fssd", "fssd clean", "fssd deep")
+HEADLINE = ("fssd", "fssd tiles", "fssd clean", "fssd deep")
 TABLE2 = "table2"
 LETTERS = {title.pair: letter for letter, title in beside.TITLES.items()}
 
@@ -24,22 +25,31 @@ LETTERS = {title.pair: letter for letter, title in beside.TITLES.items()}
 def completed(run: Run) -> Run:
     """The same, as this version tells it; a comparison that left no tables gets some.
 
-    One of which no table can be made has a problem more, and counts as none.
+    One of which no table or line can be made has a problem more, and counts as none.
     """
+    if not all(v is None or isinstance(v, int | float) for v in _seconds(run).values()):
+        problem = f"{run.folder / 'timing.json'}: its seconds are no numbers"
+        run = run._replace(timing={}, problems=[*run.problems, problem])
+    try:
+        told = _completed(run)
+        _row(told)
+    except STRANGE as error:
+        why = f"{type(error).__name__}: {error}"
+        problem = f"{run.folder / 'metrics.json'}: no table can be made of it ({why})"
+        return run._replace(facts={}, problems=[*run.problems, problem])
+    return told
+
+
+def _completed(run: Run) -> Run:
     if not is_comparison(run.facts):
         return run
     of_table2 = {"protocol", "counts", "model", "benchmark"} <= set(run.facts)
     told = run._replace(experiment=run.experiment or (TABLE2 if of_table2 else ""))
     if told.experiment != TABLE2:
         return told
-    try:
-        facts = as_now(run.facts)
-        sheets = tables.sheets([facts], [{}])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        why = f"{type(error).__name__}: {error}"
-        problem = f"{run.folder / 'metrics.json'}: no table can be made of it ({why})"
-        return run._replace(facts={}, problems=[*run.problems, problem])
+    facts = as_now(run.facts)
     told = told._replace(facts=facts)
+    sheets = tables.sheets([facts], [{}])
     return told if run.sheets else told._replace(sheets=[s for s in sheets if s.rows])
 
 
@@ -63,7 +73,7 @@ def is_comparison(facts: dict[str, Any]) -> bool:
         numbers = [row[m] for row in rows for m in METRICS]
         numbers += [end for both in ends for end in (both[0], both[1])]
         told = [row["fitted_on"] for row in rows]
-        ours = "seed" in facts and isinstance(facts["layers"], list)
+        ours = isinstance(facts["seed"], int) and isinstance(facts["layers"], list)
         return ours and all(0 <= n <= 1 for n in numbers) and bool(told)
     except (AttributeError, IndexError, KeyError, TypeError):
         return False
@@ -156,21 +166,38 @@ def of_benchmarks(runs: Sequence[Run]) -> str:
     parts = ["<h2>Benchmarks</h2>"]
     done = set()
     for (pair, protocol, name), found in sorted(groups.items(), key=_first_the_papers):
-        results = [run.facts for run in found]
-        seconds = [run.timing.get("scoring_seconds_per_1000_images") for run in found]
-        timed = [s if isinstance(s, dict) else {} for s in seconds]
-        sheets = [tables.method_sheet(results), tables.cost_sheet(results, timed)]
         letter = LETTERS.get(pair)
-        if letter in published.TABLE2 and protocol == "paper":
-            done.add(letter)
-            title = f"{beside.TITLES[letter].words}: beside the paper's {letter}"
-            sheets.insert(1, beside.differences(title, published.of(letter), results))
-        inner = "".join(markup.table(sheet) for sheet in sheets if sheet.rows)
+        letter = letter if letter in published.TABLE2 and protocol == "paper" else None
+        try:
+            inner = _of_group(found, letter)
+        except STRANGE as error:
+            why = f"no table can be made of them ({type(error).__name__}: {error})"
+            inner = markup.alert(why, [run.name for run in found])
+        else:
+            done |= {letter}
+        results = [run.facts for run in found]
         title = f"{pair}, protocol {protocol}, {_seeds(results)}: {name}"
         parts.append(markup.folded(title, inner, opened=len(parts) == 1))
     missing = [letter for letter in beside.TITLES if letter not in done]
     parts.append(_not_run(missing))
     return "\n".join(parts)
+
+
+def _of_group(found: Sequence[Run], letter: str | None) -> str:
+    """The tables of seeds of one configuration; `letter` is the paper's of it."""
+    results = [run.facts for run in found]
+    timed = [_seconds(run) for run in found]
+    sheets = [tables.method_sheet(results), tables.cost_sheet(results, timed)]
+    if letter is not None:
+        title = f"{beside.TITLES[letter].words}: beside the paper's {letter}"
+        sheets.insert(1, beside.differences(title, published.of(letter), results))
+    return "".join(markup.table(sheet) for sheet in sheets if sheet.rows)
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    """Row → seconds per 1,000 images, if that is known."""
+    found = run.timing.get("scoring_seconds_per_1000_images")
+    return found if isinstance(found, dict) else {}
 
 
 def _first_the_papers(group: tuple[tuple[str, str, str], Any]) -> tuple:

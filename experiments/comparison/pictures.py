@@ -73,7 +73,8 @@ def in_roc(name: str) -> bool:
     others = ("fssd,", "displacement,", "relative displacement,", "mc dropout,")
     layer = name.startswith(("fssd ", "control: untrained,"))
     # "fssd default" is in results of before.
-    whole = name.endswith((" clean", " deep", " default", " noise"))
+    sums = ("clean", "deep", "default", "noise", "tiles", "+ mahalanobis")
+    whole = name.removeprefix("fssd ").removeprefix("control: untrained, ") in sums
     return not name.startswith(others) and (not layer or whole)
 
 

@@ -16,7 +16,8 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "
         "standardised by in-distribution images, and turned round where noise lies "
         "farther from F* than these do; deep: the sum of their standardised log "
-        "distances at the last two layers.",
+        "distances at the last two layers; tiles: the same of the last hidden layer "
+        "and the logits, F* that of images cut into 2×2 tiles, which are shuffled.",
         *tables.of_photographs([facts]),
         "No controls, which would need the network untrained, or pixels: nothing here "
         "tells what the training is worth."

@@ -2,6 +2,8 @@
 
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 
 import fssd_jax
 from experiments.comparison import protocols
+from experiments.comparison.rivals import with_logits_of
 from experiments.comparison.rows import (
     Ask,
     LayerScores,
@@ -18,14 +21,18 @@ from experiments.comparison.rows import (
     seconds_per_1000,
 )
 from experiments.comparison.setting import Setting
+from experiments.harness.keys import Use, of_seed
 from fssd_jax.checks import InputError
+from fssd_jax.data import corruptions
 from fssd_jax.data.embedded import photo_patches
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import fssd
 from fssd_jax.ensemble import combine
 from fssd_jax.fssd import Singularity
+from fssd_jax.outputs import FeatureFn
 from fssd_jax.questions import Question
 
+SHUFFLED, TILES = 1000, 2  # images that F* is of, and the tiles of a side
 Pair = tuple[np.ndarray, np.ndarray]  # of the in-distribution and of the OoD images
 
 
@@ -56,12 +63,7 @@ def clean_state(s: Setting) -> fssd.State:
 
 def default_state(s: Setting) -> fssd.State:
     """What `fssd.fit` gives by noise and in-distribution images."""
-    network = s.feature_fn, s.variables
-    with warnings.catch_warnings():  # `clean` tells the same of all layers
-        warnings.filterwarnings("ignore", "at layers .* noise, or")
-        return fssd.fit(
-            *(*network, singularity_of(s), s.val_ind), batch_size=s.batch_size
-        )
+    return _fit(s, s.feature_fn, singularity_of(s))
 
 
 def ask_without_labels(name: str, s: Setting) -> list[Ask]:
@@ -83,6 +85,49 @@ def ask_without_labels(name: str, s: Setting) -> list[Ask]:
         ask = ask_combined(title, s, state, note)._replace(timed=title == name)
         asks += [ask, *against_photographs(s, ask)]
     return asks
+
+
+def ask_tiles(s: Setting) -> list[Ask]:
+    """The rule that the study of rules without labels chose (docs/labelfree.md)."""
+    feature_fn, state = tiles_state(s)
+    layers = zip(state.singularity.center, state.ensemble.alpha, strict=True)
+    source = "validation" if s.train is None else "training"
+    note = ", ".join(layer for layer, weight in layers if weight)
+    facts = {
+        "fitted_on": f"{len(s.val_ind)} in"
+        + ("" if s.train is None else ", training set"),
+        "note": f"of {note}; F* of {source} images",
+        "data": "F*",
+    }
+    question = Question(fssd.score, feature_fn, state)
+    ask = Ask(question, one_row("fssd tiles", **facts))
+    return [ask, *against_photographs(s, ask)]
+
+
+def tiles_state(s: Setting) -> tuple[FeatureFn, fssd.State]:
+    """F* of images whose 2×2 tiles are shuffled; the last hidden layer and the logits.
+
+    The images are of the training set, or, where there is none, those of validation.
+    """
+    images = s.val_ind if s.train is None else s.train.x
+    key = of_seed(s.seed, Use.TILES)
+    shuffled = corruptions.shuffled_tiles(images, SHUFFLED, TILES, key)
+    feature_fn = with_logits_of(s)
+    return feature_fn, _fit(s, feature_fn, shuffled)
+
+
+def _fit(s: Setting, feature_fn: FeatureFn, centre) -> fssd.State:
+    with untold():
+        of = feature_fn, s.variables, centre, s.val_ind
+        return fssd.fit(*of, batch_size=s.batch_size)
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Without the warning of a centre that may be none: rows of photographs tell."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "at layers .* noise, or")
+        yield
 
 
 def against_photographs(s: Setting, ask: Ask) -> list[Ask]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.harness.files import load_left
+from experiments.harness.files import STRANGE, load_left
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
 
@@ -61,7 +61,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     arrays, scores = load_left(kept), load_left(folder / "scores.npz")
     try:
         return _told(arrays, scores)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except STRANGE as error:
         raise InputError(
             f"{kept} and scores.npz beside it are not of one run "
             f"({type(error).__name__}: {error}); delete {folder}, and run again"
@@ -76,6 +76,8 @@ def _told(arrays: Mapping[str, np.ndarray], scores) -> dict[str, Any]:
     }
     sizes = {len(scores[f"{name}/ind"]): len(scores[f"{name}/ood"]) for name in rows}
     ((n, m),) = sizes.items()
+    for name, at, total in zip(SETS, index, (n, m), strict=True):
+        _check(arrays, name, at, total)
     images = [arrays[f"images/{name}"] for name in SETS if f"images/{name}" in arrays]
     points = np.concatenate([arrays[f"points/{name}"] for name in SETS])
     return {
@@ -91,6 +93,28 @@ def _told(arrays: Mapping[str, np.ndarray], scores) -> dict[str, Any]:
         "sprite": sprite(np.concatenate(images)) if images else None,
         "rows": rows,
     }
+
+
+def _check(arrays: Mapping[str, np.ndarray], name: str, at: np.ndarray, total: int):
+    """Raise `ValueError` unless a set's arrays are of the images that `at` tells."""
+    if (
+        at.ndim != 1
+        or at.dtype.kind not in "iu"
+        or not np.all((at >= 0) & (at < total))
+    ):
+        raise ValueError(f"index/{name}: expected places in {total} scores")
+    expected = {
+        f"points/{name}": (len(at), 2),
+        **dict.fromkeys(("singularity", "share"), (2,)),
+    }
+    for key, shape in expected.items():
+        if arrays[key].shape != shape or not np.isfinite(arrays[key]).all():
+            raise ValueError(f"{key}: expected finite numbers {shape}")
+    if any(f"images/{of}" in arrays for of in SETS):
+        images = arrays[f"images/{name}"]
+        sizes = len(images), images.ndim, images.shape[-1] in (1, 3)
+        if images.dtype != np.uint8 or sizes != (len(at), 4, True):
+            raise ValueError(f"images/{name}: expected {len(at)} pictures of uint8")
 
 
 def _names(arrays: Mapping[str, np.ndarray], shown: list[int]) -> list[str] | None:

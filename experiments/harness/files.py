@@ -24,6 +24,8 @@ from fssd_jax.processes import agreed, all_of
 
 # What a run cannot help: a full disk, a quota, a read-only or foreign folder.
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# What reading raises of content that no version wrote.
+STRANGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 ATTEMPTS = 100  # to put a results folder in its place
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from analysis import animation, pages
 from experiments.harness import explored, gathered
-from experiments.harness.files import load_left
+from experiments.harness.files import STRANGE, load_left
 from experiments.harness.gathered import Run
 from experiments.harness.sheets import Sheet
 from fssd_jax.checks import InputError
@@ -179,7 +179,7 @@ def _training(run: Run, problems: list[str]) -> str:
         return animation.as_part(animation.of_arrays(load_left(path)))
     except InputError as error:
         problems.append(str(error))
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except STRANGE as error:
         problems.append(f"{path}: cannot be shown ({type(error).__name__}: {error})")
     return ""
 

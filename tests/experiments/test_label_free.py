@@ -16,8 +16,10 @@ from experiments.centre_study import (
     tables,
 )
 from experiments.comparison import methods, singular
+from experiments.harness.keys import Use, of_seed
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
+from fssd_jax.data import corruptions
 from fssd_jax.data.inputs import as_input
 from tests.experiments.test_variants import asked
 
@@ -118,6 +120,32 @@ def test_with_mahalanobis_each_counts_as_much(setting, few):
     parts = [both[name].ind for name in ("mix 16: deep", "m")]
     expected = sum(stats.zscore(part.astype(np.float64)) for part in parts)
     np.testing.assert_allclose(row.ind, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_was_chosen_is_a_row_of_table2(setting, found):
+    """The rows by F* of the library, and the study's by NumPy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(singular, "SHUFFLED", 30)  # as of `few`
+        rows = asked(singular.ask_tiles(setting), setting)
+    row, rule = rows["fssd tiles"], found["tiles 2: deep"]
+    for which in ("ind", "ood"):
+        expected = getattr(rule, which)
+        np.testing.assert_allclose(getattr(row, which), expected, rtol=1e-3, atol=1e-3)
+    assert row.note == "of fc1, logits; F* of training images"
+    assert row.fitted_on == f"{len(setting.val_ind)} in, training set"
+    np.testing.assert_array_equal(rows["fssd tiles, photographs"].ind, row.ind)
+
+
+def test_without_a_training_set_validation_images_are_shuffled(setting):
+    s = setting._replace(train=None)
+    (row, *_) = asked(singular.ask_tiles(s), s).values()
+    key = of_seed(s.seed, Use.TILES)
+    shuffled = corruptions.shuffled_tiles(s.val_ind, 1000, 2, key)
+    centre = {k: v.mean(0) for k, v in features(s, shuffled).items()}
+    ind, x = (np.log(distances(s, of, centre)) for of in (s.val_ind, s.test_ood))
+    expected = ((x - ind.mean(0)) / ind.std(0))[:, -2:].sum(1)
+    np.testing.assert_allclose(row.ood, expected, rtol=2e-3, atol=2e-3)
+    assert row.note == "of fc1, logits; F* of validation images"
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -39,6 +39,7 @@ ROWS = {
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
         *("fssd deep", "fssd deep, photographs"),
+        *("fssd tiles", "fssd tiles, photographs"),
         *("displacement", "relative displacement", "msp", "max logit"),
         *("energy", "gen", "kl matching", "ash", "scale", "react", "dice", "vim"),
         *("fdbd", "knn", "nnguide", "she", "gram", "feature norm"),

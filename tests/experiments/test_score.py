@@ -29,6 +29,16 @@ def files(tmp_path_factory):
     return scored.write(tmp_path_factory.mktemp("files"))
 
 
+def scored_by(fitted, model, variables, x):
+    """By a file, as its config says."""
+    feature_fn = fssd_jax.make_feature_fn(model, fitted.config["layers"])
+    if fitted.config["with_logits"]:
+        logit_fn = fssd_jax.make_logit_fn(model)
+        feature_fn = fssd_jax.head.with_logits(feature_fn, logit_fn)
+    of = feature_fn, variables, fitted.state
+    return fssd_jax.map_batches(fssd.score, *of, x)
+
+
 def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     assert main(files, tmp_path, "--train", str(files / "digits")) == 0
     (path,) = (tmp_path / "score").iterdir()
@@ -42,6 +52,7 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
         *(f"fssd {layer}" for layer in ("conv1", "conv2", "fc1", "logits")),
         *("fssd noise", "fssd clean", "fssd clean, photographs"),
         *("fssd deep", "fssd deep, photographs"),
+        *("fssd tiles", "fssd tiles, photographs"),
         *("msp", "max logit", "energy", "gen", "kl matching", "ash", "scale"),
         *("react", "dice", "vim", "fdbd", "knn", "nnguide", "she", "gram"),
         *("feature norm", "relative mahalanobis", "mahalanobis clean"),
@@ -81,17 +92,14 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     # The file that is left is the detector, and knows its network.
     network = {"mean": model.mean, "std": model.std}
     fitted = fssd_jax.load(path / "fssd.npz", variables, **network)
-    feature_fn = fssd_jax.make_feature_fn(model, fitted.config["layers"])
-    found = fssd_jax.map_batches(
-        fssd.score, feature_fn, variables, fitted.state, photos
-    )
-    np.testing.assert_allclose(scores["fssd deep/ood"], found, rtol=1e-4, atol=1e-4)
+    found = scored_by(fitted, model, variables, photos)
+    np.testing.assert_allclose(scores["fssd tiles/ood"], found, rtol=1e-4, atol=1e-4)
     assert fitted.config["threshold"] == facts["threshold"]
 
     # The page has images of both sets, in the order of the scores.
     kept = read_npz(path / "explorer.npz")
     assert set(kept["rows"]) <= set(rows)
-    assert {"fssd deep", "msp", "control: brightness"} <= set(kept["rows"])
+    assert {"fssd tiles", "msp", "control: brightness"} <= set(kept["rows"])
     np.testing.assert_array_equal(kept["index/OoD"], np.arange(60))
     shown = kept["images/OoD"] / 255
     np.testing.assert_allclose(shown, as_input(photos), atol=0.002)
@@ -128,8 +136,8 @@ def test_ood_images_change_no_other_score(files, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_resnet_and_chosen_layers(files, tmp_path):
     """The stages alone; images of another size are made to fit."""
-    path = save_weights(files / "r18.safetensors", "cifar_resnet18")
-    args = ["--weights", str(path), "--model", "cifar_resnet18", "--noise", "20"]
+    weights = save_weights(files / "r18.safetensors", "cifar_resnet18")
+    args = ["--weights", str(weights), "--model", "cifar_resnet18", "--noise", "20"]
     args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
     args += ["--in", str(files / "digits"), "--ood", str(files / "digits" / "3")]
     args += ["--layers", "stage1", "stage4", "--limit", "190", "--dtype", "bfloat16"]
@@ -139,9 +147,21 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     assert [k for k in facts["methods"] if k.startswith("fssd")] == [
         *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean"),
         *("fssd clean, photographs", "fssd deep", "fssd deep, photographs"),
+        *("fssd tiles", "fssd tiles, photographs"),
     ]
     assert facts["methods"]["fssd deep"]["note"] == "ε = 0; of stage1, stage4"
-    assert (path / "fssd.npz").exists()
+    tiles = facts["methods"]["fssd tiles"]
+    assert tiles["note"] == "of stage4, logits; F* of validation images"
+    network = {"mean": CIFAR10["mean"], "std": CIFAR10["std"]}
+    given = {"dtype": "bfloat16", **network}
+    model, variables = torch_weights.load(weights, "cifar_resnet18", **given)
+    fitted = fssd_jax.load(path / "fssd.npz", variables, **network)
+    assert fitted.config["row"] == "fssd tiles"
+    tested = read_npz(path / "explorer.npz")
+    x = np.float32(tested["images/OoD"]) / 255
+    found = scored_by(fitted, model, variables, x)
+    rows = read_npz(path / "scores.npz")["fssd tiles/ood"][tested["index/OoD"]]
+    np.testing.assert_allclose(rows, found, rtol=0.02, atol=0.05)
     assert facts["accuracy"] is None  # 7 classes of the network, 10 of the images
     assert "resized to 32×32" in facts["data"]["ind"]["path"]
 
@@ -180,7 +200,7 @@ def test_a_detector_that_fails_is_told_beside_the_rows(
         raise np.linalg.LinAlgError("no inverse")
 
     with monkeypatch.context() as broken:
-        broken.setattr(brought, "default_state", singular)
+        broken.setattr(brought, "tiles_state", singular)
         assert main(files, tmp_path) == 1
     told = capsys.readouterr()
     assert told.err.splitlines()[-1] == (
@@ -191,7 +211,7 @@ def test_a_detector_that_fails_is_told_beside_the_rows(
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     assert facts["failed"] == {"fssd.npz": "LinAlgError: no inverse"}
-    assert {"msp", "fssd deep"} <= set(facts["methods"])
+    assert {"msp", "fssd tiles"} <= set(facts["methods"])
     assert not (path / "fssd.npz").exists()
     assert main(files, tmp_path) == 0
     assert (path / "fssd.npz").exists()
