@@ -14,7 +14,8 @@ function explore(element) {
   const names = Object.keys(told.rows);
   const method = find(".method");
   for (const name of names) method.add(new Option(name, name));
-  method.value = names.find((name) => name === "fssd" || name === "fssd clean") ?? names[0];
+  const first = ["fssd", "fssd tiles", "fssd clean"].find((name) => names.includes(name));
+  method.value = first ?? names[0];
   const slider = find(".slider");
   const levels = told.rows[names[0]].thresholds.length;
   slider.max = levels;

@@ -8,6 +8,16 @@ Tablesort.extend("number", () => false, (a, b) => {
   return (isNaN(y) ? -Infinity : y) - (isNaN(x) ? -Infinity : x);
 });
 
+// What is no number is last, whichever way the others go.
+function emptyLast(table) {
+  const head = table.querySelector("th[aria-sort]");
+  if (head?.dataset.sortMethod !== "number") return;
+  const body = table.tBodies[0];
+  const text = (cell) => cell.dataset.sort ?? cell.textContent;
+  const none = (row) => isNaN(parseFloat(text(row.cells[head.cellIndex])));
+  body.append(...[...body.rows].filter(none));
+}
+
 function filter(table) {
   const input = document.createElement("input");
   input.type = "search";
@@ -29,6 +39,7 @@ function prepare(section) {
   section.dataset.prepared = "yes";
   for (const table of section.querySelectorAll("table")) {
     if (table.tBodies[0].rows.length > 1) Tablesort(table, { descending: true });
+    table.addEventListener("afterSort", () => emptyLast(table));
     if (table.tBodies[0].rows.length >= LARGE || table.closest(".runs")) filter(table);
   }
   for (const element of section.querySelectorAll(".explorer")) explore(element);

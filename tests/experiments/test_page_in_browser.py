@@ -176,7 +176,7 @@ def test_own_images_that_score_scored_are_explored(opened, tmp_path):
     (folder,) = (tmp_path / "score").iterdir()
     scores, kept = (read_npz(folder / f"{name}.npz") for name in ("scores", "explorer"))
     tab = opened("", page=(folder / "report.html").as_uri())
-    assert tab.input_value(".run.open .method") == "fssd clean"
+    assert tab.input_value(".run.open .method") == "fssd tiles"
     name = "fssd deep"
     tab.select_option(".run.open .method", name)
     ind, ood = scores[f"{name}/ind"], scores[f"{name}/ood"]
