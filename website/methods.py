@@ -10,7 +10,7 @@ from website.measured import BENCHMARKS, ROOT, Row
 REASONS = {
     "fssd": "[What `fit` takes](../using.md#what-fit-takes) and [a comparison of the"
     " protocols](../protocols.md) tell why, and which layers count; [rules"
-    " without labels](../labelfree.md) are still open.",
+    " without labels](../labelfree.md), where F* should be.",
     "displacement": "[The kernel regression](../kernel.md) tells what it is of.",
     "mahalanobis": "Dead units of a layer are [not the reason](../comparison.md#dead-"
     "units-and-the-covariance-of-mahalanobis).",
