@@ -175,16 +175,16 @@ def chosen(aurocs: Mapping[str, float]) -> list[str]:
 
 
 def _styles(names: Sequence[str]) -> dict[str, Style]:
-    """Of a few methods; no two that are drawn are alike in grey."""
+    """Of a few methods: each its own, of another line where two were alike in grey."""
     styles: dict[str, Style] = {}
-    for name in names:
-        free = (METHODS.get(name), *OTHERS, *METHODS.values())
-        lines = [style.line for style in styles.values()]
-        if name.startswith("fssd") or len(names) == 1:
-            free = (METHODS["fssd"], *free)
-        styles[name] = next(
-            (s for s in free if s and s.line not in lines), OTHERS[len(styles) % 6]
-        )
+    for place, name in enumerate(names):
+        own = style_of(name, METHODS, place)
+        if name not in METHODS and (name.startswith("fssd") or len(names) == 1):
+            own = METHODS["fssd"]
+        taken = [style.line for style in styles.values()]
+        lines = (own.line, *(other.line for other in OTHERS))
+        free = (line for line in lines if line not in taken)
+        styles[name] = own._replace(line=next(free, own.line))
     return styles
 
 

@@ -102,12 +102,12 @@ LAYERS = {
 }
 # What is none of these, in its order.
 OTHERS = (
-    Style("#E7298A", "--", "s"),
-    Style("#7570B3", "-.", "^"),
-    Style("#66A61E", ":", "D", filled=False),
-    Style("#A6761D", DASHDOT, "v"),
-    Style("#56B4E9", DENSE, "P"),
-    Style("#8C510A", "-", "X", filled=False),
+    Style("#00429D", "--", "s"),
+    Style("#93003A", "-.", "^"),
+    Style("#4E7D00", ":", "D", filled=False),
+    Style("#6A3D9A", DASHDOT, "v"),
+    Style("#00838F", DENSE, "P"),
+    Style("#B15928", "-", "X", filled=False),
 )
 
 

@@ -22,7 +22,7 @@ from analysis import (
     plots,
     shift_plots,
 )
-from analysis.style import COLUMN, METHODS, PAGE, SETS, SMALLEST
+from analysis.style import COLUMN, METHODS, OTHERS, PAGE, SETS, SMALLEST
 from benchmarks import kernel
 from experiments.comparison import pictures
 
@@ -364,7 +364,8 @@ def test_a_colour_means_one_thing():
     from analysis.style import LAYERS as OF_LAYERS
 
     seen: dict[tuple, str] = {}
-    for table in (SETS, METHODS, OF_LAYERS):
+    others = {f"other {i}": style for i, style in enumerate(OTHERS)}
+    for table in (SETS, METHODS, OF_LAYERS, others):
         for name, style in table.items():
             other = seen.setdefault(to_rgba(style.color), name)
             assert name == other or {name, other} in same

@@ -5,10 +5,11 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 import fssd_jax
 from analysis import feature_plots, plots
-from analysis.style import SETS
+from analysis.style import METHODS, SETS
 from fssd_jax import InputError
 from fssd_jax.metrics import auroc
 
@@ -153,3 +154,18 @@ def test_files_are_pictures_and_the_same_every_time(tmp_path):
 def test_the_chosen_epsilon_is_marked():
     figure = plots.epsilon_choice(np.array([0, 0.1]), np.array([0.6, 0.7]), 0.1)
     assert figure.axes[0].get_legend_handles_labels()[1][1:] == ["chosen: ε = 0.1"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("fssd", "msp", "mahalanobis"), ("fssd", "mahalanobis", "msp", "knn", "odin")],
+)
+def test_methods_have_their_own_colours_and_lines_of_their_own(names):
+    scores = np.random.default_rng(0).normal(size=(2, 30))
+    figure = plots.roc({name: (scores[0] + 1, scores[1]) for name in names})
+    drawn = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    found = {name: drawn[name] for name in names}
+    for name, line in found.items():
+        known = METHODS.get(name)
+        assert known is None or to_rgba(line.get_color()) == to_rgba(known.color)
+    assert len({str(line._dash_pattern) for line in found.values()}) == len(names)
