@@ -194,7 +194,7 @@ def _of_group(found: Sequence[Run], letter: str | None) -> str:
     return "".join(markup.table(sheet) for sheet in sheets if sheet.rows)
 
 
-def _seconds(run: Run) -> dict[str, float]:
+def _seconds(run: Run) -> dict[str, float | None]:
     """Row → seconds per 1,000 images, if that is known."""
     found = run.timing.get("scoring_seconds_per_1000_images")
     return found if isinstance(found, dict) else {}
