@@ -4,11 +4,12 @@ Two widths, one column or two of a page, and no type below 7 pt at that size. Wh
 colour tells apart, a line style, a marker or both tell apart in grey.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fssd_jax.extras import missing
 
@@ -174,7 +175,7 @@ def outline(
     ax.stairs(heights, bins, color=style.color, linestyle=style.line, **told)
 
 
-def interval(ax: Axes, x: Sequence, values, low, high, style: Style, **told) -> None:
+def interval(ax: Axes, x: ArrayLike, values, low, high, style: Style, **told) -> None:
     """A line, with a bar through each point from `low` to `high`."""
     below, above = np.subtract(values, low), np.subtract(high, values)
     bars = np.clip([below, above], 0, None)

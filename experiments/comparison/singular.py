@@ -11,6 +11,7 @@ import numpy as np
 
 import fssd_jax
 from experiments.comparison import protocols
+from experiments.comparison.once import Once
 from experiments.comparison.rivals import with_logits_of
 from experiments.comparison.rows import (
     Ask,
@@ -111,9 +112,17 @@ def tiles_state(s: Setting) -> tuple[FeatureFn, fssd.State]:
     """
     images = s.val_ind if s.train is None else s.train.x
     key = of_seed(s.seed, Use.TILES)
-    shuffled = corruptions.shuffled_tiles(images, SHUFFLED, TILES, key)
     feature_fn = with_logits_of(s)
-    return feature_fn, _fit(s, feature_fn, shuffled)
+
+    def fit() -> fssd.State:
+        shuffled = corruptions.shuffled_tiles(images, SHUFFLED, TILES, key)
+        return _fit(s, feature_fn, shuffled)
+
+    inputs = s.feature_fn, s.logit_fn, s.variables, images, s.val_ind, s.seed
+    return feature_fn, _of_tiles(inputs, fit)
+
+
+_of_tiles = Once()  # a row's, and again what `score` saves of it
 
 
 def _fit(s: Setting, feature_fn: FeatureFn, centre) -> fssd.State:

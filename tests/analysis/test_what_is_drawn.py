@@ -1,0 +1,247 @@
+"""Figures 1, 3, 4, 5 and 6: what a picture shows is what it was drawn from."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.offsetbox import AnnotationBbox
+from matplotlib.patches import PathPatch, StepPatch
+
+from analysis import example_plots, feature_plots, plots, shift_plots
+from analysis.style import METHODS, SETS
+
+RNG = np.random.default_rng(1)
+TESTED = ("in-distribution", "OoD")
+STAR, SHARE = np.array([3.0, -2.0]), np.array([0.7, 0.2])
+ROWS = ("msp", "fssd", "control: untrained")
+
+
+def named(ax):
+    handles, names = ax.get_legend_handles_labels()
+    assert len(names) == len(set(names))
+    return dict(zip(names, handles, strict=True))
+
+
+def colour(of):
+    return to_rgba(of)[:3]
+
+
+def check_histogram(ax, sets):
+    """A density of each set, in its colour, over bins that hold the whole of it."""
+    drawn = named(ax)
+    assert list(drawn) == list(sets)
+    for name, values in sets.items():
+        heights, edges, _ = drawn[name].get_data()
+        assert len(heights) >= 30
+        width = edges[1] - edges[0]
+        # A value on an edge may be counted on either side of it.
+        counts = np.array([(values < edge).sum() for edge in edges])
+        below = np.cumsum([0, *heights]) * width * len(values)
+        np.testing.assert_allclose(below[1:-1], counts[1:-1], atol=1.01)
+        assert below[-1] == pytest.approx(len(values))
+        assert colour(drawn[name].get_edgecolor()) == colour(SETS[name].color)
+        outlines = [p for p in ax.patches if isinstance(p, StepPatch)]
+        (filled,) = (
+            p
+            for p in outlines
+            if p.get_fill() and colour(p.get_facecolor()) == colour(SETS[name].color)
+        )
+        np.testing.assert_array_equal(filled.get_data()[0], heights)
+
+
+def check_cloud(ax, points):
+    drawn = named(ax)
+    for name, of in points.items():
+        np.testing.assert_array_equal(drawn[name].get_offsets(), of)
+        (edge,) = {colour(c) for c in drawn[name].get_edgecolors()}
+        assert edge == colour(SETS[name].color)
+    np.testing.assert_array_equal(drawn["F*"].get_offsets(), [STAR])
+    return drawn
+
+
+def clouds(*names):
+    return {name: RNG.normal(5 * i, 1, (30, 2)) for i, name in enumerate(names)}
+
+
+@pytest.fixture(scope="module")
+def of_examples():
+    at = np.linspace(1, 9, 9)
+    images = {
+        name: {k: RNG.uniform(size=(6, 6, 1 + 2 * (name == "OoD"))) for k in which}
+        for name, which in (("OoD", range(6)), ("in-distribution", range(3, 9)))
+    }
+    fssd = {"in-distribution": RNG.normal(6, 1, 90), "OoD": RNG.gamma(4, 0.8, 50)}
+    fssd = {name: np.clip(d, 0.5, 9.5) for name, d in fssd.items()}
+    points = clouds(*TESTED)
+    figure = example_plots.examples(fssd, at, images, points, STAR, SHARE, "fc1")
+    return figure, at, images, fssd, points
+
+
+def test_figure1_has_the_distances_and_features(of_examples):
+    figure, at, _, fssd, points = of_examples
+    histogram, *_, cloud = figure.axes
+    check_histogram(histogram, fssd)
+    assert histogram.get_xlim() == (at[0] - 0.5, at[-1] + 0.5)
+    assert "fc1" in histogram.get_xlabel()
+    assert list(check_cloud(cloud, points)) == [*points, "F*"]
+    assert "70%" in cloud.get_xlabel()
+    assert "20%" in cloud.get_ylabel()
+
+
+def test_figure1_has_each_image_below_its_distance(of_examples):
+    figure, at, images, _, _ = of_examples
+    histogram, *rows, _ = figure.axes
+    for ax, (name, of) in zip(rows, images.items(), strict=True):
+        assert ax.get_xlim() == histogram.get_xlim()
+        (told,) = (t.get_text() for t in ax.texts)
+        assert told.replace("\n", "") == name
+        boxes = [a for a in ax.artists if isinstance(a, AnnotationBbox)]
+        assert [box.xy[0] for box in boxes] == [at[k] for k in of]
+        for box, image in zip(boxes, of.values(), strict=True):
+            shown = box.offsetbox.get_data()
+            np.testing.assert_array_equal(
+                shown,
+                np.repeat(image, 4 - image.shape[2], 2)
+                if image.shape[2] == 1
+                else image,
+            )
+            assert colour(box.patch.get_edgecolor()) == colour(SETS[name].color)
+
+
+def test_figure3_has_features_of_each_layer():
+    panels = {
+        layer: (clouds(*SETS), STAR, np.array([k, -k]))
+        for k, layer in enumerate(("pixels", "conv1", "logits"))
+    }
+    figure = feature_plots.concentration(panels, "title")
+    for ax, (layer, (points, _, origin)) in zip(
+        figure.axes, panels.items(), strict=True
+    ):
+        assert ax.get_title() == layer
+        drawn = check_cloud(ax, points)
+        np.testing.assert_array_equal(drawn["F = 0"].get_offsets(), [origin])
+
+
+def test_figure4_has_a_box_a_method_and_level():
+    found = {name: np.sort(RNG.uniform(size=(3, 6))) for name in ROWS}
+    for of in found.values():  # the mean is somewhere else
+        of[:, 5] = of[:, 2] + 0.01
+    drawn = {name: of.tolist() for name, of in found.items()}
+    figure = shift_plots.boxes(drawn, (1, 3, 5), "title")
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "3", "5"]
+    boxes = [p for p in ax.patches if isinstance(p, PathPatch)]
+    assert {n: h.get_edgecolor()[:3] for n, h in named(ax).items()} == {
+        name: colour(METHODS[name].color) for name in ROWS
+    }
+    seen = []
+    for box in boxes:
+        x, y = box.get_path().vertices.T
+        middle, level = (x.min() + x.max()) / 2, round((x.min() + x.max()) / 2)
+        (name,) = (
+            n for n in ROWS if colour(METHODS[n].color) == box.get_edgecolor()[:3]
+        )
+        seen.append((name, level))
+        inside = [o for o in ax.lines if np.allclose(np.mean(o.get_xdata()), middle)]
+        flat = [o for o in inside if len(set(o.get_ydata())) == 1]
+        (median,) = (o.get_ydata()[0] for o in flat if len(o.get_xdata()) > 1)
+        (mean,) = (o.get_ydata()[0] for o in flat if len(o.get_xdata()) == 1)
+        ends = {float(v) for o in inside if o not in flat for v in o.get_ydata()}
+        expected = found[name][level]
+        assert (y.min(), y.max()) == (expected[1], expected[3])
+        assert sorted(ends) == sorted(expected[[0, 1, 3, 4]])
+        assert (median, mean) == (expected[2], expected[5])
+    assert sorted(seen) == sorted((name, level) for name in ROWS for level in range(3))
+    # Beside each other in the order of the legend, none over its neighbour.
+    where = sorted(
+        (box.get_path().vertices[:, 0].min(), i) for i, box in enumerate(boxes)
+    )
+    spans = [boxes[i].get_path().vertices[:, 0] for _, i in where]
+    for left, right in pairwise(spans):
+        assert left.max() < right.min()
+    order = [seen[i][0] for _, i in where]
+    assert order == 3 * list(ROWS)
+
+
+@pytest.mark.parametrize("lowest", [0.1, 0.7])
+def test_figure5_has_each_value_and_interval(lowest):
+    amounts = {"gaussian_noise": (0.0, 0.1, 0.4), "impulse_noise": (0.0, 0.3)}
+    curves = {
+        noise: {
+            name: tuple(
+                np.sort(RNG.uniform(lowest, 1, (3, len(at))), 0)[[1, 0, 2]].tolist()
+            )
+            for name in ROWS
+        }
+        for noise, at in amounts.items()
+    }
+    figure = shift_plots.against_noise(curves, amounts)
+    figure.draw_without_rendering()
+    for ax, (noise, of) in zip(figure.axes, curves.items(), strict=True):
+        assert ax.get_title() == noise.replace("_", " ").capitalize()
+        told = [t.get_text() for t in ax.get_xticklabels()]
+        assert told == [f"{a:g}" for a in amounts[noise]]
+        assert np.allclose(ax.get_xticks(), amounts[noise])
+        for name, (values, low, high) in of.items():
+            line, _, (bars,) = named(ax)[name]
+            x, y = line.get_data()
+            np.testing.assert_array_equal(y, values)
+            # A little beside, so that bars do not cover each other.
+            np.testing.assert_allclose(
+                x, amounts[noise], atol=0.02 * amounts[noise][-1]
+            )
+            assert colour(line.get_color()) == colour(METHODS[name].color)
+            ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+            np.testing.assert_allclose(ends, np.transpose([low, high]))
+            bottom, top = ax.get_ylim()
+            assert bottom <= min(low)
+            assert top == 1
+    # The scale of both panels is told by the first one's ticks.
+    ax, other = figure.axes
+    assert ax.get_shared_y_axes().joined(ax, other)
+    texts = [text.get_text() for text in ax.get_yticklabels()]
+    assert texts == [f"{tick:g}" for tick in ax.get_yticks()]
+    assert len(texts) > 4
+    heights = [ax.transData.transform((0, t))[1] for t in (0.5, 0.9, 0.95, 0.99, 1)]
+    gaps = np.diff(heights) / np.diff([0.5, 0.9, 0.95, 0.99, 1])
+    assert np.all(np.diff(gaps) > 0)  # stretched towards 1
+    first = [named(figure.axes[0])[name][0].get_xdata()[0] for name in ROWS]
+    assert len(set(first)) == len(ROWS)
+
+
+LAYERS = ["conv1", "conv2", "logits"]
+
+
+def layers_of(sets, count=3):
+    """Every layer elsewhere, so that no panel can stand for another."""
+    return {
+        name: RNG.normal(10 * np.arange(count), 1, (40, count)) + i
+        for i, name in enumerate(sets)
+    }
+
+
+def test_figure6_has_each_layer_of_each_pair():
+    pairs = {
+        "near: six": (layers_of(SETS), LAYERS),
+        "far: photos": (layers_of(SETS), LAYERS),
+    }
+    titles = {pair: [f"{pair} {layer}" for layer in LAYERS] for pair in pairs}
+    figure = feature_plots.layers_of_pairs(pairs, titles)
+    axes = iter(figure.axes)
+    for pair, (sets, layers) in pairs.items():
+        for k, layer in enumerate(layers):
+            ax = next(axes)
+            check_histogram(ax, {name: d[:, k] for name, d in sets.items()})
+            assert ax.get_title() == f"{layer}\n{titles[pair][k]}"
+            assert pair in ax.get_ylabel() or k > 0
+    assert next(axes, None) is None
+
+
+def test_histograms_of_a_run_have_each_layer():
+    sets = layers_of(TESTED)
+    figure = plots.layer_histograms(sets, LAYERS, ["a", "b", "c"])
+    for k, ax in enumerate(figure.axes):
+        check_histogram(ax, {name: d[:, k] for name, d in sets.items()})
+        assert ax.get_title() == f"{LAYERS[k]}\n{'abc'[k]}"
