@@ -1,14 +1,11 @@
 """Figures 1, 4, 5 and 6 on the embedded digits, beside other arithmetic."""
 
-from pathlib import Path
-
-import jax
 import numpy as np
 import pytest
-import tyro
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
+from analysis import example_plots, feature_plots, shift_plots
 from experiments import figure1, figure4, figure5, figure6
 from experiments.comparison import (
     answers,
@@ -19,17 +16,14 @@ from experiments.comparison import (
     shifted,
 )
 from experiments.comparison.figure_settings import (
-    ALL_METHODS,
     TINY,
     FigureOptions,
-    drawn,
     ready,
 )
-from experiments.comparison.shifted import KINDS, LEVELS
+from experiments.comparison.shifted import LEVELS
 from experiments.harness.keys import Use, of_seed
-from experiments.whole import plan
-from fssd_jax import InputError, map_batches
-from fssd_jax.data import frost_pictures, imagenet_c, load
+from fssd_jax import map_batches
+from fssd_jax.data import imagenet_c
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.detectors import fssd, mc_dropout
 from tests.experiments.recorded import recorded
@@ -38,6 +32,7 @@ from tests.experiments.test_figures import the_only
 
 SCRIPTS = {"figure4": figure4, "figure5": figure5}
 FEW = ["--methods", "msp", "fssd_clean"]
+SHOWN = ["fssd clean", "msp", "control: pixel stats"]  # of them, in the picture
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +63,33 @@ def s(out):
     return ready(benchmark, "digits_near", "paper", options, TINY).setting
 
 
+@pytest.fixture
+def pictured(monkeypatch):
+    """What each picture was drawn from: name of the function → its arguments."""
+    seen = {}
+
+    def record(module, name):
+        draw = getattr(module, name)
+
+        def recording(*args):
+            seen[name] = args
+            return draw(*args)
+
+        monkeypatch.setattr(module, name, recording)
+
+    record(example_plots, "examples")
+    record(shift_plots, "boxes")
+    record(shift_plots, "against_noise")
+    record(feature_plots, "layers_of_pairs")
+    return seen
+
+
 def by_sklearn(inside, outside):
     truth = np.repeat([1, 0], [len(inside), len(outside)])
     return pytest.approx(roc_auc_score(truth, np.concatenate([inside, outside])))
 
 
-def test_figure1(out, capsys):
+def test_figure1(out, s, pictured, capsys):
     path, facts, data = made(figure1, out, "--examples", "5")
     sets = ("in-distribution", "OoD")
     inside, outside = (data[f"fssd/{name}"] for name in sets)
@@ -101,6 +117,20 @@ def test_figure1(out, capsys):
             gaps = np.abs(data[f"fssd/{name}"] - value)
             assert (gaps.min() > half) == (chosen == -1)
             assert chosen == -1 or gaps[chosen] == gaps.min()
+    fssd, shown_at, images, points, at_star, share, layer = pictured["examples"]
+    assert (layer, [*share]) == (facts["layer"], facts["share"])
+    np.testing.assert_array_equal(shown_at, at)
+    np.testing.assert_array_equal(at_star, data["points/F*"])
+    for name in sets:
+        np.testing.assert_array_equal(fssd[name], data[f"fssd/{name}"])
+        np.testing.assert_array_equal(points[name], data[f"points/{name}"])
+        # An image that is shown has the features of its number.
+        shown = dict(enumerate(data[f"shown/{name}"]))
+        assert [*images[name]] == [k for k, j in shown.items() if j >= 0]
+        for k, image in images[name].items():
+            feature = s.feature_fn(s.variables, image[None])[layer]
+            of = data[f"features/{name}"][shown[k]]
+            np.testing.assert_allclose(np.ravel(feature), of, rtol=1e-3, atol=1e-4)
     told = recorded(path)
     assert told(method="fssd", quantity="AUROC")[0][0] == facts["auroc"]["fssd"]
     ((median, *_),) = told(set="OoD", statistic="median")
@@ -114,7 +144,7 @@ def test_examples_are_within_half_the_spacing():
     assert found.tolist() == [2, -1, 0]
 
 
-def test_figure6(out, capsys):
+def test_figure6(out, pictured, capsys):
     path, facts, data = made(figure6, out)
     assert facts["pairs"] == {"near": "digits_near", "far": "digits_far"}
     told = recorded(path)
@@ -130,6 +160,16 @@ def test_figure6(out, capsys):
                 found = told(benchmark=pair, layer=layer, method=method)
                 assert found == [(of[when], *of[f"{when}_ci95"])]
     assert data["digits_far/trained/noise"].shape == (64, 4)
+    pairs, titles = pictured["layers_of_pairs"]
+    assert list(pairs) == ["near: digits_near", "far: digits_far"] == list(titles)
+    for title, (sets, layers) in pairs.items():
+        pair = title.partition(": ")[2]
+        for name, found in sets.items():
+            np.testing.assert_array_equal(found, data[f"{pair}/trained/{name}"])
+        assert layers == list(facts["layers"][pair])
+        for told, of in zip(titles[title], facts["layers"][pair].values(), strict=True):
+            both = f"{of['trained']:.3f}\nuntrained {of['untrained']:.3f}"
+            assert told == f"AUROC {both}"
     assert_it_fits(capsys.readouterr().out, ["near: digits_near", "conv1", "logits"])
 
 
@@ -168,7 +208,7 @@ def by_hand(s, name):
     return lambda x: map_batches(fssd.score, s.feature_fn, s.variables, state, x)
 
 
-def test_figure4(out, s, capsys, monkeypatch):
+def test_figure4(out, s, pictured, capsys, monkeypatch):
     path, facts, data = made(figure4, out, *FEW)
     printed = capsys.readouterr().out
     assert_it_fits(printed, ["level 5", "msp", "control: pixel stats"])
@@ -191,6 +231,10 @@ def test_figure4(out, s, capsys, monkeypatch):
             lower, upper = (lower + median) / 2, (median + upper) / 2  # of three
             expected = [low, lower, median, upper, high, column.mean()]
             assert list(box.values()) == pytest.approx(expected)
+    boxes, levels, _ = pictured["boxes"]
+    assert (tuple(levels), list(boxes)) == (tuple(LEVELS), SHOWN)
+    for name, of in boxes.items():
+        assert of == [list(box.values()) for box in facts["boxes"][name]]
     # One fitted state for all kinds and levels: that of the clean images.
     for name in ("msp", "fssd clean"):
         score = by_hand(s, name)
@@ -208,7 +252,7 @@ def test_figure4(out, s, capsys, monkeypatch):
     assert again == facts
 
 
-def test_figure5(out, s, capsys):
+def test_figure5(out, s, pictured, capsys):
     path, facts, data = made(figure5, out, *FEW, "--impulse", "0", "0.3")
     noises = [("gaussian_noise", 0.0), ("gaussian_noise", 0.02)]
     noises += [("impulse_noise", 0.0), ("impulse_noise", 0.3)]
@@ -221,6 +265,15 @@ def test_figure5(out, s, capsys):
             assert of[i] == by_sklearn(inside[i], outside[i])
             found = told(method=name, condition=f"{kind} {amount:g}")
             assert found == [(of[i], *facts["auroc_ci95"][name][i])]
+    curves, amounts = pictured["against_noise"]
+    assert {noise: [*at] for noise, at in amounts.items()} == facts["amounts"]
+    for noise, at in amounts.items():
+        assert list(curves[noise]) == SHOWN
+        for name, of in curves[noise].items():
+            cells = [noises.index((noise, amount)) for amount in at]
+            assert of[0] == [facts["auroc"][name][i] for i in cells]
+            ends = [facts["auroc_ci95"][name][i] for i in cells]
+            assert [*zip(*of[1:], strict=True)] == [tuple(pair) for pair in ends]
     for name in ("msp", "fssd clean"):
         score = by_hand(s, name)
         for i, (kind, amount) in enumerate(noises):
@@ -247,77 +300,3 @@ def test_mc_dropout_is_of_the_passes_that_the_caption_tells(
     of = map_batches(mc_dropout.scores, logit_fn, variables, state, s.test_ind)
     found = np.atleast_2d(data["mc dropout/in-distribution"])[0]
     assert any(np.allclose(found, of[:, c], rtol=1e-3, atol=1e-3) for c in (0, 1))
-
-
-def test_the_paper_and_small_presets_have_mc_dropout():
-    for script in SCRIPTS:
-        for preset in ("small", "paper"):
-            parts = [p for p in plan.PRESETS[preset] if p.script == script]
-            for part in parts:
-                words = plan.words(part, Path("out"), None)[1:]
-                config = tyro.cli(SCRIPTS[script].Config, args=words)
-                assert "mc_dropout" in shifted.checked_methods(config.methods)
-            assert parts
-    assert ALL_METHODS["small"].passes < ALL_METHODS["paper"].passes == 32
-
-
-def test_labels_of_corrupted_images():
-    """Every image is in one kind and level, and the kinds come about equally often."""
-    x = load("digits", "test").x[:8]
-    kinds = ("contrast", "pixelate")
-    found = shifted.corrupted_validation(x, kinds, (1, 5), seed=3)
-    assert found.shape == x.shape
-    cells = [("contrast", 1), ("contrast", 5), ("pixelate", 1), ("pixelate", 5)]
-    for i, cell in enumerate(cells):
-        part = slice(2 * i, 2 * i + 2)
-        expected = imagenet_c.corrupt(x[part], *cell, seed=3, workers=0)
-        np.testing.assert_array_equal(found[part], expected)
-
-
-def test_images_are_drawn_from_all_of_a_set():
-    x = np.arange(1000)
-    found = drawn(x, 100, jax.random.key(0))
-    assert len(set(found.tolist())) == 100
-    assert 400 < found.mean() < 600  # not the first hundred
-    assert drawn(x, None, jax.random.key(0)) is x
-
-
-def test_a_kind_that_cannot_be_made_is_left_out(monkeypatch):
-    def nowhere():
-        raise InputError("get the photographs")
-
-    monkeypatch.setattr(frost_pictures, "folder", nowhere)
-    kinds, without = shifted.available(None)
-    assert kinds == tuple(kind for kind in KINDS if kind != "frost")
-    assert without == {"frost": "get the photographs"}
-    with pytest.raises(InputError, match="get the photographs"):
-        shifted.available(["frost"])
-
-
-def test_the_papers_methods_are_seven():
-    found = shifted.checked_methods(["paper"])
-    assert sorted(found) == sorted(shifted.PAPER)
-    assert len(found) == 7
-    assert set(shifted.checked_methods(["knn", "msp", "knn"])) == {"knn", "msp"}
-
-
-@pytest.mark.parametrize(
-    ("script", "args"),
-    [
-        (figure1, ["--images", "1"]),
-        (figure1, ["--examples", "1"]),
-        (figure1, ["--seed", "-1"]),
-        (figure1, ["--pair", "digits"]),
-        (figure4, ["--pair", "digits_far"]),
-        (figure4, ["--kinds", "fog", "smoke"]),
-        (figure4, ["--methods", "best"]),
-        (figure5, ["--impulse", "2"]),
-        (figure5, ["--gaussian", "-1"]),
-        (figure6, ["--epochs", "0"]),
-        (figure6, ["--width", "8", "--weights", "there"]),
-        (figure6, ["--width", "8"]),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path, capsys, script, args):
-    assert script.main(["--benchmark", "digits", "--out", str(tmp_path), *args]) == 1
-    assert args[0] in capsys.readouterr().err
