@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from analysis.displacement import displacement, relative_error
-from analysis.dynamics import LossFn
+from analysis.gradients import LossFn, loss_of_each
 from analysis.parameters import of_layer, parameters, with_parameters
 from analysis.steps import Followed, check_sgd, sgd_error
 from fssd_jax import checks
@@ -49,7 +49,8 @@ def contributions(
       rate: η, of plain SGD on the mean loss of the batch.
 
     Raises:
-      InputError: an unknown layer, or directions of another shape than its features.
+      InputError: an unknown layer, directions of another shape than its features, or
+        losses that are not one of each image.
     """
     params = parameters(variables)
 
@@ -59,7 +60,8 @@ def contributions(
         return pool(OrderedDict([(layer, of)]), "flatten")[layer][0]
 
     def losses(params):
-        return loss_fn(with_parameters(variables, params), x_batch, y_batch)
+        of = with_parameters(variables, params)
+        return loss_of_each(loss_fn, of, x_batch, y_batch)
 
     dim = jax.eval_shape(feature, x[0], params).shape
     if directions.shape != (len(x), *dim):
@@ -154,6 +156,6 @@ class Contributions:
 @compiled(static=1)
 def _step_error(loss_fn, before, after, x, y, rate):
     def mean_loss(params):
-        return loss_fn(with_parameters(before, params), x, y).mean()
+        return loss_of_each(loss_fn, with_parameters(before, params), x, y).mean()
 
     return sgd_error(before, after, jax.grad(mean_loss)(parameters(before)), rate)

@@ -28,8 +28,8 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
     One compilation; memory is that of one batch.
 
     Raises:
-      InputError: if the losses depend on batch-mates, as with BatchNorm in training
-        mode, and the images are more than one batch.
+      InputError: if the losses are not one of each example, or depend on batch-mates,
+        as with BatchNorm in training mode, and the images are more than one batch.
     """
     params = parameters(variables)
     total = jax.tree.map(jnp.zeros_like, params)
@@ -53,7 +53,7 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
 @compiled(static=1)
 def _add_gradient(loss_fn, total, variables, x, y, mask):
     def loss(params):
-        each = loss_fn(with_parameters(variables, params), x, y)
+        each = loss_of_each(loss_fn, with_parameters(variables, params), x, y)
         return jnp.where(mask, each, 0).sum()
 
     return jax.tree.map(jnp.add, total, jax.grad(loss)(parameters(variables)))
@@ -69,6 +69,16 @@ def _depends_on_mates(loss_fn, variables, batch: Batch) -> bool:
     return bool(np.abs(each - other).max() > MATES * max(1, np.abs(each).max()))
 
 
-@compiled(static=1)
-def _losses(loss_fn, variables, x, y):
-    return loss_fn(variables, x, y)
+def loss_of_each(loss_fn, variables, x, y):
+    """Of each example; others would be summed into another gradient."""
+    each, count = loss_fn(variables, x, y), count_rows(x)
+    if jnp.shape(each) != (count,):
+        raise checks.InputError(
+            f"loss_fn: a batch of {count} gave losses of shape {jnp.shape(each)}, "
+            f"expected ({count},), the loss of each example, without a mean or a sum; "
+            "see analysis.dynamics.make_loss_fn"
+        )
+    return each
+
+
+_losses = compiled(static=1)(loss_of_each)

@@ -19,14 +19,21 @@ class Basis(NamedTuple):
 def fit(features, components: int = 2) -> Basis:
     """Directions of largest variance of `features` [n, ...], flattened.
 
-    The sign of each is fixed (its largest entry is positive), so that runs agree.
+    The sign of each is fixed (its largest entry is positive), so that runs agree. What
+    there is no direction for, as features of one number have no second one, is 0.
     """
     flat = _flat(features)
-    model = PCA(components, random_state=0).fit(flat)
-    rows = np.asarray(model.components_)
+    found = min(components, *flat.shape)
+    missing = (0, components - found)
+    if np.ptp(flat, axis=0).any():
+        model = PCA(found, random_state=0).fit(flat)
+        rows, share = np.asarray(model.components_), model.explained_variance_ratio_
+    else:  # all are one point
+        rows, share = np.zeros((found, flat.shape[1])), np.zeros(found)
     largest = np.abs(rows).argmax(axis=1)
-    sign = np.sign(rows[np.arange(components), largest])
-    return Basis(model.mean_, rows * sign[:, None], model.explained_variance_ratio_)
+    sign = np.sign(rows[np.arange(found), largest])
+    rows = np.pad(rows * sign[:, None], (missing, (0, 0)))
+    return Basis(flat.mean(axis=0), rows, np.pad(share, missing))
 
 
 def project(basis: Basis, features) -> np.ndarray:

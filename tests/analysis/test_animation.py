@@ -115,3 +115,17 @@ def test_what_was_not_kept_is_told_with_what_to_do(records):
         animation.movie(records, "fc1")
     with pytest.raises(InputError, match="1 with a speed, expected two"):
         animation.movie(records[:1], "logits")
+
+
+@pytest.mark.parametrize("width", [1, 5])
+@pytest.mark.parametrize("count", [1, 4])
+def test_features_without_two_directions_are_shown_too(tmp_path, count, width):
+    """One logit, or probes that are all one image."""
+    features = {s: {"logits": np.ones((count, width))} for s in SETS}
+    speeds = {s: {"speed": np.zeros((count, 2))} for s in SETS}
+    of = singularity(np.ones(width))
+    records = [Record(step, speeds, of, features) for step in STEPS]
+    text = animation.write_page(tmp_path / "a.html", records, "logits").read_text()
+    (told,) = map(json.loads, re.findall(r'json">(.*?)</script>', text))
+    assert told["share"] == [0, 0]
+    assert animation.write_gif(tmp_path / "a.gif", records, "logits").stat().st_size

@@ -1,11 +1,14 @@
 """Gradients of a mean loss by batches, also where a loss depends on batch-mates."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from analysis import gradients
+from analysis.contributions import contributions
 from analysis.dynamics import Recorder, make_loss_fn
 from analysis.gradients import descent
 from fssd_jax import InputError, make_feature_fn
@@ -29,6 +32,30 @@ def test_descent_is_minus_the_gradient_of_the_mean_loss(batch_size):
         found["params"],
         expected,
     )
+
+
+PER_IMAGE = make_loss_fn(Smooth())
+OTHER_LOSSES = {
+    "()": lambda *of: PER_IMAGE(*of).mean(),
+    "(22, 1)": lambda *of: PER_IMAGE(*of)[:, None],  # which a mask [22] would make 22²
+    "(11,)": lambda *of: PER_IMAGE(*of)[::2],
+}
+
+
+@pytest.mark.parametrize("shape", OTHER_LOSSES)
+def test_losses_that_are_not_one_of_each_example_are_told(shape):
+    variables, loss_fn = start(Smooth()), OTHER_LOSSES[shape]
+    message = re.escape(f"a batch of 22 gave losses of shape {shape}, expected (22,)")
+    feature_fn = make_feature_fn(Smooth())
+    with pytest.raises(InputError, match=message):
+        descent(loss_fn, variables, X[:22], Y[:22], 22)
+    with pytest.raises(InputError, match="without a mean or a sum"):  # padded
+        descent(loss_fn, variables, X[:5], Y[:5])
+    with pytest.raises(InputError, match=message):
+        contributions(
+            *(feature_fn, loss_fn, variables, "logits"),
+            *(X[:1], np.ones((1, 3), np.float32), X[:22], Y[:22], 0.1),
+        )
 
 
 @pytest.mark.parametrize("count", [16, 22])
