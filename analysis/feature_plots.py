@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from analysis.pca import Panel
 from analysis.style import SETS, grid, legend_below, outline, page, styled
 from fssd_jax.extras import missing
 
@@ -48,27 +49,27 @@ def scatter(ax, points: Mapping[str, np.ndarray], star: np.ndarray) -> None:
 
 
 @styled
-def concentration(
-    panels: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]],
-    title: str,
-) -> Figure:
+def concentration(panels: Mapping[str, Panel], title: str) -> Figure:
     """Features of each layer with F* and the origin, at one scale (Figure 3).
 
+    What spreads across the plane is seen as a point in it, as noise often is: above
+    each panel stands how much of the spread it shows.
+
     Args:
-      panels: layer → (set → [n, 2], F* [2], origin [2]), in principal components.
+      panels: layer → its features.
       title: of the picture.
     """
-    figure, axes = grid(len(panels), 4 if len(panels) > 6 else 3, 2.1)
-    for ax, (layer, (points, star, origin)) in zip(axes, panels.items(), strict=True):
-        scatter(ax, points, star)
-        ax.scatter(*origin, s=40, marker="+", color="black", label="F = 0")
+    figure, axes = grid(len(panels), 4 if len(panels) > 6 else 3, 2.25)
+    for ax, (layer, panel) in zip(axes, panels.items(), strict=True):
+        scatter(ax, panel.points, panel.star)
+        ax.scatter(*panel.origin, s=40, marker="+", color="black", label="F = 0")
         ax.set(
-            title=layer,
+            title=f"{layer}\n{panel.share:.0%}, noise {panel.of_noise:.0%}",
             xlabel="first component", ylabel="second component",
             aspect="equal", adjustable="datalim",
         )  # fmt: skip
     legend_below(figure, axes[0], 5)
-    figure.suptitle(title)
+    figure.suptitle(f"{title} (%: how much of the variance the plane shows)")
     return figure
 
 

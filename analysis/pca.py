@@ -1,5 +1,6 @@
 """Principal components of features, in one fixed basis that all sets share."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,16 @@ class Basis(NamedTuple):
     share: np.ndarray  # [components] of the variance explained
 
     __repr__ = brief
+
+
+class Panel(NamedTuple):
+    """A layer's features in the plane of their first two principal components."""
+
+    points: Mapping[str, np.ndarray]  # set → [n, 2]
+    star: np.ndarray  # [2], F*
+    origin: np.ndarray  # [2], where F = 0 is
+    share: float  # of the variance of all sets, in the plane
+    of_noise: float  # likewise, of the noise's mean ‖F − F*‖²
 
 
 def fit(features, components: int = 2) -> Basis:

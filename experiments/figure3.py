@@ -147,13 +147,16 @@ def title(pair: str, kind: str) -> str:
 def to_arrays(found: Found) -> dict[str, np.ndarray]:
     """scores.npz: "KIND/QUANTITY/SET" [seed, image, layer], and the pictures' points.
 
-    "KIND/picture/LAYER/SET" is [image, 2]; "F*" and "origin" stand beside the sets.
+    "KIND/picture/LAYER/SET" is [image, 2]; "F*", "origin" and what the plane shows of
+    the variance, "share" and "of noise", stand beside the sets.
     """
     arrays = {"layers": np.array(found.layers)}
     for kind, measured in found.measured.items():
         arrays |= {f"{kind}/{name}": a for name, a in measured.items()}
-        for layer, (points, star, origin) in found.panels[kind].items():
-            shown = {**points, "F*": star, "origin": origin}
+        for layer, panel in found.panels[kind].items():
+            shown = {**panel.points, "F*": panel.star, "origin": panel.origin}
+            shares = {"share": panel.share, "of noise": panel.of_noise}
+            shown |= {name: np.array(share) for name, share in shares.items()}
             arrays |= {f"{kind}/picture/{layer}/{name}": a for name, a in shown.items()}
     return arrays
 

@@ -38,8 +38,6 @@ PIXELS, NORMALISED = "pixels", "normalised pixels"
 IND, OOD, NOISE = "in-distribution", "OoD", "noise"
 # Untrained networks: as they are, and with BatchNorm's statistics of a batch.
 DRAWN, WITH_STATISTICS = "drawn", "with statistics"
-# Of one layer: set → [image, 2], F* [2] and the origin [2], in principal components.
-Panel = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
 
 class Sets(NamedTuple):
@@ -110,14 +108,14 @@ class Found(NamedTuple):
     layers: list[str]
     # kind → "QUANTITY/SET" → [seed, image, layer]; see `measure`
     measured: dict[str, dict[str, np.ndarray]]
-    panels: dict[str, dict[str, Panel]]  # kind → layer → panel, of the first seed
+    panels: dict[str, dict[str, pca.Panel]]  # kind → layer → panel, of the first seed
 
 
 def look(model, sets: Sets, seeds: Sequence[int]) -> Found:
     """Draw a network for each seed, and measure every layer and the pixels."""
     feature_fn = beside_pixels(model)
     measured: dict[str, list] = {}
-    panels: dict[str, dict[str, Panel]] = {}
+    panels: dict[str, dict[str, pca.Panel]] = {}
     for seed in seeds:
         for kind, variables in drawn(model, sets, seed).items():
             star = fssd_jax.estimate_singularity(
@@ -212,7 +210,7 @@ def coordinates(
     variables: Variables,
     star: Singularity,
     probes: Mapping[str, np.ndarray],
-) -> dict[str, Panel]:
+) -> dict[str, pca.Panel]:
     """Each layer in its own first two principal components.
 
     The features themselves would be gigabytes.
@@ -225,10 +223,19 @@ def coordinates(
             for name, x in probes.items()
         }
         basis = pca.fit(np.concatenate(list(features.values())))
-        panels[layer] = (
-            {name: pca.project(basis, f) for name, f in features.items()},
-            pca.project(basis, np.asarray(center)[None])[0],
-            pca.project(basis, np.zeros_like(center)[None])[0],
+        points = {name: pca.project(basis, f) for name, f in features.items()}
+        center = np.asarray(center, np.float64)[None]
+        star = pca.project(basis, center)
+        whole, seen = (
+            np.square(of - middle).sum(1).mean()
+            for of, middle in ((features[NOISE], center), (points[NOISE], star))
+        )
+        panels[layer] = pca.Panel(
+            points,
+            star[0],
+            pca.project(basis, np.zeros_like(center))[0],
+            share=float(basis.share.sum()),
+            of_noise=float(seen / whole) if whole else 0.0,
         )
     return panels
 

@@ -18,6 +18,7 @@ from analysis import (
     example_plots,
     feature_plots,
     kernel_plots,
+    pca,
     phase_plots,
     plots,
     shift_plots,
@@ -157,7 +158,8 @@ def features():
 
 
 def panels(*names):
-    return {name: (points(*SETS), np.ones(2), np.zeros(2)) for name in names}
+    of = pca.Panel(points(*SETS), np.ones(2), np.zeros(2), 0.94, 0.031)
+    return dict.fromkeys(names, of)
 
 
 def moments():

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.patches import PathPatch, StepPatch
 
-from analysis import example_plots, feature_plots, plots, shift_plots
+from analysis import example_plots, feature_plots, pca, plots, shift_plots
 from analysis.style import METHODS, SETS
 
 RNG = np.random.default_rng(1)
@@ -111,16 +111,17 @@ def test_figure1_has_each_image_below_its_distance(of_examples):
 
 def test_figure3_has_features_of_each_layer():
     panels = {
-        layer: (clouds(*SETS), STAR, np.array([k, -k]))
+        layer: pca.Panel(
+            *(clouds(*SETS), STAR, np.array([k, -k])), 0.5 + 0.1 * k, 0.01 * k
+        )
         for k, layer in enumerate(("pixels", "conv1", "logits"))
     }
     figure = feature_plots.concentration(panels, "title")
-    for ax, (layer, (points, _, origin)) in zip(
-        figure.axes, panels.items(), strict=True
-    ):
-        assert ax.get_title() == layer
-        drawn = check_cloud(ax, points)
-        np.testing.assert_array_equal(drawn["F = 0"].get_offsets(), [origin])
+    for ax, (layer, panel) in zip(figure.axes, panels.items(), strict=True):
+        shown = f"{panel.share:.0%}, noise {panel.of_noise:.0%}"
+        assert ax.get_title() == f"{layer}\n{shown}"
+        drawn = check_cloud(ax, panel.points)
+        np.testing.assert_array_equal(drawn["F = 0"].get_offsets(), [panel.origin])
 
 
 def test_figure4_has_a_box_a_method_and_level():

@@ -1,5 +1,7 @@
 """What decides the numbers of a kernel study is neither its tables nor its pictures."""
 
+from collections import OrderedDict
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import fssd_jax
 from experiments.harness.keys import Use
 from experiments.harness.provenance import import_closure
+from experiments.kernel_study import untrained
 from experiments.kernel_study.setting import draw
 from fssd_jax.data.benchmarks import load_benchmark
 
@@ -42,3 +45,28 @@ def test_draws_are_those_of_their_keys():
     assert len(data.points) == 14
     kernel = [use for use in Use if use.name.startswith("KERNEL")]
     assert sorted(kernel) == [200, 201, 202, 203, 204]
+
+
+def test_the_plane_of_a_picture_tells_what_it_does_not_show():
+    """Of noise that spreads across the plane, and of all sets together."""
+    rng = np.random.default_rng(0)
+    images, noise = (0.09, 0.04, 0, 0), (0, 0.001, 0.01, 0.01)  # deviations
+    axes = {"in-distribution": images, "OoD": images, "noise": noise}
+    probes = {
+        name: (0.5 + rng.normal(size=(50, 4)) * of).astype(np.float32)
+        for name, of in axes.items()
+    }
+    feature_fn = lambda variables, x: OrderedDict(layer=0.1 * x)  # noqa: E731
+    star = fssd_jax.estimate_singularity(feature_fn, {}, probes["noise"])
+    panel = untrained.coordinates(feature_fn, {}, star, probes)["layer"]
+    features = {name: 0.1 * x.astype(np.float64) for name, x in probes.items()}
+    whole = np.concatenate([*features.values()])
+    values, vectors = np.linalg.eigh(np.cov(whole.T))
+    assert panel.share == pytest.approx(values[-2:].sum() / values.sum(), rel=1e-4)
+    away = features["noise"] - features["noise"].mean(0)
+    seen = (away @ vectors[:, -2:]) ** 2
+    assert panel.of_noise == pytest.approx(seen.sum() / (away**2).sum(), rel=1e-3)
+    assert panel.of_noise < 0.05 < 0.9 < panel.share
+    np.testing.assert_allclose(
+        panel.star, panel.points["noise"].mean(0), rtol=1e-4, atol=1e-4
+    )
