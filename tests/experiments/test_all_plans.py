@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import tyro
 from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
 from experiments.centre_study.pairs import FAMILIES
 from experiments.comparison import run_options, shifted
@@ -148,3 +150,77 @@ def test_a_terminal_has_a_bar_and_the_end_of_the_log(tmp_path):
     assert "━" in told
     assert "[1 of 2] now: done in 30 s; about 30 s left" in told
     assert "begun" not in told
+
+
+def test_the_bar_is_as_long_as_its_percents(tmp_path):
+    """3 of 12 minutes are done, and 1 of the 3 that the next one takes."""
+    rows = [row("done", 3, 180.0), row("running", 3, name="now"), row("to do", 6)]
+    rows[1].log = tmp_path / "now.log"
+    rows[1].log.write_text("epoch 7\n")
+    console = Console(file=io.StringIO(), width=90, color_system=None)
+    with console.capture() as found:
+        console.print(shown.picture(rows, "fssd all", 4 * 60.0 + 75, 60.0))
+    first, bar, last = found.get().splitlines()
+    assert first == "fssd all: 1 done, 1 running, 1 to do"
+    assert bar.split(maxsplit=1)[1].strip() == "33 % 5 min gone, about 8 min left"
+    assert last.strip() == "now, 60 s: epoch 7"
+    (table,) = (
+        part
+        for part in shown.picture(rows, "", 0, 60.0).renderables
+        if isinstance(part, Table)
+    )
+    (drawn,) = table.columns[0].cells
+    assert isinstance(drawn, ProgressBar)
+    assert drawn.completed / drawn.total == pytest.approx(4 / 12)
+
+
+EVENTS = {
+    "running": (None, "begun, log x.log; about 60 s left"),
+    "done": ("green", "done in 30 s; about 30 s left"),
+    "failed": ("red", "failed after 30 s: went wrong; log x.log; about 30 s left"),
+    "not run here": ("yellow", "not run here: no x"),
+    "done before": (None, "done before, in 30 s"),
+    "interrupted": (None, "interrupted"),
+}
+
+
+@pytest.mark.parametrize("status", EVENTS)
+def test_what_is_told_of_a_part_has_its_colour_on_a_terminal(status):
+    colour, told = EVENTS[status]
+    of = row(status, 1, 0.0 if status == "running" else 30.0, name="this")
+    of.told = {"failed": "went wrong", "not run here": "no x"}.get(status, "")
+    rows = [row("done", 1, 30.0), of, row("to do", 1)]
+    line = shown.event(rows, of)
+    assert line.partition(" ")[2] == f"[2 of 3] this: {told}"
+    screen = io.StringIO()
+    console = Console(
+        file=screen, force_terminal=True, width=200, color_system="standard"
+    )
+    of.told = of.told or ("again" if status == "running" else "")  # else the bar tells
+    with shown.progress(rows, "fssd all", console) as tell:
+        tell(of)
+    (written,) = re.findall(r"[^\r\n]*\[2 of 3\] this[^\n]*", screen.getvalue())
+    codes = {"green": "32", "red": "31", "yellow": "33"}
+    found = {c for c in codes.values() if f"\x1b[{c}m" in written}
+    assert found == ({codes[colour]} if colour else set())
+
+
+def test_the_last_table_has_a_row_a_part_with_time_and_log(capsys):
+    failed, absent = row("failed", 1, 7.0, name="b"), row("not run here", 1, name="c")
+    failed.told, absent.told = "error: no", "no x"
+    absent.lacks = (needed.Lack("no x", "wait for it"),)
+    shown.print_end([row("done", 1, 600.0, name="a"), failed, absent], "fssd all")
+    told = capsys.readouterr().out
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in told.splitlines()
+        if line.startswith("│")
+    ]
+    assert cells == [
+        ["a", "done", "10 min", "x.log"],
+        ["b", "failed", "7 s", "x.log"],
+        ["", "", "", "error: no"],
+        ["c", "not run here", "", "no x"],
+    ]
+    assert told.splitlines()[0].strip() == "fssd all: 1 done, 1 failed, 1 not run here"
+    assert "\nno x: wait for it\n" in told
