@@ -155,8 +155,10 @@ def roc(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
             intervals=[of.auroc_ci95 for of in found.values()],
             styles=[styles.get(name, PLAIN) for name in found],
         )
-        told = "AUROC, 95 % interval of new images\n(where none is seen, it is within the mark)"
-        beside[0].set_xlabel(told)
+        beside[0].set_xlabel(
+            "AUROC, 95 % interval of new images\n"
+            "(where none is seen, it is within the mark)"
+        )
     if any(curves):
         legend_below(figure, ax, 4 if many else 2)
     return figure

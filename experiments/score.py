@@ -15,10 +15,10 @@ those that need it, too: Mahalanobis, k nearest neighbours, ViM and others. Leav
 OUT/score/IN-OOD-MODEL-SEED-DIGEST/ with report.html, metrics.json, the table, the
 scores of every image, pictures, explorer.npz, the images that report.html shows, and
 fssd.npz: the fitted "fssd tiles" (of features "fssd deep") and its threshold, for
-`fssd_jax.load`. Scores are kept in OUT/scores, network by network: the same command
-again goes on from there. A method that fails does not stop the others: it is shown with
-the reason, the exit status is 1 after all else is written, and the same command tries
-it again.
+`fssd_jax.load`; its config tells what F* is of. Scores are kept in OUT/scores, network
+by network: the same command again goes on from there. A method that fails does not stop
+the others: it is shown with the reason, the exit status is 1 after all else is written,
+and the same command tries it again.
 
 With --features no network runs here: the features of each layer were computed
 elsewhere, and there are no controls, which would need the network untrained, or pixels.
@@ -74,8 +74,9 @@ class Config:
     ood: Path | None = None
     """OoD images, in the same way."""
     train: Path | None = None
-    """Training images, in class folders or a .npz with labels y: for Mahalanobis and k
-    nearest neighbours."""
+    """Training images, in class folders or a .npz with labels y: for Mahalanobis, k
+    nearest neighbours and others. F* of "fssd tiles", and so of the saved detector, is
+    then of them, and not of validation images."""
     part: str | None = None
     """Where in the file the network stands, if it holds several: state_dict_ema."""
     features: Path | None = None
@@ -241,6 +242,7 @@ def run(config: Config) -> dict[str, Any]:
             if classes and predicted is not None
             else None
         ),
+        "detector": found.fitted and found.fitted.config["row"],
         "threshold": found.fitted and found.fitted.config["threshold"],
         **found.result,
     }

@@ -14,10 +14,15 @@ from experiments.comparison.answers import Answers
 from experiments.comparison.failures import fails_alone
 from experiments.comparison.loaded import Network
 from experiments.comparison.methods import METHODS
+from experiments.comparison.overlap import tell_shared
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
-from experiments.comparison.singular import default_state, tiles_state
+from experiments.comparison.singular import (
+    centre_of_tiles,
+    default_state,
+    tiles_state,
+)
 from experiments.harness.explored import SETS
 from experiments.harness.files import Stopwatch
 from experiments.harness.keys import Use, of_seed
@@ -73,7 +78,7 @@ def load_sets(
 
     Raises:
       InputError: a size that the network does not take, or training images of fewer or
-        more classes than the network has.
+        more classes than the network has, or one set in place of another.
     """
     paths = {of: located(path) for of, path in paths.items()}
     side = torch_weights.FORMATS[name].side
@@ -99,6 +104,7 @@ def load_sets(
                 f"network has {model.num_classes}, all of which Mahalanobis needs; "
                 "give class folders, or raise --limit"
             )
+    tell_shared(found, paths)
     return found
 
 
@@ -185,6 +191,7 @@ def setting(
         tested=tested,
     )
     facts = {"layers": network.layers, "mean": model.mean, "std": model.std}
+    facts["dtype"] = str(np.dtype(getattr(model, "dtype", np.float32)))
     return Brought(name, s, images, tested[SETS[0]].y, sets, facts)
 
 
@@ -250,6 +257,7 @@ def _detector(b: Brought) -> fssd_jax.Fitted:
     threshold = fssd_jax.threshold(scores, acceptance=ACCEPTANCE).value
     config = {
         "row": "fssd tiles" if tiles else "fssd deep",
+        "centre": centre_of_tiles(s) if tiles else "noise",
         "with_logits": tiles,  # whether `head.with_logits` is to add them
         "threshold": threshold,
     }

@@ -1,13 +1,13 @@
 """Files of features that were computed elsewhere: layer → array, one for each set."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
+from experiments.comparison.overlap import tell_shared
 from fssd_jax.bounded import ONLY, read_arrays
 from fssd_jax.checks import InputError, images
 from fssd_jax.data.folders import draw
@@ -17,7 +17,7 @@ from fssd_jax.data.sources import ArrayDataset, digest
 LABELS = ("y", "labels")
 LOGITS = "logits"
 MEND = "write it with np.savez(path, conv1=..., fc1=..., logits=...)"
-ROWS = frozenset(("noise", "clean", "deep"))
+ROWS = frozenset(("noise", "clean", "deep", "tiles", "+ mahalanobis"))
 WHY = "FSSD of all layers has rows of that name"
 OTHERWISE = "give what comes before the softmax, or call the array otherwise"
 Shapes = Mapping[str, tuple[int, ...]]  # layer → shape of the features of one image
@@ -74,12 +74,7 @@ def load(
         names = np.array([f"{name} {shape}" for name, shape in shapes.items()])
         sha256 = digest(x, y, names)
         sets[of] = ArrayDataset(x, y, path.stem, "all", source, sha256)
-    for a, b in combinations(("ind", "ood", "noise"), 2):
-        if np.array_equal(sets[a].x, sets[b].x):
-            raise InputError(
-                f"{paths[a]} and {paths[b]} hold the same features; give those of "
-                "in-distribution images, of OoD images and of noise"
-            )
+    tell_shared(sets, paths)
     return Dump(shapes, list(layers or shapes), sets, num_classes)
 
 

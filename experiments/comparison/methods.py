@@ -145,7 +145,9 @@ def ask_fssd_mahalanobis(s: Setting) -> list[Ask]:
     names = zip(state.singularity.center, state.ensemble.alpha, strict=False)
     facts = {
         "fitted_on": f"{len(s.val_ind)} in, training set",
-        "note": "of " + ", ".join(layer for layer, weight in names if weight),
+        "note": "of "
+        + ", ".join(layer for layer, weight in names if weight)
+        + f"; F* of means of {MIXED} training images",
         "data": "F*, class means, covariances",
     }
     question = Question(fssd_mahalanobis.score, feature_fn, state)

@@ -69,6 +69,6 @@ def of_score(facts: Result, pair: str) -> list[Record]:
     chosen = {"threshold": facts["threshold"]}
     return [
         *records(told, set="test", **keys),
-        *records(chosen, method="fssd deep", **keys),
+        *records(chosen, method=facts["detector"], **keys),
         *of_result(facts, **keys),
     ]

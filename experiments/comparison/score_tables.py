@@ -13,11 +13,7 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
         f"In %, [{tables.INTERVAL} of the images]; in-distribution is positive. "
         f"{counts['ind']:,} in-distribution and {counts['ood']:,} OoD images, "
         f"{counts['noise']:,} samples of noise for F*. No OoD image served to fit or "
-        "choose anything. A layer alone is Eq. (1) as it stands; clean: layers "
-        "standardised by in-distribution images, and turned round where noise lies "
-        "farther from F* than these do; deep: the sum of their standardised log "
-        "distances at the last two layers; tiles: the same of the last hidden layer "
-        "and the logits, F* that of images cut into 2×2 tiles, which are shuffled.",
+        f"choose anything. {_of_rows(facts)}.",
         *tables.of_photographs([facts]),
         "No controls, which would need the network untrained, or pixels: nothing here "
         "tells what the training is worth."
@@ -52,6 +48,24 @@ def to_sheet(facts: dict[str, Any], came_from: dict[str, str]) -> Sheet:
             row[-1] = "; ".join(part for part in (row[-1], "inverted") if part)
     rows += tables.failed_rows([facts], ("methods", "controls"))
     return Sheet(title, tables.HEADINGS, rows, notes, tables.SCREEN)
+
+
+ROWS = {
+    "fssd clean": "clean: layers standardised by in-distribution images, and turned "
+    "round where noise lies farther from F* than these do",
+    "fssd deep": "deep: the sum of their standardised log distances at the last two "
+    "layers",
+    "fssd tiles": "tiles: the same of the last hidden layer and the logits, F* that of "
+    "images cut into 2×2 tiles, which are shuffled",
+    "fssd + mahalanobis": "fssd + mahalanobis: the same again, F* that of means of "
+    "training images, and the label-free Mahalanobis score, each standardised",
+}
+
+
+def _of_rows(facts: dict[str, Any]) -> str:
+    """What the rows of FSSD are, of those that there are."""
+    told = [told for name, told in ROWS.items() if name in facts["methods"]]
+    return "; ".join(["A layer alone is Eq. (1) as it stands", *told])
 
 
 def _accuracy_of_dumps(accuracy: float | None) -> str:

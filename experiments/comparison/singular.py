@@ -92,17 +92,21 @@ def ask_tiles(s: Setting) -> list[Ask]:
     """The rule that the study of rules without labels chose (docs/labelfree.md)."""
     feature_fn, state = tiles_state(s)
     layers = zip(state.singularity.center, state.ensemble.alpha, strict=True)
-    source = "validation" if s.train is None else "training"
     note = ", ".join(layer for layer, weight in layers if weight)
     facts = {
         "fitted_on": f"{len(s.val_ind)} in"
         + ("" if s.train is None else ", training set"),
-        "note": f"of {note}; F* of {source} images",
+        "note": f"of {note}; F* of {centre_of_tiles(s)}",
         "data": "F*",
     }
     question = Question(fssd.score, feature_fn, state)
     ask = Ask(question, one_row("fssd tiles", **facts))
     return [ask, *against_photographs(s, ask)]
+
+
+def centre_of_tiles(s: Setting) -> str:
+    source = "validation" if s.train is None else "training"
+    return f"shuffled {TILES}×{TILES} tiles of {source} images"
 
 
 def tiles_state(s: Setting) -> tuple[FeatureFn, fssd.State]:

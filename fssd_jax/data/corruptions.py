@@ -61,7 +61,9 @@ def mixed(
     different = labels is not None and not same
     most = len(groups) if different else min(map(len, groups))
     if not 1 <= of <= most:
-        raise InputError(f"of: expected 1 to {most} images of a mean, got {of}")
+        raise InputError(
+            f"of: expected 1 to {most} images of a mean, got {of}; give more images"
+        )
 
     def one() -> np.ndarray:
         if different:
@@ -79,7 +81,22 @@ def shuffled_tiles(
     """Images drawn from `images` [n, ...], the `tiles`² tiles of each shuffled.
 
     What is left at the lower and right edge, where the side cannot be divided, stays.
+
+    Raises:
+      InputError: no images [n, height, width, channel], or tiles that they have not.
     """
+    shape = np.shape(images) if isinstance(images, list) else images.shape
+    if len(shape) != 4 or not shape[0]:
+        raise InputError(
+            f"images: expected [n, height, width, channel], got {list(shape)}; grey "
+            "images [n, height, width] are images[..., None]"
+        )
+    side = min(shape[1:3])
+    if not 1 <= tiles <= side:
+        raise InputError(
+            f"tiles: a side of {side} pixels can be cut into 1 to {side}, got {tiles}"
+        )
+    images = np.stack(images) if isinstance(images, list) else images
     chosen = np.asarray(jax.random.choice(key, len(images), (count,)))
     rng = _generator(key)
     return np.stack([_shuffled_tiles(x, rng, tiles) for x in as_input(images[chosen])])

@@ -8,6 +8,7 @@ With in-distribution images and no OoD ones it is log FSSD, of the last two laye
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -99,10 +100,6 @@ def fit(
             "layers: they are chosen where in-distribution images are given and no OoD "
             "ones; else choose them by make_feature_fn(model, layers=[...])"
         )
-    if isinstance(layers, str):
-        raise InputError(
-            f"layers: expected a list of names, got {layers!r}: [{layers!r}]"
-        )
     unit_range = unit_range and not getattr(feature_fn, "of_features", False)
     of_noise = None
     if ind is not None:
@@ -134,19 +131,19 @@ def fit(
         steps = jnp.asarray(epsilons, jnp.float32)
         return apply(fssd.sweep, x=x, epsilons=steps, batch_axis=1, progress=shown)
 
-    def tell_range() -> None:
+    def tell() -> None:
         # Features from elsewhere have the range that they have: see `adapters.given`.
         if not getattr(feature_fn, "of_features", False):
-            _tell_range(of_noise, ind, unit_range)
+            tell_range(of_noise, ind, unit_range)
 
     if ood is None:
         none = jnp.zeros(0)
         d = None if ind is None else distances(ind, "FSSD, in")[0]
-        tell_range()
+        tell()
         of = _of_noise(singularity) if d is None else deep(singularity, d, chosen)
         return State(singularity, None, of, none, none)
     ind_d = distances(ind, "sweep ε, in", *epsilons)
-    tell_range()
+    tell()
     ood_d = distances(ood, "sweep ε, OoD", *epsilons)
     choice, weights = fit_swept(
         *(ind_d, ood_d, epsilons, list(singularity.center), seed),
@@ -161,12 +158,13 @@ def fit(
     )
 
 
-def _tell_range(noise: Watched | None, ind: Watched | None, unit_range: bool) -> None:
+def tell_range(noise: Watched | None, ind: Watched | None, unit_range: bool) -> None:
     """Warn if noise is plainly not in the range of the data, where that is known."""
     if noise is None or noise.range is None:
         return
     low, high = noise.range
-    what = f"noise lies in [{low:.3g}, {high:.3g}]"
+    verb = "lies" if noise.name == "noise" else "lie"
+    what = f"{noise.name} {verb} in [{low:.3g}, {high:.3g}]"
     use = "fssd_jax.noise.noise_like(key, n, data) draws noise in the range of data"
     if ind is None or ind.range is None:
         if not unit_range and 0 <= low < high <= 1:
@@ -176,8 +174,8 @@ def _tell_range(noise: Watched | None, ind: Watched | None, unit_range: bool) ->
     width, wide = high - low, most - least
     if not width / 5 <= wide <= 2 * width or abs(high + low - most - least) > 2 * width:
         warn(
-            f"{what}, in-distribution images in [{least:.3g}, {most:.3g}]: F* of noise "
-            f"in another range may tell nothing of these data; {use}"
+            f"{what}, in-distribution images in [{least:.3g}, {most:.3g}]: F* of what "
+            f"is in another range may tell nothing of these data; {use}"
         )
 
 
@@ -190,8 +188,9 @@ def check_alive(singularity: fssd.Singularity) -> None:
     ]
     if dead:
         raise InputError(
-            f"layers {dead} have constant features: the same for all noise samples "
-            "(dead units, or a single sample?); leave them out: "
+            f"layers {dead} have constant features: the same for all noise samples, or "
+            "what else F* is the mean of (dead units, or a single sample?); leave them "
+            "out: "
             "make_feature_fn(model, layers=[...])"
         )
 
@@ -208,6 +207,10 @@ def chosen_layers(
     singularity: fssd.Singularity, layers: Sequence[str] | None
 ) -> list[str]:
     """The layers that count, of those that there are."""
+    if isinstance(layers, str):
+        raise InputError(
+            f"layers: expected a list of names, got {layers!r}: [{layers!r}]"
+        )
     known = list(singularity.center)
     chosen = known[-DEEP:] if layers is None else list(layers)
     unknown = [name for name in chosen if name not in known]
@@ -229,7 +232,19 @@ def deep(singularity: fssd.Singularity, d: np.ndarray, chosen: list[str]) -> Ens
             "on either side of these: give F* of other noise or of images, or OoD "
             "validation images (ood=...), or choose other layers (layers=[...])"
         )
+    _tell_twins(known, d, np.flatnonzero(taken))
     return standardise(d, known, taken, logs=True)
+
+
+def _tell_twins(known: list[str], d: np.ndarray, taken: np.ndarray) -> None:
+    """Warn of a layer that counts twice, as logits do under two names."""
+    for i, j in combinations(taken, 2):
+        if np.allclose(d[:, i], d[:, j], rtol=1e-5, atol=0):
+            warn(
+                f"layers {known[i]!r} and {known[j]!r} have the same distances, as one "
+                "layer under two names, which counts twice: leave one of them out of "
+                "the feature_fn, or choose others (layers=[...])"
+            )
 
 
 def beyond_noise(singularity: fssd.Singularity, d: np.ndarray) -> np.ndarray:

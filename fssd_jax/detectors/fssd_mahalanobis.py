@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fssd_jax import fssd
+from fssd_jax.data.inputs import Watched
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.detectors import mahalanobis
-from fssd_jax.detectors.fssd import check_alive, chosen_layers, deep
+from fssd_jax.detectors.fssd import check_alive, chosen_layers, deep, tell_range
 from fssd_jax.ensemble import Ensemble, combine, standardise
 from fssd_jax.outputs import FeatureFn, Inputs, Variables, features_of, same_layers
 from fssd_jax.shown import brief
@@ -63,15 +64,19 @@ def fit(
     Raises:
       InputError: unusable images, constant features, an unknown layer.
     """
-    singularity = (
-        images
-        if isinstance(images, fssd.Singularity)
-        else fssd.estimate_singularity(
-            *(feature_fn, variables, images, batch_size),
+    of_features = getattr(feature_fn, "of_features", False)
+    unit_range = unit_range and not of_features
+    ind = Watched(ind, "in-distribution images", unit_range=unit_range)
+    centre = None
+    if isinstance(images, fssd.Singularity):
+        singularity = images
+    else:
+        centre = Watched(images, "images of F*", unit_range=unit_range)
+        singularity = fssd.estimate_singularity(
+            *(feature_fn, variables, centre, batch_size),
             unit_range=unit_range,
             progress=progress and "F*",
         )
-    )
     check_alive(singularity)
     chosen = chosen_layers(singularity, layers)
     known = singularity, gaussians
@@ -81,6 +86,8 @@ def fit(
         unit_range=unit_range,
         progress=progress and "in-distribution images",
     )
+    if not of_features:
+        tell_range(centre, ind, unit_range)
     d, m = np.split(found, [len(singularity.center)], axis=1)
     parts = deep(singularity, d, chosen), standardise(m, list(gaussians.whitening))
     return State(singularity, gaussians, _joined(parts, (d, m)))

@@ -10,13 +10,15 @@ from tests.fssd_jax.references import save_weights
 
 
 def write(folder):
-    """A LeNet, digits as PNG files in class folders, and photographs as an array."""
+    """A LeNet, digits and others as PNG files in class folders, and photographs."""
     save_weights(folder / "lenet.safetensors", "lenet")
     digits = load("digits", "test")
-    x = np.rint(255 * as_input(digits.x[:240])).astype(np.uint8)
-    for i, (image, y) in enumerate(zip(x, digits.y, strict=False)):
-        (folder / "digits" / str(y)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(folder / "digits" / str(y) / f"{i:03}.png")
+    for name, part in (("digits", slice(240)), ("others", slice(240, 480))):
+        x = np.rint(255 * as_input(digits.x[part])).astype(np.uint8)
+        for i, (image, y) in enumerate(zip(x, digits.y[part], strict=True)):
+            path = folder / name / str(y) / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(path)
     np.savez(folder / "photos.npz", x=load("photo_patches", "test").x[:60])
     return folder
 

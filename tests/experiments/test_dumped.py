@@ -254,7 +254,9 @@ WRONG = {
     ),
     "class": (put("train", "y", lambda y: y // 2), "rows of 2 classes were taken"),
     "same": (lambda d: d.update(ood=d["in"]), "in.npz and "),
+    "in training": (lambda d: d["in"].update(d["train"]), "train.npz hold the same 90"),
     "name": (put("in", "noise", lambda _: np.ones(200)), "call the layers ['noise']"),
+    "row": (put("in", "tiles", lambda _: np.ones(200)), "call the layers ['tiles']"),
     "no file": (lambda d: d.pop("in"), "--features: needed, too"),
     "channels": (everywhere("conv1", lambda a: a[:, :, 0]), "Say --channels first"),
 }

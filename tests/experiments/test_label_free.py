@@ -131,7 +131,7 @@ def test_what_was_chosen_is_a_row_of_table2(setting, found):
     for which in ("ind", "ood"):
         expected = getattr(rule, which)
         np.testing.assert_allclose(getattr(row, which), expected, rtol=1e-3, atol=1e-3)
-    assert row.note == "of fc1, logits; F* of training images"
+    assert row.note == "of fc1, logits; F* of shuffled 2×2 tiles of training images"
     assert row.fitted_on == f"{len(setting.val_ind)} in, training set"
     np.testing.assert_array_equal(rows["fssd tiles, photographs"].ind, row.ind)
 
@@ -145,7 +145,7 @@ def test_without_a_training_set_validation_images_are_shuffled(setting):
     ind, x = (np.log(distances(s, of, centre)) for of in (s.val_ind, s.test_ood))
     expected = ((x - ind.mean(0)) / ind.std(0))[:, -2:].sum(1)
     np.testing.assert_allclose(row.ood, expected, rtol=2e-3, atol=2e-3)
-    assert row.note == "of fc1, logits; F* of validation images"
+    assert row.note == "of fc1, logits; F* of shuffled 2×2 tiles of validation images"
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -162,7 +162,7 @@ def test_the_row_of_table2_is_the_rule_of_the_study(setting, few, channels_last)
     for which in ("ind", "ood"):
         found, expected = getattr(row, which), getattr(rule, which)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-    assert row.note == "of fc1, logits"
+    assert row.note == "of fc1, logits; F* of means of 16 training images"
     assert not row.target_ood
     photos = rows["fssd + mahalanobis, photographs"]
     np.testing.assert_array_equal(photos.ind, row.ind)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 import fssd_jax
 from experiments import score
 from experiments.comparison import brought
-from fssd_jax import torch_weights
+from fssd_jax import InputError, torch_weights
 from fssd_jax.data import load
 from fssd_jax.data.folders import load_images
 from fssd_jax.data.inputs import as_input
@@ -40,7 +40,7 @@ def scored_by(fitted, model, variables, x):
 
 
 def test_scores_are_those_of_the_library(files, tmp_path, capsys):
-    assert main(files, tmp_path, "--train", str(files / "digits")) == 0
+    assert main(files, tmp_path, "--train", str(files / "others")) == 0
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     assert facts["counts"] == {
@@ -77,7 +77,9 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
         for metric in ("auroc", "fpr95"):
             found = told(method=name, quantity=metric.upper(), layer=None)
             assert found == [(row[metric], *row[f"{metric}_ci95"])]
-    assert told(quantity="threshold") == [(facts["threshold"], None, None)]
+    of_detector = {"quantity": "threshold", "method": "fssd tiles"}
+    assert told(**of_detector) == [(facts["threshold"], None, None)]
+    assert len(told(quantity="threshold")) == 1
     assert told(quantity="accuracy") == [(facts["accuracy"], None, None)]
 
     # By the library's own road.
@@ -95,6 +97,9 @@ def test_scores_are_those_of_the_library(files, tmp_path, capsys):
     found = scored_by(fitted, model, variables, photos)
     np.testing.assert_allclose(scores["fssd tiles/ood"], found, rtol=1e-4, atol=1e-4)
     assert fitted.config["threshold"] == facts["threshold"]
+    assert fitted.config["centre"] == "shuffled 2×2 tiles of training images"
+    with pytest.raises(InputError, match="dtype"):
+        fssd_jax.load(path / "fssd.npz", variables, dtype="bfloat16")
 
     # The page has images of both sets, in the order of the scores.
     kept = read_npz(path / "explorer.npz")
@@ -139,7 +144,7 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     weights = save_weights(files / "r18.safetensors", "cifar_resnet18")
     args = ["--weights", str(weights), "--model", "cifar_resnet18", "--noise", "20"]
     args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
-    args += ["--in", str(files / "digits"), "--ood", str(files / "digits" / "3")]
+    args += ["--in", str(files / "digits"), "--ood", str(files / "others" / "3")]
     args += ["--layers", "stage1", "stage4", "--limit", "190", "--dtype", "bfloat16"]
     assert score.main([*args, "--out", str(tmp_path)]) == 0
     (path,) = (tmp_path / "score").iterdir()
@@ -151,7 +156,9 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
     ]
     assert facts["methods"]["fssd deep"]["note"] == "ε = 0; of stage1, stage4"
     tiles = facts["methods"]["fssd tiles"]
-    assert tiles["note"] == "of stage4, logits; F* of validation images"
+    assert tiles["note"] == (
+        "of stage4, logits; F* of shuffled 2×2 tiles of validation images"
+    )
     network = {"mean": CIFAR10["mean"], "std": CIFAR10["std"]}
     given = {"dtype": "bfloat16", **network}
     model, variables = torch_weights.load(weights, "cifar_resnet18", **given)
@@ -180,10 +187,14 @@ def test_a_resnet_and_chosen_layers(files, tmp_path):
         (["--std", "90.5"], "divided by 255"),
         (["--mean", "0.5", "0.5", "0.5"], "expected"),
         (["--train", "PHOTOS"], "images of 1 classes"),
+        (["--ood", "DIGITS"], "digits hold the same 240 rows; give sets that have"),
+        (["--ood", "DIGITS/3"], "3 hold the same"),
+        (["--train", "DIGITS"], "digits hold the same 240 rows"),
     ],
 )
 def test_mistakes_are_one_line(files, tmp_path, capsys, args, message):
-    args = [str(files / "photos.npz") if a == "PHOTOS" else a for a in args]
+    places = {"PHOTOS": "photos.npz", "DIGITS": "digits", "DIGITS/3": "digits/3"}
+    args = [str(files / places[a]) if a in places else a for a in args]
     assert main(files, tmp_path, *args) == 1
     error = capsys.readouterr().err
     assert "error: " in error

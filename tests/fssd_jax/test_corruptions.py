@@ -112,3 +112,18 @@ def test_tiles_are_shuffled_and_what_is_left_stays(tiles):
         np.testing.assert_array_equal(made[:, edge:], own[:, edge:])
         moved += not np.array_equal(made, own)
     assert moved == (0 if tiles == 1 else pytest.approx(20, abs=4))
+
+
+def test_what_has_no_tiles_is_told():
+    images, key = np.zeros((5, 8, 6, 1), np.float32), jax.random.key(0)
+    for wrong in (images[..., 0], np.zeros((5, 20), int), images[:0], []):
+        with pytest.raises(InputError, match=r"expected \[n, height, width, channel\]"):
+            corruptions.shuffled_tiles(wrong, 3, 2, key)
+    for tiles in (0, 7):
+        with pytest.raises(InputError, match=f"into 1 to 6, got {tiles}"):
+            corruptions.shuffled_tiles(images, 3, tiles, key)
+    with pytest.raises(InputError, match="a side of 1 pixels"):
+        corruptions.shuffled_tiles(images[:, :1], 3, 2, key)
+    some = np.random.default_rng(0).random((4, 8, 6, 1)).astype(np.float32)
+    found = [corruptions.shuffled_tiles(x, 3, 2, key) for x in (some, list(some))]
+    np.testing.assert_array_equal(*found)

@@ -12,6 +12,7 @@ import fssd_jax
 from fssd_jax import InputError, make_feature_fn, make_logit_fn, map_batches, metrics
 from fssd_jax.detectors import fssd, msp
 from fssd_jax.ensemble import check_validation
+from fssd_jax.head import with_logits
 from tests.conftest import Smooth
 
 OPTIONS = {"batch_size": 32}
@@ -126,6 +127,24 @@ def test_the_last_layers_are_the_last_of_the_forward_pass(blobs):
         state = fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
         assert list(state.ensemble.alpha) == [0, 1, 1]
         assert next(iter(state.singularity.center)) in ("first", "c")
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_one_layer_under_two_names_is_told(blobs, jitted):
+    """As where logits are a layer by another name, and are added as "logits"."""
+    model, variables, _, (ind, _) = blobs
+
+    def renamed(variables, x):
+        found = make_feature_fn(model, ["first", "logits"])(variables, x)
+        return OrderedDict(first=found["first"], out=found["logits"])
+
+    feature_fn = jax.jit(renamed) if jitted else renamed
+    twice = with_logits(feature_fn, make_logit_fn(model))
+    with pytest.warns(UserWarning, match="'out' and 'logits' have the same distances"):
+        fssd.fit(twice, variables, noise(), ind, **OPTIONS)
+    # As advised: no warning, which would be an error here.
+    fssd.fit(feature_fn, variables, noise(), ind, **OPTIONS)
+    fssd.fit(twice, variables, noise(), ind, layers=["first", "logits"], **OPTIONS)
 
 
 def test_layers_are_not_chosen_where_all_count(blobs):

@@ -122,6 +122,10 @@ def test_it_is_saved_with_its_weights_and_loaded(case, centre_images, tmp_path):
 def test_what_cannot_be_is_told(case, centre_images):
     with pytest.raises(InputError, match=r"layers: \['conv9'\]; choose one or more"):
         fitted(case, centre_images, layers=["conv9"])
+    with pytest.raises(InputError, match=r"a list of names, got 'maps': \['maps'\]"):
+        fitted(case, centre_images, layers="maps")
+    with pytest.warns(UserWarning, match=r"images of F\* lie in \[.*noise_like"):
+        fitted(case, centre_images * np.float32(0.01))
     names = ("first", "other")
     strange = mahalanobis.Gaussians(
         OrderedDict((k, np.eye(7, dtype=np.float32)) for k in names),

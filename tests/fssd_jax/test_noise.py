@@ -87,7 +87,7 @@ def test_a_mask_that_is_true_throughout_has_noise():
 def test_noise_on_both_sides_of_zero_is_not_taken_for_pixels():
     seen = Watched(None, "noise")
     for seen.range in ((-0.5, 0.5), (0.0, 5.0)):
-        fssd._tell_range(seen, None, False)  # a warning would be an error
+        fssd.tell_range(seen, None, False)  # a warning would be an error
     for seen.range in ((0.0, 1.0), (0.2, 0.8)):
         with pytest.warns(UserWarning, match="are the data there"):
-            fssd._tell_range(seen, None, False)
+            fssd.tell_range(seen, None, False)
