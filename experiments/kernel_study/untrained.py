@@ -225,14 +225,14 @@ def coordinates(
         basis = pca.fit(np.concatenate(list(features.values())))
         points = {name: pca.project(basis, f) for name, f in features.items()}
         center = np.asarray(center, np.float64)[None]
-        star = pca.project(basis, center)
+        at_star = pca.project(basis, center)
         whole, seen = (
             np.square(of - middle).sum(1).mean()
-            for of, middle in ((features[NOISE], center), (points[NOISE], star))
+            for of, middle in ((features[NOISE], center), (points[NOISE], at_star))
         )
         panels[layer] = pca.Panel(
             points,
-            star[0],
+            at_star[0],
             pca.project(basis, np.zeros_like(center))[0],
             share=float(basis.share.sum()),
             of_noise=float(seen / whole) if whole else 0.0,
