@@ -61,7 +61,7 @@ class Style(NamedTuple):
         return {"marker": self.marker, "facecolors": inside, **edge}
 
 
-DASHDOT, DENSE = (0, (5, 1, 1, 1)), (0, (1, 1))
+DASHDOT, DENSE, LONG = (0, (5, 1, 1, 1)), (0, (1, 1)), (0, (10, 2))
 # Colours of Okabe and Ito (2008), told apart by colour-blind readers too.
 SETS = {
     "in-distribution": Style("#0072B2", "-", "o"),
@@ -106,7 +106,7 @@ OTHERS = (
     Style("#00429D", "--", "s"),
     Style("#93003A", "-.", "^"),
     Style("#4E7D00", ":", "D", filled=False),
-    Style("#6A3D9A", DASHDOT, "v"),
+    Style("#6A3D9A", LONG, "v"),
     Style("#00838F", DENSE, "P"),
     Style("#B15928", "-", "X", filled=False),
 )
