@@ -1,4 +1,9 @@
-"""AUROCs of the results that are kept, docs/results/*/table2-*.json, by method."""
+"""AUROCs of the results that are kept, by method.
+
+Of docs/results/*/table2-*.json; and of rows that these have not on a benchmark, such as
+of methods that came later, of default-*.json beside them: the same network by the same
+recipe, trained anew.
+"""
 
 import ast
 import json
@@ -40,7 +45,8 @@ class Cell(NamedTuple):
         """In %, mean and standard deviation over seeds, as in docs/results.md."""
         if len(self.aurocs) == 1:
             return f"{100 * self.mean:.1f} (1 seed)"
-        return f"{100 * self.mean:.1f} ± {100 * stdev(self.aurocs):.1f}"
+        told = f"{100 * self.mean:.1f} ± {100 * stdev(self.aurocs):.1f}"
+        return told if len(self.aurocs) > 2 else f"{told} (2 seeds)"
 
 
 class Row(NamedTuple):
@@ -52,6 +58,11 @@ class Row(NamedTuple):
     cells: dict[str, Cell]  # by benchmark
 
 
+# Rows that have another name now than in some results.
+RENAMED = {
+    "fssd default": "fssd clean, turned layers left out",
+    "fssd default, photographs": "fssd clean, turned layers left out, photographs",
+}
 # By what data a row was fitted on, least first.
 LEVELS = ("network", "noise", "validation", "training", "further training", "OoD")
 
@@ -79,13 +90,19 @@ def in_words(fitted_on: str) -> str:
 def rows(kind: str = "methods") -> list[Row]:
     """All rows, in the order of the tables; kind: "methods" or "controls"."""
     found: dict[str, Row] = {}
-    for path in sorted(RESULTS.glob("*/table2-*.json")):
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        for name, facts in metrics.get(kind, {}).items():  # timings have neither
-            told = in_words(facts["fitted_on"])
-            row = found.setdefault(name, Row(name, level(facts), told, {}))
-            before = row.cells.get(metrics["benchmark"], Cell(()))
-            row.cells[metrics["benchmark"]] = Cell((*before.aurocs, facts["auroc"]))
+    for stem in ("table2", "default"):
+        before = {(name, b) for name, row in found.items() for b in row.cells}
+        for path in sorted(RESULTS.glob(f"*/{stem}-*.json")):
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            benchmark = metrics.get("benchmark")
+            for name, facts in metrics.get(kind, {}).items():  # timings have neither
+                name = RENAMED.get(name, name)
+                if (name, benchmark) in before:
+                    continue
+                told = in_words(facts["fitted_on"])
+                row = found.setdefault(name, Row(name, level(facts), told, {}))
+                cell = row.cells.get(benchmark, Cell(()))
+                row.cells[benchmark] = Cell((*cell.aurocs, facts["auroc"]))
     return sorted(found.values(), key=lambda row: LEVELS.index(row.level))
 
 
