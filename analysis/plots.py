@@ -168,10 +168,14 @@ PLAIN = Style("#777777", "-", "o")  # of what is not singled out
 
 
 def chosen(aurocs: Mapping[str, float]) -> list[str]:
-    """The names to single out: FSSD, the two best other methods, the best control."""
+    """The names to single out: FSSD, the two best other methods, the best control.
+
+    FSSD is the row of that name, or the best one whose name begins so.
+    """
     best = sorted(aurocs, key=aurocs.__getitem__, reverse=True)
     controls = [name for name in best if name.startswith("control")]
-    fssd = [name for name in aurocs if name.startswith("fssd")]
+    fssd = [name for name in best if name.startswith("fssd")]
+    fssd.sort(key=lambda name: name != "fssd")
     others = [name for name in best if name not in (*controls, *fssd)]
     wanted = (*fssd[:1], *others[:2], *controls[:1])
     return [name for name in aurocs if name in wanted]

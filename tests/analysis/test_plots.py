@@ -151,6 +151,16 @@ def test_files_are_pictures_and_the_same_every_time(tmp_path):
     assert files[0][1].startswith(b"%PDF")
 
 
+def test_of_many_the_best_of_each_kind_are_singled_out():
+    """FSSD by that name, or the best of its rows; two others; one control."""
+    aurocs = {"fssd noise": 0.6, "fssd tiles": 0.9, "msp": 0.8, "odin": 0.85}
+    aurocs |= {"energy": 0.84, "control: a": 0.3, "control: b": 0.4}
+    found = plots.chosen(aurocs)
+    assert found == ["fssd tiles", "odin", "energy", "control: b"]
+    assert plots.chosen({**aurocs, "fssd": 0.1})[-1] == "fssd"
+    assert "fssd tiles" not in plots.chosen({**aurocs, "fssd": 0.1})
+
+
 def test_the_chosen_epsilon_is_marked():
     figure = plots.epsilon_choice(np.array([0, 0.1]), np.array([0.6, 0.7]), 0.1)
     assert figure.axes[0].get_legend_handles_labels()[1][1:] == ["chosen: ε = 0.1"]
