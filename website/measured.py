@@ -95,8 +95,8 @@ def rows(kind: str = "methods") -> list[Row]:
         for path in sorted(RESULTS.glob(f"*/{stem}-*.json")):
             metrics = json.loads(path.read_text(encoding="utf-8"))
             benchmark = metrics.get("benchmark")
-            for name, facts in metrics.get(kind, {}).items():  # timings have neither
-                name = RENAMED.get(name, name)
+            for key, facts in metrics.get(kind, {}).items():  # timings have neither
+                name = str(RENAMED.get(key, key))
                 if (name, benchmark) in before:
                     continue
                 told = in_words(facts["fitted_on"])
