@@ -8,21 +8,14 @@ import pytest
 import tyro
 
 from experiments import figure1, figure4, figure5, figure6
-from experiments.comparison import (
-    shifted,
-)
-from experiments.comparison.figure_settings import (
-    ALL_METHODS,
-    drawn,
-)
+from experiments.comparison import shifted
+from experiments.comparison.figure_settings import ALL_METHODS, drawn
 from experiments.comparison.shifted import KINDS
 from experiments.whole import plan
 from fssd_jax import InputError
 from fssd_jax.data import frost_pictures, imagenet_c, load
 
 SCRIPTS = {"figure4": figure4, "figure5": figure5}
-FEW = ["--methods", "msp", "fssd_clean"]
-SHOWN = ["fssd clean", "msp", "control: pixel stats"]  # of them, in the picture
 
 
 def test_the_paper_and_small_presets_have_mc_dropout():
