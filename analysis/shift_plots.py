@@ -125,7 +125,7 @@ def against_noise(
         ax.set_xticks(list(amounts[noise]), [f"{a:g}" for a in amounts[noise]])
         ax.set_ylabel("AUROC (stretched towards 1)")
         ax.axhline(0.5, color="#999999", linewidth=0.6, zorder=0)  # chance
-    low = min(0.5, *(np.min(of) for each in curves.values() for of in each.values()))
+    low = min([0.5, *(np.min(of) for each in curves.values() for of in each.values())])
     ax = axes[0][0]  # whose scale all share
     ax.set_yscale("function", functions=STRETCHED)
     ax.set_ylim(max(0, low - 0.03), 1)
