@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class Once:
-    """Remembers the last result, by the very objects that it was made of."""
+    """Remembers the last `most` results, by the very objects that each was made of."""
 
-    def __init__(self):
-        self._known: deque[tuple[tuple, Any]] = deque(maxlen=1)
+    def __init__(self, most: int = 1):
+        self._known: deque[tuple[tuple, Any]] = deque(maxlen=most)
 
     def __call__(self, inputs: tuple, make: Callable[[], T]) -> T:
         """`make()`, or what it returned for these inputs before."""

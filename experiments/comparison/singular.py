@@ -1,7 +1,6 @@
 """FSSD of a `Setting`: by labels, without them, and of each layer alone."""
 
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -169,7 +168,7 @@ def against_photographs(s: Setting, ask: Ask) -> list[Ask]:
     return [Ask(ask.question, to_rows, timed=False)]
 
 
-_ESTIMATED: deque = deque(maxlen=2)  # of the trained network and of the untrained
+_of_noise = Once(2)  # of the trained network and of the untrained
 
 
 def singularity_of(s: Setting) -> Singularity:
@@ -178,16 +177,9 @@ def singularity_of(s: Setting) -> Singularity:
     As one object, so that what is computed from it is computed once, too.
     """
     inputs = s.feature_fn, s.variables, s.noise
-    for known, singularity in _ESTIMATED:
-        if all(a is b for a, b in zip(known, inputs, strict=True)):
-            return singularity
-    singularity = fssd_jax.estimate_singularity(
-        *inputs,
-        batch_size=s.batch_size,
-        unit_range=False,  # released noise may leave [0, 1]
-    )
-    _ESTIMATED.append((inputs, singularity))
-    return singularity
+    # Released noise may leave [0, 1].
+    how = {"batch_size": s.batch_size, "unit_range": False}
+    return _of_noise(inputs, lambda: fssd_jax.estimate_singularity(*inputs, **how))
 
 
 def ask_combined(name: str, s: Setting, state: fssd.State, note: str = "") -> Ask:

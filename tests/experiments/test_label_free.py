@@ -144,6 +144,23 @@ def test_without_a_training_set_validation_images_are_shuffled(setting):
     assert row.note == "of fc1, logits; F* of shuffled 2×2 tiles of validation images"
 
 
+def test_the_centre_of_tiles_is_of_one_setting_and_computed_once(setting, monkeypatch):
+    """What `score` saves is what its row was; another setting has its own."""
+    monkeypatch.setattr(singular, "SHUFFLED", 20)
+    s = setting._replace(val_ind=setting.val_ind.copy())
+    first = singular.tiles_state(s)[1]
+    assert singular.tiles_state(s)[1] is first
+    others = (
+        s._replace(variables=s.initial),
+        s._replace(val_ind=s.val_ind[::2]),
+        s._replace(train=None),
+        s._replace(seed=s.seed + 1),
+    )
+    for other in others:
+        found = singular.tiles_state(other)[1]
+        assert not np.allclose(found.ensemble.scale, first.ensemble.scale, rtol=1e-6)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_row_of_table2_is_the_rule_of_the_study(setting, few, channels_last):
     """One `Ensemble` in float32, and NumPy in float64."""
