@@ -40,6 +40,7 @@ from experiments.comparison import (
     dumped,
     explorer,
     loaded,
+    overlap,
     pictures,
     records,
     report,
@@ -118,12 +119,17 @@ class Config:
     """Where results go."""
 
 
-OF_FEATURES = ("features", "ood_features", "noise_features", "train_features")
+OF_FEATURES = {  # set → option
+    "ind": "features",
+    "ood": "ood_features",
+    "noise": "noise_features",
+    "train": "train_features",
+}
 OF_NETWORKS = (
     *("weights", "model", "mean", "std", "ind", "ood", "train"),
     *("part", "size", "resize"),
 )
-WHERE = ("weights", "part", "ind", "ood", "train", *OF_FEATURES)
+WHERE = ("weights", "part", "ind", "ood", "train", *OF_FEATURES.values())
 
 
 def _flags(names: Sequence[str]) -> str:
@@ -179,12 +185,8 @@ def _network(config: Config) -> brought.Brought:
 
 def _features(config: Config) -> brought.Brought:
     """Features alone."""
-    paths = {
-        "ind": config.features,
-        "ood": config.ood_features,
-        "noise": config.noise_features,
-    }
-    missing = [name for name in OF_FEATURES[:3] if getattr(config, name) is None]
+    paths = {of: getattr(config, name) for of, name in OF_FEATURES.items()}
+    missing = [OF_FEATURES[of] for of in ("ind", "ood", "noise") if paths[of] is None]
     if missing:
         raise InputError(
             f"{_flags(missing)}: needed, too: features of in-distribution images, of "
@@ -195,8 +197,6 @@ def _features(config: Config) -> brought.Brought:
         raise InputError(
             f"{_flags(given)}: leave out beside features, of which no network runs here"
         )
-    if config.train_features is not None:
-        paths["train"] = config.train_features
     dump = dump_files.load(
         {of: path for of, path in paths.items() if path is not None},
         layers=config.layers,
@@ -215,8 +215,10 @@ def _features(config: Config) -> brought.Brought:
 def run(config: Config) -> dict[str, Any]:
     checks.at_least_one("--batch-size", config.batch_size)
     files.writable(config.out / "score")
-    dumps = any(getattr(config, name) is not None for name in OF_FEATURES)
+    dumps = any(getattr(config, name) is not None for name in OF_FEATURES.values())
     b = _features(config) if dumps else _network(config)
+    paths = {of: getattr(config, OF_FEATURES[of] if dumps else of) for of in b.sets}
+    shared = overlap.tell_shared(b.sets, paths)
     # Not where files lie: their content counts.
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in WHERE}
     options["digest of weights"] = checkpoint.tree_digest(b.setting.variables)
@@ -245,6 +247,7 @@ def run(config: Config) -> dict[str, Any]:
         "detector": found.fitted and found.fitted.config["row"],
         "threshold": found.fitted and found.fitted.config["threshold"],
         **found.result,
+        "warnings": [*shared, *found.result["warnings"]],
     }
     results.leave(
         there,

@@ -14,7 +14,6 @@ from experiments.comparison.answers import Answers
 from experiments.comparison.failures import fails_alone
 from experiments.comparison.loaded import Network
 from experiments.comparison.methods import METHODS
-from experiments.comparison.overlap import tell_shared
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.report import Result
 from experiments.comparison.setting import Setting
@@ -78,7 +77,7 @@ def load_sets(
 
     Raises:
       InputError: a size that the network does not take, or training images of fewer or
-        more classes than the network has, or one set in place of another.
+        more classes than the network has.
     """
     paths = {of: located(path) for of, path in paths.items()}
     side = torch_weights.FORMATS[name].side
@@ -104,7 +103,6 @@ def load_sets(
                 f"network has {model.num_classes}, all of which Mahalanobis needs; "
                 "give class folders, or raise --limit"
             )
-    tell_shared(found, paths)
     return found
 
 

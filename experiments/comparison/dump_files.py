@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from experiments.comparison.overlap import tell_shared
 from fssd_jax.bounded import ONLY, read_arrays
 from fssd_jax.checks import InputError, images
 from fssd_jax.data.folders import draw
@@ -46,8 +45,8 @@ def load(
       limit, seed: at most as many rows of each set but the noise, as of `load_images`.
 
     Raises:
-      InputError: files that do not hold the same layers, logits that are none, labels
-        that do not fit, or one set in place of another.
+      InputError: files that do not hold the same layers, logits that are none, or
+        labels that do not fit.
     """
     shapes: Shapes = {}
     sets: dict[str, ArrayDataset] = {}
@@ -74,7 +73,6 @@ def load(
         names = np.array([f"{name} {shape}" for name, shape in shapes.items()])
         sha256 = digest(x, y, names)
         sets[of] = ArrayDataset(x, y, path.stem, "all", source, sha256)
-    tell_shared(sets, paths)
     return Dump(shapes, list(layers or shapes), sets, num_classes)
 
 

@@ -31,17 +31,23 @@ def refuse_own(outliers: ArrayDataset, benchmark: Benchmark, name: str) -> None:
             )
 
 
-def tell_shared(sets: Mapping[str, ArrayDataset], names: Mapping[str, Any]) -> None:
+def tell_shared(
+    sets: Mapping[str, ArrayDataset], names: Mapping[str, Any]
+) -> list[str]:
     """Warn of images, or rows of features, that two sets have in common.
 
     Args:
       sets: what is compared, two by two.
       names: of each, for the reader.
 
+    Returns:
+      The warnings, for the table.
+
     Raises:
       InputError: all of the smaller set, or of both, are images of the other.
     """
     found = {of: identities(data.x) for of, data in sets.items()}
+    told = []
     for a, b in combinations(found, 2):
         shared = len(found[a] & found[b])
         if not shared:
@@ -53,10 +59,12 @@ def tell_shared(sets: Mapping[str, ArrayDataset], names: Mapping[str, Any]) -> N
                 "common: in-distribution images that were not trained on, OoD images, "
                 "and training images"
             )
-        warn(
+        told.append(
             f"{which} have {shared:,} rows in common, of {len(sets[a].x):,} and "
             f"{len(sets[b].x):,}: what is fitted on one of them is no test of the other"
         )
+        warn(told[-1])
+    return told
 
 
 def identities(x: Any) -> set[Hashable]:

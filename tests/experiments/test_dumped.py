@@ -254,7 +254,10 @@ WRONG = {
     ),
     "class": (put("train", "y", lambda y: y // 2), "rows of 2 classes were taken"),
     "same": (lambda d: d.update(ood=d["in"]), "in.npz and "),
-    "in training": (lambda d: d["in"].update(d["train"]), "train.npz hold the same 90"),
+    "in training": (
+        lambda d: d["train"].update(d["in"]),
+        "train.npz hold the same 200",
+    ),
     "name": (put("in", "noise", lambda _: np.ones(200)), "call the layers ['noise']"),
     "row": (put("in", "tiles", lambda _: np.ones(200)), "call the layers ['tiles']"),
     "no file": (lambda d: d.pop("in"), "--features: needed, too"),
@@ -289,6 +292,20 @@ def test_mistakes_are_one_line(dumps, tmp_path, capsys, change, message):
 def test_options_that_do_not_go_together(dumps, tmp_path, capsys, args, message):
     assert main(tmp_path, dumps, *args) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_rows_of_two_sets_stand_in_the_table(dumps, tmp_path):
+    """A warning on the screen is gone when the table is read."""
+    for name, array in dumps["ood"].items():
+        array[:3] = dumps["in"][name][:3]
+    with pytest.warns(UserWarning, match="3 rows in common, of 200 and 40"):
+        assert main(tmp_path, dumps) == 0
+    path, facts = results(tmp_path)
+    (told,) = (text for text in facts["warnings"] if "in common" in text)
+    names = [str(tmp_path / f"{of}.npz") for of in ("in", "ood")]
+    assert told.startswith(" and ".join(names))
+    assert f"warning: {told}" in (path / "metrics.md").read_text()
 
 
 @pytest.mark.usefixtures("undrawn")
