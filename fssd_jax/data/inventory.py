@@ -231,18 +231,17 @@ def _damaged(path: Path, error: Exception) -> Found:
 
 def _as_loaded(need: Need, split: str, place: Path, idx_only: bool) -> Found | None:
     """What `sources.load` would read, and why it would not."""
-    grey, classes = sources.TFDS[need.name].grey, sources.TFDS[need.name].classes
-    found = stored.find(place, split, grey=grey, idx_only=idx_only)
+    of = sources.expected(need.name)
+    found = stored.find(place, split, grey=of.grey, idx_only=idx_only)
     if isinstance(found, str):
         return None
     where, wrong = found.where, ()
     try:
-        y = stored.labels(found, grey=grey)
+        y = stored.labels(found, grey=of.grey)
     except InputError as error:
         return Found(str(where), 0, wrong=(f"cannot be used: {error}",))
     try:
-        if len(found.paths) == 1:
-            stored.check(where, y, classes, grey=grey)
+        stored.check(found, y, of)
     except InputError as error:
         wrong = (f"cannot be used: {error}",)
     return Found(str(where), len(y), len(np.unique(y)), wrong=wrong)

@@ -171,6 +171,7 @@ class Fields(NamedTuple):
     records: Any  # by number
     told: dict[str, np.ndarray]  # field → [n]
     where: str  # of TFDS: the set, its version and the split
+    sizes: str  # of what is too large to be read for a digest
 
 
 # Reads a record, whose image is not decoded.
@@ -195,16 +196,17 @@ def of_tfds(name: str, split: str) -> LargeSet | str:
 
 
 def digest_of(fields: Fields) -> str:
-    """Of which set they are, and of the labels."""
+    """Of which set they are, of the labels, and of sizes."""
     label = np.asarray(next(iter(fields.told.values())), np.int64)
-    return hashlib.sha256(fields.where.encode() + label.tobytes()).hexdigest()
+    of = (fields.where + fields.sizes).encode() + label.tobytes()
+    return hashlib.sha256(of).hexdigest()
 
 
 def read_fields(found: tuple[Any, Any], split: str, take: Take) -> Fields | str:
     """Some fields of all records of a set that is `prepared`; or why not.
 
-    They are read for them once, and kept beside what `fssd fetch` gets. Images are not
-    decoded, but ImageNet's are 146 GB.
+    They are read for them once, and kept beside what `fssd fetch` gets, by what files
+    they are of. Images are not decoded, but ImageNet's are 146 GB.
     """
     tfds, builder = found
     name = f"{builder.info.full_name}/{split}"
@@ -220,7 +222,14 @@ def read_fields(found: tuple[Any, Any], split: str, take: Take) -> Fields | str:
             f"{error}); prepare it anew: tfds build {builder.info.name} "
             "--file_format=array_record"
         )
-    kept = fetched_dir() / "tfds_labels" / f"{name.replace('/', '-')}.npz"
+    info = builder.info.splits[split]
+    files = [Path(path) for path in info.filepaths]
+    # A set that was prepared anew, or elsewhere, may have other labels.
+    which = [f"{file.absolute()} {file.stat().st_mtime_ns}" for file in files]
+    sizes = f"{info.num_bytes} {[(f.name, f.stat().st_size) for f in files]}"
+    key = hashlib.sha256("\0".join([*which, sizes]).encode(errors="surrogateescape"))
+    stem = f"{name.replace('/', '-')}-{key.hexdigest()[:16]}"
+    kept = fetched_dir() / "tfds_labels" / f"{stem}.npz"
     wanted = take(undecoded[0]) if len(undecoded) else {}
     told = _kept(kept, wanted, len(undecoded))
     if told is None:
@@ -234,7 +243,7 @@ def read_fields(found: tuple[Any, Any], split: str, take: Take) -> Fields | str:
             part = kept.with_name(f"{os.getpid()}-{kept.name}")
             np.savez(part, **told)  # pyright: ignore[reportArgumentType]
             part.replace(kept)
-    return Fields(records, told, f"tensorflow_datasets {name}")
+    return Fields(records, told, f"tensorflow_datasets {name}", sizes)
 
 
 def _kept(path: Path, wanted: Mapping[str, Any], count: int) -> dict | None:

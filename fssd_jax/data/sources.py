@@ -191,6 +191,12 @@ def places(name: str, data_dir: str | Path | None) -> list[Place]:
     return [*debian, Place(own, fetched_dir() / name)]
 
 
+def expected(name: str) -> stored.Expected:
+    """What a set of `TFDS` in a folder is to be like."""
+    of = TFDS[name]
+    return stored.Expected(name, of.classes, of.grey, CLASSES.get(name))
+
+
 def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
     of, tried = TFDS[name], []
     if data_dir is None:
@@ -203,7 +209,7 @@ def _first_found(name: str, split: str, data_dir: str | Path | None) -> Arrays:
     for title, folder, idx_only in places(name, data_dir):
         found = stored.find(folder, split, grey=of.grey, idx_only=idx_only)
         if not isinstance(found, str):
-            return stored.read(found, of.classes, grey=of.grey)
+            return stored.read(found, expected(name))
         packed = of.debian is not None and folder == Path(of.debian[0])
         get = f" (apt-get install {of.debian[1]})" if packed else ""  # pyright: ignore
         tried.append(f"  {title}: {found}{get}")

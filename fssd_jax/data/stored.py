@@ -1,5 +1,6 @@
 """A split of a set as it lies in a folder: IDX files, SPLIT.npz, or class folders."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,23 @@ import numpy as np
 from fssd_jax.checks import InputError
 from fssd_jax.data import idx, image_files
 from fssd_jax.data.embedded import COLOUR_SIDE, SIDE, Arrays
+
+# SHA-256 of the labels, a byte each, of sets whose IDX files have the same names.
+LABELS = {
+    "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7": "fashion_mnist",
+    "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9": "fashion_mnist",
+    "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13": "mnist",
+    "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5": "mnist",
+}
+
+
+class Expected(NamedTuple):
+    """What a set is to be like."""
+
+    name: str
+    classes: int  # how many
+    grey: bool  # 28×28 in grey; or 32×32 in colour
+    names: tuple[str, ...] | None  # of classes, by label, if they are known
 
 
 class Stored(NamedTuple):
@@ -50,18 +68,16 @@ def find(
     return f"{neither}, and {none}" if grey else neither
 
 
-def read(found: Stored, classes: int, *, grey: bool) -> Arrays:
-    """The arrays: 28×28 in grey, or 32×32 in colour; those of IDX files as they are.
+def read(found: Stored, of: Expected) -> Arrays:
+    """The arrays; those of IDX files are as large as they are.
 
     Raises:
       InputError: a damaged file, images of another shape or range; what `check` and
         `folders.load_images` raise.
     """
-    x, y, source = _loaded(found, grey=grey)
-    if len(found.paths) > 1:
-        return x, y, source
-    check(found.where, y, classes, grey=grey)
-    if found.where.is_dir():
+    x, y, source = _loaded(found, grey=of.grey)
+    check(found, y, of)
+    if len(found.paths) == 1 and found.where.is_dir():
         endings = {file.suffix.lower() for file in found.where.glob("*/*.*")}
         told = " ".join(sorted(endings & set(image_files.ENDINGS)))
         source = f"{source}; image files {told}"
@@ -89,31 +105,40 @@ def labels(found: Stored, *, grey: bool) -> np.ndarray:
     return _loaded(found, grey=grey)[1]
 
 
-def check(path: Path, y: np.ndarray, classes: int, *, grey: bool) -> None:
-    """Raise `InputError` unless each class has its number.
+def check(found: Stored, y: np.ndarray, of: Expected) -> None:
+    """Raise `InputError` unless it is that set, and each class has its number.
 
-    Args:
-      path: SPLIT.npz; or the folder SPLIT, whose classes are numbered by their sorted
-        names, so that they are to be those of the other splits beside it. Those of a
-        set in grey are 0 to 9: FashionMNIST's own numbers are not in order of names.
-      y: labels.
-      classes: how many the set has.
-      grey: as of `read`.
+    Classes of a folder SPLIT are numbered by their sorted names, so that these are to
+    be the set's own, as in CIFAR-10, or 0 to 9, and those of the other splits beside
+    it. In grey they are 0 to 9: FashionMNIST's numbers are not in order of names.
     """
-    present = np.unique(y).tolist()
-    if present != list(range(classes)):
+    path = found.where
+    labels = hashlib.sha256(y.astype(np.uint8).tobytes()).hexdigest()
+    other = LABELS.get(labels, of.name)
+    if other != of.name:
         raise InputError(
-            f"{path}: holds images of {len(present)} classes, expected {classes}; the "
-            f"numbers {present[0]} to {present[-1]}, expected 0 to {classes - 1}, "
-            "which are those in y, or of its subfolders in sorted order; renumber "
-            "them, or put in what is missing"
+            f"{path}: holds {other}, where {of.name} is wanted; put each set into a "
+            "subfolder of its name, and give the folder that holds these"
+        )
+    if len(found.paths) > 1:
+        return
+    present = np.unique(y).tolist()
+    if present != list(range(of.classes)):
+        raise InputError(
+            f"{path}: holds images of {len(present)} classes, expected {of.classes}; "
+            f"the numbers {present[0]} to {present[-1]}, expected 0 to "
+            f"{of.classes - 1}, which are those in y, or of its subfolders in sorted "
+            "order; renumber them, or put in what is missing"
         )
     if not path.is_dir():
         return
-    if grey and (names := _names(path)) != {str(i) for i in range(classes)}:
+    names, own = _names(path), None if of.grey else of.names
+    known = of.grey or own is not None
+    if known and names not in ({*map(str, range(of.classes))}, {*(own or ())}):
+        numbers = f"the classes' numbers, 0 to {of.classes - 1}"
         raise InputError(
-            f"{path}: its subfolders are {sorted(names)}, expected the classes' numbers"
-            f", 0 to {classes - 1}; rename them"
+            f"{path}: its subfolders are {sorted(names)}, expected {numbers}"
+            f"{f', or their names, {sorted(own)}' if own else ''}; rename them"
         )
     for other in (path.with_name("train"), path.with_name("test")):
         if other.is_dir() and (differ := _names(other) ^ _names(path)):

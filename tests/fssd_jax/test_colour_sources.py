@@ -59,17 +59,31 @@ def test_a_class_that_is_missing_is_an_error(tmp_path):
 
 
 def test_splits_whose_classes_have_other_names_are_refused(tmp_path):
-    """They are numbered by their sorted names: "plane" would come after "horse"."""
-    write(tmp_path / "cifar10" / "train", X, Y)
-    renamed = ["plane" if name == "airplane" else name for name in CIFAR10]
-    write(tmp_path / "cifar10" / "test", X, Y, renamed)
+    """They are numbered by their sorted names: "nine" would be the last."""
+    write(tmp_path / "svhn_cropped" / "train", X, Y, SVHN)
+    renamed = ["nine" if name == SVHN[9] else name for name in SVHN]
+    write(tmp_path / "svhn_cropped" / "test", X, Y, renamed)
     for split in ("train", "test"):
-        with pytest.raises(InputError, match=r"\['airplane', 'plane'\]; rename"):
-            load("cifar10", split, tmp_path)
-    (tmp_path / "cifar10" / "test" / "plane").rename(
-        tmp_path / "cifar10" / "test" / "airplane"
+        with pytest.raises(InputError, match=r"'nine'\]; rename"):
+            load("svhn_cropped", split, tmp_path)
+    (tmp_path / "svhn_cropped" / "test" / "nine").rename(
+        tmp_path / "svhn_cropped" / "test" / SVHN[9]
     )
-    np.testing.assert_array_equal(load("cifar10", "test", tmp_path).y, Y)
+    np.testing.assert_array_equal(load("svhn_cropped", "test", tmp_path).y, Y)
+
+
+def test_classes_of_other_names_are_refused_where_they_have_their_own(tmp_path):
+    """Sorted, "plane" comes after "horse": all labels and cifar6's classes shift."""
+    for split in ("train", "test"):
+        renamed = ["plane" if name == "airplane" else name for name in CIFAR10]
+        write(tmp_path / "mine" / "cifar10" / split, X, Y, renamed)
+        write(tmp_path / "numbers" / "cifar10" / split, X, Y, "0123456789")
+    told = r"'truck'\], expected the classes' numbers, 0 to 9, or their names, \['air"
+    with pytest.raises(InputError, match=told):
+        load("cifar10", "test", tmp_path / "mine")
+    by_number = load("cifar10", "test", tmp_path / "numbers")
+    np.testing.assert_array_equal(by_number.y, Y)
+    assert by_number.classes == CIFAR10
 
 
 def test_tfds_comes_first(nowhere, monkeypatch):

@@ -182,7 +182,11 @@ LETTERS, NUMBERS = "abcdefghij", "0123456789"
 LAID = {  # (set, what is there) → how many images there are, and whether they are read
     ("cifar10", "arrays"): (lambda f, x, _: of_arrays(f, x=x, y=range(10)), 10, True),
     ("mnist", "arrays"): (lambda f, x, _: of_arrays(f, x=x, y=range(10)), 10, True),
-    ("cifar10", "folders"): (lambda f, x, _: of_folders(f, x, LETTERS), 10, True),
+    ("cifar10", "folders"): (lambda f, x, _: of_folders(f, x, NUMBERS), 10, True),
+    ("cifar10", "letters"): (lambda f, x, _: of_folders(f, x, LETTERS), 10, False),
+    ("svhn_cropped", "folders"): (
+        lambda f, x, _: of_folders(f, x, LETTERS), 10, True
+    ),
     ("mnist", "folders"): (lambda f, x, _: of_folders(f, x, NUMBERS), 10, True),
     ("mnist", "letters"): (lambda f, x, _: of_folders(f, x, LETTERS), 10, False),
     ("cifar10", "nine"): (lambda f, x, _: of_folders(f, x[1:], LETTERS[1:]), 9, False),

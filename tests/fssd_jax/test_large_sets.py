@@ -1,6 +1,9 @@
 """Sets that TFDS has prepared, read by number."""
 
 import io
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +73,7 @@ def test_a_set_that_tfds_has_prepared(tfds_dir):
     assert found.source.digest != find("imagenet2012", "validation").source.digest
     assert of_tfds("imagenet2012", "test") == "imagenet2012/1.0.0 has no split test"
     # Labels are kept, and read again if they are not of as many records.
-    (kept,) = tfds_dir.parent.glob("fetched/tfds_labels/*-train.npz")
+    (kept,) = tfds_dir.parent.glob("fetched/tfds_labels/*-train-*.npz")
     np.savez(kept, label=found.y[::-1])
     assert find("imagenet2012", "train").y.tolist() == found.y[::-1].tolist()
     for damage in (
@@ -81,6 +84,33 @@ def test_a_set_that_tfds_has_prepared(tfds_dir):
     ):
         damage()
         assert find("imagenet2012", "train").y.tolist() == found.y.tolist()
+
+
+def test_a_set_prepared_anew_or_elsewhere_has_its_own_labels(tfds_dir, monkeypatch):
+    """As many records of the same name and version, and what was kept is another's."""
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=list("abc")),
+    }
+
+    def digest(labels, seeds=range(4)):
+        rows = [
+            {"image": jpeg(i), "label": label}
+            for i, label in zip(seeds, labels, strict=True)
+        ]
+        folder = Path(os.environ["TFDS_DATA_DIR"])
+        if folder.exists():
+            shutil.rmtree(folder)
+        prepare(folder, "imagenet2012", features, {"train": rows})
+        found = find("imagenet2012", "train")
+        assert sorted(found.y.tolist()) == sorted(labels)
+        assert [int(found.source[i]["label"]) for i in range(4)] == found.y.tolist()
+        return found.source.digest
+
+    digests = {digest([0, 1, 2, 0]), digest([2, 2, 1, 1])}
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_dir / "elsewhere"))
+    digests |= {digest([1, 1, 1, 0]), digest([1, 1, 1, 0], range(3, 7))}
+    assert len(digests) == 4  # the last by its images alone
 
 
 def test_corruptions_of_tfds_are_called_so(tfds_dir):

@@ -1,11 +1,13 @@
 """Grey sets in all the layouts that a folder may have; those in colour elsewhere."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fssd_jax import InputError
-from fssd_jax.data import load, sources
+from fssd_jax.data import inventory, load, sources, stored
 from tests.fssd_jax.test_sources import X, Y, write
 
 
@@ -50,3 +52,17 @@ def test_class_folders_of_grey_sets_have_the_classes_numbers(tmp_path):
     np.testing.assert_array_equal(
         load("fashion_mnist", "train", tmp_path).x[..., 0], X[:10]
     )
+
+
+def test_one_set_does_not_stand_in_for_another(nowhere, monkeypatch, capsys):
+    """Their IDX files have the same names; which they are their labels tell."""
+    which = hashlib.sha256(np.uint8(Y).tobytes()).hexdigest()
+    monkeypatch.setitem(stored.LABELS, which, "mnist")
+    for folder in (nowhere, nowhere / "fashion_mnist"):
+        write(folder, "test")
+        told = f"{folder}: holds mnist, where fashion_mnist is wanted; put each set"
+        with pytest.raises(InputError, match=told):
+            load("fashion_mnist", "test", nowhere)
+        assert inventory.command(["--check", "fmnist6", "--data-dir", str(nowhere)])
+        assert f"cannot be used: {told}" in capsys.readouterr().out
+    assert len(load("mnist", "test", nowhere).x) == len(X)
