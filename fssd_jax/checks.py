@@ -172,6 +172,15 @@ def whole(name: str, value) -> int:
     return int(value)
 
 
+def not_bits(x, name: str) -> None:
+    """Raise `InputError` for images of 8 bits whose white is 1: black, to a network."""
+    if x.dtype == np.uint8 and x.size and x.max() == 1:
+        raise InputError(
+            f"{name}: its bytes are 0 and 1, where 255 is white; write 255 * x, or "
+            "x.astype(np.float32), of which 1 is white"
+        )
+
+
 def as_bytes_advice(dtype) -> str:
     """How images of a type of which white is not known become such as are taken."""
     if dtype == np.bool_:

@@ -31,6 +31,7 @@ def read(
             + checks.as_bytes_advice(x.dtype)
         )
     checks.images(x, f"{path}, {named}", otherwise="and write the file again")
+    checks.not_bits(x, f"{path}, {named}")
     what = f"{named} as stored, {x.dtype}"
     x = (x if x.dtype == np.uint8 else x.astype(np.float32)).reshape(-1, *wanted)
     y = np.zeros(len(x), np.int32) if labelled is None else arrays[labelled]

@@ -272,13 +272,13 @@ def validation_and_test(
 
     Of a benchmark that has validation sets of its own, `count` of these, drawn by the
     key, and all of the test set; else both are drawn from the latter, see
-    `split_validation`: of a small OoD set a third at most, and of its twin too.
+    `split_validation`: of a small OoD set a third at most, and of its twin too, of a
+    small in-distribution set a half.
     """
     whole = benchmark.test if pair is None else benchmark.ood[pair]
     if benchmark.held is None:
-        if pair is not None or benchmark.twins:
-            count = min(count, len(whole.x) // 3)
-        return split_validation(whole, count, key)
+        part = 2 if pair is None and not benchmark.twins else 3
+        return split_validation(whole, min(count, len(whole.x) // part), key)
     held = benchmark.held[pair or "test"]
     order = np.asarray(jax.random.permutation(key, len(held.x)))
     return held.select(np.sort(order[:count])), whole

@@ -10,7 +10,6 @@ import numpy as np
 from fssd_jax.checks import InputError
 from fssd_jax.data import benchmarks, faces, genomics, sequences, sources
 from fssd_jax.data.image_files import ENDINGS
-from fssd_jax.data.needs import Need
 from fssd_jax.data.split_names import split_of
 
 
@@ -71,37 +70,45 @@ def genomes(place: Path) -> Found | None:
     return Found(str(place), sum(map(len, strains.values())), len(strains), wrong=wrong)
 
 
-def in_classes(need: Need, split: str, place: Path) -> Found | None:
-    """Images in class folders: of the split's folder, or of the place."""
+def in_classes(place: Path, split: str) -> Found | None:
+    """Images in class folders, in the split's folder."""
     names = [split, *(p.name for p in folders(place) if split_of(p.name))]
-    same = [
-        name for name in names if name == split or split_of(name) == split_of(split)
-    ]
-    # A set of one split may have no folder for it.
-    whole = len(need.counts) == 1 and not any(split_of(p.name) for p in folders(place))
-    for folder in (*(place / name for name in same if name), *([place] * whole)):
-        counts = [
-            count_images(folder),
-            *(count_images(inner) for inner in folders(folder)),
-        ]
-        if any(counts):
-            classes = sum(count > 0 for count in counts[1:])
-            return Found(str(folder), sum(counts), classes)
-    return None
+    same = [name for name in names if split_of(name) == split_of(split)]
+    found = (in_folder(place / name) for name in same)
+    return next(filter(None, found), None)
+
+
+def in_folder(folder: Path) -> Found | None:
+    """Images at any depth, in class folders or without."""
+    inner = [count_images(of) for of in folders(folder)]
+    total = count_images(folder, deep=False) + sum(inner)
+    return Found(str(folder), total, sum(map(bool, inner))) if total else None
 
 
 def folders(place: Path) -> list[Path]:
+    """Those in it that are not hidden."""
     try:
         with os.scandir(place) as entries:
-            return sorted(place / e.name for e in entries if e.is_dir())
+            names = sorted(e.name for e in entries if e.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return [place / name for name in names if not name.startswith(".")]
 
 
-def count_images(folder: Path) -> int:
-    """Files in it that are images, by their names."""
-    try:
-        with os.scandir(folder) as entries:
-            return sum(e.name.lower().endswith(tuple(ENDINGS)) for e in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+def count_images(folder: Path, *, deep: bool = True) -> int:
+    """Files that are images, by their names; hidden ones are none, as ._a.jpg."""
+    total, waiting, seen = 0, [folder], set()
+    while waiting:
+        at = waiting.pop()
+        try:
+            of = at.stat()
+            with os.scandir(at) as entries:
+                names = [e.name.lower() for e in entries if not e.name.startswith(".")]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if (of.st_dev, of.st_ino) in seen:  # links in a circle have no end
+            continue
+        seen.add((of.st_dev, of.st_ino))
+        total += sum(name.endswith(tuple(ENDINGS)) for name in names)
+        waiting += folders(at) if deep else []
+    return total

@@ -70,6 +70,7 @@ def feed(
             )
         return _of_records(records, name, num_classes, draws)
     checks.images(x, name, otherwise=OTHERWISE)
+    checks.not_bits(x, name)
     labels = None
     if num_classes is not None:
         of = name.replace("images", "labels")

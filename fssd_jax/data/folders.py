@@ -238,7 +238,8 @@ def _digest_of(files: list[Path], root: Path, y: np.ndarray) -> str:
     total = hashlib.sha256(y.tobytes())
     for file in files:
         size = file.stat().st_size if file.exists() else -1
-        total.update(f"{os.path.relpath(file, root)}\0{size}\0".encode())
+        name = os.fsencode(os.path.relpath(file, root))  # perhaps not of UTF-8
+        total.update(name + f"\0{size}\0".encode())
     return total.hexdigest()
 
 

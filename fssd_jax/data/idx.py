@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fssd_jax import bounded
+from fssd_jax import bounded, checks
 from fssd_jax.checks import InputError
 
 # Magic number: two zero bytes, 0x08 for unsigned bytes, then the rank.
@@ -35,8 +35,8 @@ def read(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, height, width, 1] uint8 and labels [n] int32.
 
     Raises:
-      InputError: a file is truncated, corrupt, of the other kind, or the two do not
-        belong together; the message names the file.
+      InputError: a file is truncated, corrupt, of the other kind, the two do not
+        belong together, or images are of 0 and 1; the message names the file.
     """
     x, y = _read(images, "images"), _read(labels, "labels")
     if len(x) != len(y):
@@ -44,6 +44,7 @@ def read(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{images} holds {len(x)} images but {labels} {len(y)} labels: they are "
             "not of one split; get both again"
         )
+    checks.not_bits(x, str(images))
     return x[..., None], y.astype(np.int32)
 
 

@@ -139,7 +139,12 @@ def imagenet(data_dir: str | Path | None = None) -> Benchmark:
     absent: dict[str, str] = {}
     others: dict[str, str] = {}
     for name in (f"{kind}_{level}" for kind in KINDS for level in LEVELS):
-        pair, found = f"imagenet_{name}", _corrupted(root, name, data_dir is None)
+        pair = f"imagenet_{name}"
+        try:
+            found = _corrupted(root, name, data_dir is None)
+        except InputError as error:  # nothing in it, or in one of its classes
+            others[pair] = str(error)
+            continue
         if isinstance(found, str):
             absent[pair] = found
             continue

@@ -179,7 +179,10 @@ def _places(need: Need, data_dir) -> Iterator[tuple[str, Path, bool]]:
 def _prepared(need: Need, split: str, place: Path) -> Found | None:
     """By dataset_info.json, which TFDS writes beside the data of each version."""
     if need.name == CORRUPTED:
-        return _corruptions(need, split, place, "{}_{}", _prepared)
+        one = need._replace(name="")
+        return _corruptions(
+            need, split, place, "{}_{}", lambda path: _prepared(one, split, path)
+        )
     if need.name == CELEBA:
         return counted.celeba(place, split, faces.prepared_faces)
     newest = newest_version(place)
@@ -210,10 +213,10 @@ def _in_folder(need: Need, split: str, place: Path, idx_only: bool) -> Found | N
     if need.name == GENOMES:
         return counted.genomes(place)
     if need.name == CORRUPTED:
-        return _corruptions(need, split, place, "{}/{}", counted.in_classes)
+        return _corruptions(need, split, place, "{}/{}", counted.in_folder)
     if need.name in OWN:
         return OWN[need.name](place, split)
-    return counted.in_classes(need, split, place)
+    return counted.in_classes(place, split)
 
 
 # Sets in layouts of their own: folder, split → what is there.
@@ -249,13 +252,14 @@ def _as_loaded(need: Need, split: str, place: Path, idx_only: bool) -> Found | N
 
 def _corruptions(need: Need, split: str, place: Path, path: str, count) -> Found | None:
     """Of ImageNet-C: all kinds and levels, and what is wrong of them."""
-    one, wanted, each = need._replace(name=""), need.counts[split], {}
+    wanted, each, empty = need.counts[split], {}, []
     for name in (path.format(kind, level) for kind in KINDS for level in LEVELS):
-        for group in GROUPS:
-            found = count(one, split, place / group / name)
+        for there in (place / group / name for group in GROUPS):
+            found = count(there)
             if found is not None and found.count:
                 each[name] = found.count
                 break
+            empty += [f"{there}: there is nothing in it"] * there.is_dir()
     if not each:
         return None
     total, most = len(KINDS) * len(LEVELS), max(each.values())
@@ -264,6 +268,7 @@ def _corruptions(need: Need, split: str, place: Path, path: str, count) -> Found
         for name, n in each.items()
         if n != most and wanted and not agrees(wanted, n)
     ]
+    wrong += empty
     if len(each) < total:
         wrong.append(f"{len(each)} kinds and levels, expected {total}")
     told = f" in {len(each)} of {total} kinds and levels"

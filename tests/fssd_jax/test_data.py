@@ -9,6 +9,7 @@ from fssd_jax.data.benchmarks import (
     channel_statistics,
     load_benchmark,
     split_validation,
+    validation_and_test,
 )
 from fssd_jax.data.embedded import enlarge, photo_patches
 from fssd_jax.data.sources import digest
@@ -86,6 +87,17 @@ def test_validation_and_test_share_nothing():
     assert np.any(other.x != validation.x)
     with pytest.raises(InputError, match="leave some to test on"):
         split_validation(data, len(data.x), jax.random.key(0))
+
+
+def test_of_a_small_set_half_is_left_to_test_on():
+    """Else a network were trained for hours, and then there would be no setting."""
+    b = load_benchmark("digits")
+    small = b._replace(test=b.test.select(slice(51)))
+    key = jax.random.key(0)
+    parts = validation_and_test(small, None, b.validation, key)
+    assert [len(part.x) for part in parts] == [25, 26]
+    whole = validation_and_test(b, None, b.validation, key)
+    assert len(whole[0].x) == b.validation
 
 
 def test_unknown_names_list_the_right_ones():

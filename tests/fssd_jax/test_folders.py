@@ -1,5 +1,6 @@
 """Small files written by Pillow and NumPy, and two photographs of scikit-learn."""
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -197,6 +198,18 @@ def test_folders_that_do_not_say_what_is_meant(tmp_path, names, options, words):
             function(tmp_path / "no")
 
 
+def test_names_of_other_encodings_are_read(tmp_path):
+    """As Latin-1 has them on a disk of the nineties, or in an archive of one."""
+    for i, name in enumerate((b"caf\xe9", b"th\xe9")):
+        folder = tmp_path / os.fsdecode(name)
+        save(folder / os.fsdecode(name + b".png"), RGB[i])
+    found = folders.image_records(tmp_path, channels=3)
+    equal(np.stack([image for image, _ in found]), RGB[:2])
+    whole = found.digest
+    folder.rename(folder.with_name("tea"))
+    assert folders.image_records(tmp_path, channels=3).digest != whole
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path):
     path = save_all(tmp_path) / "003.png"
     for broken in (path.read_bytes()[:-60], b"", b"<html>"):
@@ -256,6 +269,7 @@ def test_records_are_what_is_loaded(tmp_path):
         (dict(x=RGB, y=np.arange(7) - 1), "labels down to -1; number .* from 0 on"),
         (dict(x=RGB.astype(int)), "is of int64, expected uint8 or floats"),
         (dict(x=RGB.astype(float)), r"lie in \[0, 1\]"),
+        (dict(x=np.uint8(RGB > 128)), "bytes are 0 and 1, where 255 is white"),
         (dict(x=RGB, y=np.arange(6)), r"labels are int64\[6\], .* each of 7 images"),
         (dict(x=RGB, y=np.arange(7.0)), r"labels are float64"),
         (dict(x=RGB, y=np.array([None] * 7)), "a.npz: cannot be read .*pickled"),

@@ -1,6 +1,7 @@
 """What is said to be there is there, with its counts; and nothing is downloaded."""
 
 import json
+import shutil
 import socket
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from experiments.comparison.chosen import AUXILIARY
 from fssd_jax import InputError
-from fssd_jax.data import inventory, sources, stored
+from fssd_jax.data import inventory, large_sets, sources, stored
 from fssd_jax.data.benchmarks import HELD_OUT, OUTLIERS, TRAINED
 from fssd_jax.data.imagenet_c import KINDS, LEVELS
 from fssd_jax.data.inventory import command, find
@@ -133,11 +134,22 @@ def test_class_folders_are_counted(tmp_path, name):
     assert find(dogs, "train", tmp_path)[0] is None
 
 
-def test_a_set_of_one_split_needs_no_folder_for_it(tmp_path):
-    others = NEEDS["C"].needs[1]
-    write_classes(tmp_path / "imagenet_non_dogs", classes=2, each=5)
+def test_what_is_counted_is_what_is_loaded(tmp_path):
+    """At any depth, without what a Mac adds, and in the split's folder only."""
+    others, folder = NEEDS["C"].needs[1], tmp_path / "imagenet_non_dogs"
+    write_classes(folder, classes=2, each=5)
+    assert find(others, "test", tmp_path)[0] is None
+    assert isinstance(large_sets.of_folder(folder, "test"), str)
+    (folder / "test" / "far").mkdir(parents=True)
+    for inner in [path for path in folder.iterdir() if path.name != "test"]:
+        inner.rename(folder / "test" / "far" / inner.name)
+    write_classes(folder / "test" / "near", classes=2, each=3)
+    for name in ("far", ".cache"):
+        (folder / "test" / name).mkdir(exist_ok=True)
+        (folder / "test" / name / "._0.png").write_bytes(b"attributes")
     found, _ = find(others, "test", tmp_path)
-    assert found.count == 10
+    assert (found.count, found.classes) == (16, 2)
+    assert len(large_sets.of_folder(folder, "test").y) == 16
 
 
 def of_arrays(folder, **arrays):
@@ -290,6 +302,12 @@ def test_imagenet_c_is_eighty_sets(tmp_path, capsys, monkeypatch, place):
     monkeypatch.setattr(inventory, "KINDS", KINDS[:3])
     found, _ = find(need, "validation", data_dir)
     assert found.wrong == ("10 kinds and levels, expected 15",)
+    if place == "folders":
+        shutil.rmtree(folder)
+        folder.mkdir()
+        found, _ = find(need, "validation", data_dir)
+        told = f"{folder}: there is nothing in it"
+        assert found.wrong == (told, "9 kinds and levels, expected 15")
 
 
 def test_genomes_are_strains_of_species(tmp_path, capsys):

@@ -184,6 +184,21 @@ def test_validation_of_twins_is_of_the_same_scenes(tmp_path):
     assert sets[1] == sets[3]
 
 
+@pytest.mark.parametrize("emptied", ["fog/3", f"fog/3/{SYNSETS[0]}"])
+def test_an_empty_level_does_not_stop_the_others(tmp_path, emptied):
+    large_files.imagenet(tmp_path, (1, 10), SYNSETS[:2], SMALL)
+    large_files.imagenet_c(tmp_path, ("fog",), (1, 3), 10, SYNSETS[:2])
+    folder = tmp_path / "imagenet_c" / emptied
+    shutil.rmtree(folder)
+    folder.mkdir()
+    found = load_benchmark("imagenet", tmp_path)
+    assert list(found.ood) == ["imagenet_fog_1"]
+    told = found.missing["imagenet_fog_3"]
+    assert "imagenet_c/fog/3: no image" in told
+    assert folder.name in told
+    assert found.missing["imagenet_c"].startswith("78 kinds and levels are not there")
+
+
 @pytest.mark.parametrize("less", [True, False])
 def test_a_level_of_other_scenes_is_passed_over(tmp_path, less):
     """Row by row it would be compared with other images than its own."""
