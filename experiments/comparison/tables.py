@@ -95,6 +95,11 @@ def method_sheet(results: list[Result], kinds=("methods", "controls")) -> Sheet:
         f"accuracy {accuracy}. Of networks that a method adds, the epochs are told "
         "where it is noted what was chosen.",
     ]
+    if "weights" in model:
+        notes.append(
+            "Accuracy at chance: the weights' classes are in another order, or their "
+            "images were normalised otherwise."
+        )
     if first.get("symbols"):
         notes.append(
             "Inputs are token ids, which have no gradient: no method takes an input "

@@ -134,6 +134,7 @@ def test_weights_stand_for_training(name, folder, tmp_path, monkeypatch):
     assert told["model"]["weights"] == name
     table = (where / "metrics.md").read_text()
     assert f"Network: cifar_resnet, the weights {name}; test" in table
+    assert "Accuracy at chance: the weights' classes are in another order" in table
     assert told["paper"] is None  # it is no ResNet-34
     assert "control: untrained, clean" in told["controls"]
     assert not list((tmp_path / "weights").glob("*"))
