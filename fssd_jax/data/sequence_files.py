@@ -14,7 +14,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -27,6 +27,7 @@ SYMBOLS = "ACGT"  # the codes 0 to 3
 OTHER = 4  # a base that is not known: N, the other ambiguity codes of IUPAC, a gap
 RECORDS = 2**20  # of a file, at most
 BLOCK = 2**20  # bytes that are looked at together
+START = 2**12  # bytes by which a file is told, if its name does not tell
 CERTAIN = 0.5  # of the bases that are no N: with fewer A, C, G, T, it is a protein
 
 _UNPACKED: dict[bytes, Any] = {
@@ -106,25 +107,40 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
+def beginning(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; none if it is no file or cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would wait for ever
+            return b""
+        with path.open("rb") as raw:
+            return _unpacked(raw).read1(START)  # `read` would fail if it is cut
+    except (OSError, EOFError, ValueError, *_DAMAGED):
+        return b""
+
+
 # ---- bytes, lines -------------------------------------------------------------------
 
 # Of a line that is longer than a block, parts: whether the part begins it.
 Lines = Iterator[tuple[bool, bytes]]
 
 
-def _blocks(path: Path, raw: io.BufferedReader) -> Iterator[bytes]:
-    packed, start = os.fstat(raw.fileno()).st_size, raw.read(6)
+def _unpacked(raw: io.BufferedReader) -> Any:
+    start = raw.read(6)
     raw.seek(0)
-    opened: list[Any] = [f for magic, f in _UNPACKED.items() if start.startswith(magic)]
-    file: IO[bytes] = opened[0](raw) if opened else raw
-    total = 0
+    opened = [f for magic, f in _UNPACKED.items() if start.startswith(magic)]
+    return opened[0](raw) if opened else raw
+
+
+def _blocks(path: Path, raw: io.BufferedReader) -> Iterator[bytes]:
+    packed, file, total = os.fstat(raw.fileno()).st_size, _unpacked(raw), 0
     while block := file.read(BLOCK):
         total += len(block)
         bounded.check_size(path, packed, total)
         if b"\0" in block:
+            inside = "" if file is raw else " inside"
             raise InputError(
-                f"{path}: is binary{' inside' if opened else ''}, expected the text of "
-                "FASTA or GenBank; unpack an archive, convert another format"
+                f"{path}: is binary{inside}, expected the text of FASTA or GenBank; "
+                "unpack an archive, convert another format"
             )
         yield block
 

@@ -7,7 +7,6 @@ else another stretch of the genome.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +19,9 @@ from fssd_jax.checks import InputError
 from fssd_jax.data.folders import located
 from fssd_jax.data.sequence_files import COMPRESSED, OTHER, Genome, read
 from fssd_jax.data.sources import ArrayDataset, digest
+from fssd_jax.data.strain_forms import ENDINGS, not_read, strain_of
 
 LENGTH = 250  # bases of a read (Ren et al. 2019)
-ENDINGS = ".fa .fna .fas .fasta .ffn .frn .fsa .dna .gb .gbk .gbff .genbank".split()
-# What sequences come in and is not read, which is no reason to pass them over.
-FOREIGN = ".embl .fastq .fq .seq .2bit".split()
-ARCHIVES = ".zip .7z .rar .tar .tgz".split()
-PACKED = (*ARCHIVES, *".zst .zstd .z .lz4 .lzma .lz .bgz .br".split())
 SPLITS = ("train", "validation", "test")
 SHARES = (0.8, 0.1, 0.1)  # of a genome that is split by position, in this order
 STRAINS = 3  # of a species, from which on it is split by strain
@@ -107,13 +102,13 @@ def find(root: Path) -> dict[str, list[Path]]:
     """The strain files of each species, sorted by name.
 
     What is hidden is passed over, and in the folders of species what has other endings
-    than `ENDINGS`, alone or before one of `COMPRESSED`, and does not look like a strain
-    that cannot be read.
+    than `ENDINGS`, alone or before one of `COMPRESSED`, and looks like no strain, by
+    its name and by what it begins with.
 
     Raises:
       InputError: there is no such folder, no species in it, a species without a file,
         sequences beside the species' folders, folders inside, two files of a strain, or
-        a strain in a form that is not read.
+        a strain in a form, or under a name, that is not read.
     """
     if not root.is_dir():
         raise InputError(
@@ -135,7 +130,7 @@ def find(root: Path) -> dict[str, list[Path]]:
 
 def _strains(folder: Path) -> list[Path]:
     names: dict[str, Path] = {}
-    others: list[str] = []
+    others: list[Path] = []
     for entry in _entries(folder):
         strain = strain_of(entry.name)
         if entry.is_dir():
@@ -144,7 +139,7 @@ def _strains(folder: Path) -> list[Path]:
                 f"strain into {folder} itself"
             )
         if strain is None:
-            others.append(entry.name)
+            others.append(entry)
         elif strain in names:
             raise InputError(
                 f"{folder}: {names[strain].name} and {entry.name} are of one strain; "
@@ -152,46 +147,16 @@ def _strains(folder: Path) -> list[Path]:
             )
         else:
             names[strain] = entry
-    for name in others:
-        if unread_strain(name) not in (None, *names):
-            raise InputError(
-                f"{folder / name}: looks like sequences in a form that is not read; "
-                "without them the species would be split otherwise; unpack or convert "
-                f"it to FASTA ({' '.join(ENDINGS)}, also with {' '.join(COMPRESSED)}), "
-                "or move it elsewhere"
-            )
+    for entry in others:
+        if told := not_read(entry, names):
+            raise InputError(f"{entry}: {told}")
     if not names:
-        told = f"; there are {others[:3]}" if others else ""
+        told = f"; there are {[e.name for e in others[:3]]}" if others else ""
         raise InputError(
             f"{folder}: no sequences in it; looked for {' '.join(ENDINGS)}, also "
             f"with {' '.join(COMPRESSED)}{told}"
         )
     return [names[strain] for strain in sorted(names)]
-
-
-def strain_of(name: str) -> str | None:
-    """A file's name without its endings; None if these are none of sequences."""
-    stem, ending = os.path.splitext(name)
-    if ending.lower() in COMPRESSED:
-        stem, ending = os.path.splitext(stem)
-    return stem if ending.lower() in ENDINGS and stem else None
-
-
-def unread_strain(name: str) -> str | None:
-    """The strain of a file that looks like one and is not read; else None.
-
-    An archive whose name has no ending of what is in it may hold one.
-    """
-    stem, ending = os.path.splitext(name)
-    packed = []
-    while ending.lower() in (*COMPRESSED, *PACKED):
-        packed.append(ending.lower())
-        stem, ending = os.path.splitext(stem)
-    if ending.lower() in (*FOREIGN, *(ENDINGS if packed else ())):
-        return stem
-    # A version, as of GCF_000005845.2, is no ending.
-    bare = not ending[1:2].isalpha() and bool({*packed} & {*ARCHIVES})
-    return stem + ending if bare else None
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -194,42 +194,6 @@ def test_a_layout_that_does_not_say_what_is_meant_is_refused(folder, make, messa
         load_reads(folder[0], "train", 9, length=50)
 
 
-UNREAD = (
-    *("4.fna.zst", "4.FNA.Z", "4.fna.zip", "4.fa.lz4", "4.fna.tar.gz", "4.zip"),
-    *("GCF_000005845.2.zip", "4.embl", "4.embl.gz", "4.fastq", "4.fq.gz", "4.seq"),
-)
-
-
-@pytest.mark.parametrize("name", UNREAD)
-def test_strains_that_are_not_read_are_not_dropped(folder, name, monkeypatch):
-    """Of three strains two would be split by position; what is advised goes on."""
-    monkeypatch.setattr(sequences, "COMPRESSED", [".gz", ".bz2", ".xz"])
-    root, _ = folder
-    path = root / "a" / name
-    path.touch()
-    told = f"{name}: looks like sequences in a form that is not read.*; unpack or"
-    with pytest.raises(InputError, match=told):
-        load_reads(root, "train", 9, length=50)
-    # Unpacked beside it, as most programs leave it.
-    unpacked = root / "a" / f"{sequences.unread_strain(name)}.fna"
-    unpacked.write_text(f">4\n{random_text(9, 3000)}\n")
-    assert unpacked in sequences.find(root)["a"]
-    path.unlink()
-    assert len(sequences.find(root)["a"]) == 5
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("README", "README.txt", "notes.txt.gz", "md5sums.gz", "1.fna.gz.md5"),
-        *("1.gff", "1.faa", "1.fna.fai", ".4.fna.zst", "annotation.gff.zip"),
-    ],
-)
-def test_what_does_not_look_like_a_strain_is_passed_over(folder, name):
-    (folder[0] / "a" / name).touch()
-    assert len(sequences.find(folder[0])["a"]) == 4
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
