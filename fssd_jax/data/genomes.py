@@ -6,7 +6,6 @@ aureus RN4220 is left out, which descends from NCTC 8325.
 """
 
 import gzip
-import hashlib
 import shutil
 import tarfile
 import tempfile
@@ -18,7 +17,13 @@ import numpy as np
 from fssd_jax import bounded
 from fssd_jax.checks import InputError
 from fssd_jax.data import debian
-from fssd_jax.data.sequence_files import SYMBOLS, Genome, read
+from fssd_jax.data.sequence_files import (
+    SYMBOLS,
+    Genome,
+    bases_digest,
+    read,
+    records,
+)
 from fssd_jax.data.strains import SPECIES, Package
 
 COMMAND = "fssd fetch genomes"
@@ -90,21 +95,6 @@ def verify(folder: Path) -> int:
     return count
 
 
-def bases_digest(genome: Genome) -> str:
-    """SHA-256 of the records' bases, whatever the lines and the names.
-
-    Each record's codes, and 255 after each.
-    """
-    total = hashlib.sha256()
-    for codes in _records(genome):
-        total.update(codes.tobytes() + b"\xff")
-    return total.hexdigest()
-
-
-def _records(genome: Genome) -> list[np.ndarray]:
-    return np.split(genome.codes, genome.starts[1:-1])
-
-
 def _unpacked(package: Package, temporary: Path, run) -> dict[str, Path]:
     """The wanted files of a package, by their name in its folder."""
     wanted = {s.file for of in SPECIES.values() for s in of if s.package == package}
@@ -143,7 +133,7 @@ def write(path: Path, genome: Genome, record: str = "") -> None:
     """Write the records whose names contain `record`, as FASTA (.gz)."""
     letters = np.frombuffer(f"{SYMBOLS}N".encode(), np.uint8)
     with gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as file:
-        for name, codes in zip(genome.names, _records(genome), strict=True):
+        for name, codes in zip(genome.names, records(genome), strict=True):
             if record in name:
                 file.write(f">{name}\n".encode())
                 text = letters[codes].tobytes()

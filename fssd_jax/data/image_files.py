@@ -5,6 +5,7 @@ import tarfile
 import warnings
 import zipfile
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def find(path: Path) -> ImageFiles:
     foreign = _images_not_read(path, seen.others)
     _check_class_folders(path, seen, foreign)
     if seen.links:
-        _check_once(path, seen.images)
+        check_once(path, [path.joinpath(*f) for f in seen.images])
     _tell_not_read(path, seen, foreign)
     images = sorted(seen.images)
     classes = [f[0] if len(f) > 1 else "" for f in images]
@@ -128,11 +129,7 @@ def _search(path: Path) -> _Seen:
                 continue
             if entry.is_symlink():
                 links = True
-                if not os.path.exists(entry.path):  # perhaps a whole class
-                    raise InputError(
-                        f"{entry.path}: is no file, but a link to nothing "
-                        f"({os.readlink(entry.path)}); mend it, or remove it"
-                    )
+                check_target(entry.path)
             if entry.is_dir():
                 waiting.append(below)
                 if not parts:
@@ -247,13 +244,22 @@ def _check_class_folders(path: Path, seen: _Seen, foreign: set[str]) -> None:
         )
 
 
-def _check_once(path: Path, images: list[Parts]) -> None:
+def check_target(link: str | Path) -> None:
+    """Raise `InputError` for a symbolic link to nothing, perhaps a whole class."""
+    if not os.path.exists(link):
+        raise InputError(
+            f"{link}: is no file, but a link to nothing ({os.readlink(link)}); mend "
+            "it, or remove it"
+        )
+
+
+def check_once(path: Path, files: Iterable[Path]) -> None:
     """Raise `InputError` for a file that is reached twice by a symbolic link.
 
     Hard links are all alike: none is the file, and none a link to it.
     """
     reached: dict[tuple[int, int], Path] = {}
-    for file in (path.joinpath(*f) for f in images):
+    for file in files:
         at = file.stat()
         other = reached.setdefault((at.st_dev, at.st_ino), file)
         if other != file and (file.is_symlink() or other.is_symlink()):

@@ -6,6 +6,7 @@ bases, a byte each, so that memory is bounded by what a file may unpack to.
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -71,6 +72,22 @@ class Genome(NamedTuple):
     codes: UInt8[np.ndarray, " bases"]  # A, C, G, T (or U) = 0, 1, 2, 3; `OTHER`
     starts: Int64[np.ndarray, " ends"]  # [records + 1], where each begins; all bases
     names: list[str]  # of the records: FASTA's whole header, GenBank's LOCUS
+
+
+def records(genome: Genome) -> list[UInt8[np.ndarray, " bases"]]:
+    """The codes of each record."""
+    return np.split(genome.codes, genome.starts[1:-1])
+
+
+def bases_digest(genome: Genome) -> str:
+    """SHA-256 of the records' bases, whatever the lines and the names.
+
+    Each record's codes, and 255 after each.
+    """
+    total = hashlib.sha256()
+    for codes in records(genome):
+        total.update(codes.tobytes() + b"\xff")
+    return total.hexdigest()
 
 
 def read(path: str | Path) -> Genome:

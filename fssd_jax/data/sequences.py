@@ -17,7 +17,14 @@ from jaxtyping import Int8, Int64
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.folders import located
-from fssd_jax.data.sequence_files import COMPRESSED, OTHER, Genome, read
+from fssd_jax.data.image_files import check_once, check_target
+from fssd_jax.data.sequence_files import (
+    COMPRESSED,
+    OTHER,
+    Genome,
+    bases_digest,
+    read,
+)
 from fssd_jax.data.sources import ArrayDataset, digest
 from fssd_jax.data.strain_forms import ENDINGS, not_read, strain_of
 
@@ -25,6 +32,10 @@ LENGTH = 250  # bases of a read (Ren et al. 2019)
 SPLITS = ("train", "validation", "test")
 SHARES = (0.8, 0.1, 0.1)  # of a genome that is split by position, in this order
 STRAINS = 3  # of a species, from which on it is split by strain
+
+
+# Of the files that were read: the other splits' are read by calls of their own.
+_DIGESTS: dict[Path, str] = {}
 
 
 class Part(NamedTuple):
@@ -56,6 +67,9 @@ def load_reads(
     on either strand. The reads are in random order. They are the same for the same
     files, seed and arguments; of a species they do not depend on the others.
 
+    No two files may have the same bases, or one may be trained and the other tested on.
+    All that one process has read below `root` are compared, whatever their splits.
+
     Args:
       root: holds a folder for each species, with a file (FASTA or GenBank, plain or
         compressed) for each strain.
@@ -73,7 +87,7 @@ def load_reads(
 
     Raises:
       InputError: an unknown split or species, a layout that does not say what is meant,
-        a file that cannot be read or has no such window, bad numbers.
+        a file that cannot be read, is there twice or has no such window, bad numbers.
     """
     _check(split, count, length, shares)
     path = located(root)
@@ -91,7 +105,9 @@ def load_reads(
         of_species = _equal(count, len(names))[label]
         for part, number in zip(parts, _equal(of_species, len(parts)), strict=True):
             rng = _generator(seed, name, part.path.name, split)
-            drawn.append(reads(read(part.path), number, rng, length, part))
+            genome = read(part.path)
+            _check_twins(path, part.path, genome)
+            drawn.append(reads(genome, number, rng, length, part))
             y += [label] * number
     order = _generator(seed, "order", split).permutation(count)
     x, labels = np.concatenate(drawn)[order], np.array(y, np.int32)[order]
@@ -107,8 +123,9 @@ def find(root: Path) -> dict[str, list[Path]]:
 
     Raises:
       InputError: there is no such folder, no species in it, a species without a file,
-        sequences beside the species' folders, folders inside, two files of a strain, or
-        a strain in a form, or under a name, that is not read.
+        sequences beside the species' folders, folders inside, two files of a strain, a
+        file or folder reached twice by a link, a link to nothing, or a strain in a
+        form, or under a name, that is not read.
     """
     if not root.is_dir():
         raise InputError(
@@ -125,6 +142,8 @@ def find(root: Path) -> dict[str, list[Path]]:
             )
     if not found:
         raise InputError(f"{root}: holds no folders; make one for each species")
+    files = (file for of_species in found.values() for file in of_species)
+    check_once(root, [*(root / name for name in found), *files])
     return found
 
 
@@ -161,9 +180,28 @@ def _strains(folder: Path) -> list[Path]:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
         raise InputError(f"{folder}: cannot be searched ({error})") from error
+    for entry in entries:
+        if entry.is_symlink():
+            check_target(entry)
+    return entries
+
+
+def _check_twins(root: Path, path: Path, genome: Genome) -> None:
+    """Raise `InputError` where another file that was read has the same bases."""
+    _DIGESTS[path] = digest = bases_digest(genome)
+    for other, known in [*_DIGESTS.items()]:
+        if known != digest or other == path or not other.is_relative_to(root):
+            continue
+        # As it is now: perhaps it is the one that was replaced.
+        if other.is_file() and bases_digest(read(other)) == digest:
+            one, two = sorted(str(p.relative_to(root)) for p in (other, path))
+            raise InputError(
+                f"{root}: {one} and {two} have the same bases, so that one genome may "
+                "be trained and tested on; leave one of them out"
+            )
 
 
 def divide(strains: list[Path], split: str, shares=SHARES) -> list[Part]:

@@ -12,7 +12,7 @@ class Strain(NamedTuple):
     name: str
     package: Package
     file: str  # in the package's folder
-    sha256: str  # of the bases, see `genomes.bases_digest`
+    sha256: str  # of the bases, see `sequence_files.bases_digest`
     record: str = ""  # what the wanted records' names contain
 
 

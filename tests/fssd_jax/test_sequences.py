@@ -1,6 +1,8 @@
 """Reads of genomes: windows, strands and splits, against brute force."""
 
 import gzip
+import re
+import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -217,3 +219,90 @@ def test_what_could_not_work_is_refused(folder, options, message):
 def test_an_empty_root_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no folders; make one for each species"):
         load_reads(tmp_path, "train", 9)
+
+
+# ---- one genome twice ---------------------------------------------------------------
+
+
+def test_a_strain_that_is_linked_is_refused(folder):
+    root, _ = folder
+    (root / "a" / "9.fna.gz").symlink_to("1.fna.gz")
+    told = r"a/9\.fna\.gz is .*/a/1\.fna\.gz once more, by a link; remove the link"
+    with pytest.raises(InputError, match=told):
+        load_reads(root, "train", 9, length=50)
+    (root / "a" / "9.fna.gz").unlink()
+    (root / "b" / "9.fna.gz").symlink_to("../a/1.fna.gz")  # of another species
+    with pytest.raises(InputError, match=r"b/9\.fna\.gz is .*/a/1\.fna\.gz once more"):
+        load_reads(root, "train", 9, length=50)
+
+
+def test_a_species_that_is_linked_is_refused(folder):
+    root, _ = folder
+    (root / "d").symlink_to("b")
+    with pytest.raises(InputError, match=r"/d is .*/b once more, by a link"):
+        load_reads(root, "train", 9, length=50)
+
+
+@pytest.mark.parametrize("name", ["d", "a/9.fna.gz"])
+def test_a_link_to_nothing_is_refused(folder, name):
+    root, _ = folder
+    (root / name).symlink_to("missing")
+    with pytest.raises(InputError, match=rf"{name}: .* a link to nothing \(missing\)"):
+        load_reads(root, "train", 9, length=50)
+
+
+def test_links_to_files_elsewhere_are_followed(folder):
+    root, _ = folder
+    whole = load_reads(root, "test", 9, length=50)
+    (root / "a").rename(root.parent / "elsewhere")
+    (root / "a").mkdir()
+    for file in (root.parent / "elsewhere").iterdir():
+        (root / "a" / file.name).symlink_to(file)
+    np.testing.assert_array_equal(load_reads(root, "test", 9, length=50).x, whole.x)
+
+
+def twin(root, texts, name: str) -> None:
+    """The strain 1 of a, as another archive has it: other names, lines and case."""
+    lines = "\n".join(re.findall(".{1,70}", texts["a", "1"].lower()))
+    (root / name).write_text(f">of another archive\n{lines}\n")
+
+
+def test_files_of_the_same_bases_in_two_splits_are_refused(folder):
+    """Of a the strain 1 is trained on, and what is last by name tested on."""
+    root, texts = folder
+    twin(root, texts, "a/9.fna")
+    load_reads(root, "train", 9, length=50)
+    told = (
+        r"root: a/1\.fna\.gz and a/9\.fna have the same bases.*; leave one of them out"
+    )
+    with pytest.raises(InputError, match=told):
+        load_reads(root, "test", 9, length=50)
+    (root / "a" / "9.fna").write_text(f">another\n{random_text(99, 3000)}\n")
+    for split in sequences.SPLITS:
+        load_reads(root, split, 9, length=50)
+
+
+def test_files_of_the_same_bases_of_two_species_are_refused(folder):
+    root, texts = folder
+    twin(root, texts, "b/9.fna")
+    told = r"root: a/1\.fna\.gz and b/9\.fna have the same bases"
+    with pytest.raises(InputError, match=told):
+        load_reads(root, "train", 9, length=50)
+
+
+def test_what_was_a_twin_is_none_when_it_was_replaced_or_removed(folder):
+    root, texts = folder
+    twin(root, texts, "a/9.fna")
+    load_reads(root, "test", 9, length=50)
+    (root / "a" / "9.fna").write_text(f">another\n{random_text(99, 3000)}\n")
+    load_reads(root, "train", 9, length=50)
+    (root / "a" / "9.fna").unlink()
+    load_reads(root, "train", 9, length=50)
+
+
+def test_folders_are_not_compared_with_each_other(folder):
+    root, _ = folder
+    shutil.copytree(root, root.parent / "copy")
+    for place in (root, root.parent / "copy"):
+        for split in sequences.SPLITS:
+            load_reads(place, split, 9, length=50)
