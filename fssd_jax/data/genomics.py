@@ -102,13 +102,21 @@ def _load(split: str, data_dir) -> tuple[np.ndarray, np.ndarray, str]:
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
     """Read and genus of each line; the first line names the columns."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, delimiter="\t")
-        missing = {"seq", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{path}: its first line names no column {missing}")
-        for row in reader:
-            yield row["seq"] or "", row["label"] or ""
+        try:
+            missing = {"seq", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise InputError(f"{path}: its first line names no column {missing}")
+            for row in reader:
+                yield row["seq"] or "", row["label"] or ""
+        except (UnicodeDecodeError, csv.Error) as error:
+            # Text is decoded in blocks, of which the error tells the position.
+            what = getattr(error, "reason", error)
+            raise InputError(
+                f"{path}: after line {reader.reader.line_num} it is no table in UTF-8 "
+                f"({what}); damaged? Get it anew"
+            ) from error
 
 
 def _encoded(

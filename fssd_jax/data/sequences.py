@@ -7,6 +7,7 @@ else another stretch of the genome.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -284,7 +285,8 @@ def _equal(count: int, shares: int) -> list[int]:
 
 def _generator(seed: int, *names: str) -> np.random.Generator:
     """Of its own for each species, strain and split, whatever others there are."""
-    name = hashlib.sha256("/".join(names).encode()).digest()
+    # Names of files may be no UTF-8.
+    name = hashlib.sha256(os.fsencode("/".join(names))).digest()
     return np.random.default_rng([seed, *np.frombuffer(name, np.uint32).tolist()])
 
 

@@ -276,3 +276,25 @@ def test_a_damaged_table_of_reads(tmp_path, change, told):
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError, match=told):
         load_benchmark("genomics", tmp_path)
+
+
+def rows(table: bytes) -> bytes:
+    return table.partition(b"\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda b: b.replace(b"Genus2", b"G\xe9nus2"), "after line 0 .*invalid"),
+        (lambda b: b.decode().encode("utf-16"), "after line 0 .*invalid start byte"),
+        # Text is decoded a block at a time.
+        (lambda b: b + rows(b) * 99 + b"\xe9", r"after line \d{3} .*unexpected end"),
+        (lambda b: b + b'"' + rows(b) * 999, r"after line \d+ .*field larger"),
+    ],
+)
+def test_a_table_of_reads_that_is_no_text(tmp_path, change, told):
+    large_files.genomics(tmp_path, length=30)
+    path = tmp_path / "genomics_ood" / FILES["train"]
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{path}: {told}"):
+        load_benchmark("genomics", tmp_path)

@@ -1,6 +1,7 @@
 """Reads of genomes: windows, strands and splits, against brute force."""
 
 import gzip
+import os
 import re
 import shutil
 from collections import Counter
@@ -219,6 +220,15 @@ def test_what_could_not_work_is_refused(folder, options, message):
 def test_an_empty_root_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no folders; make one for each species"):
         load_reads(tmp_path, "train", 9)
+
+
+def test_names_need_not_be_utf8(folder):
+    root, _ = folder
+    name = os.fsdecode(b"caf\xe9")
+    (root / "c" / "x.fna.gz").rename(root / "c" / f"{name}.fna.gz")
+    (root / "c").rename(root / name)
+    data = load_reads(root, "train", 9, length=50)
+    assert np.bincount(data.y).tolist() == [3, 3, 3]
 
 
 # ---- one genome twice ---------------------------------------------------------------
