@@ -252,15 +252,6 @@ def test_records_are_what_is_loaded(tmp_path):
         folders.image_records(moved, channels=3, resize=6)
 
 
-def test_names_need_not_be_utf8(tmp_path):
-    names = [os.fsdecode(name) for name in (b"caf\xe8", b"caf\xe9")]
-    for name in names:
-        save(tmp_path / name / f"{name}.png", RGB[0])
-    whole = records(tmp_path, size=4)
-    (tmp_path / names[1]).rename(tmp_path / os.fsdecode(b"caf\xea"))
-    assert records(tmp_path, size=4).digest != whole.digest
-
-
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
