@@ -168,3 +168,13 @@ def test_numpys_numbers_are_numbers():
 
 def test_good_labels():
     assert checks.labels([0, 2, 1], 3, 3).dtype == np.int32
+
+
+def test_images_whose_white_is_1_are_told_however_late_it_comes():
+    x = np.zeros((checks.CHUNK + 2, 1, 1, 1), np.uint8)
+    checks.not_bits(x, "images")  # black, and that they may be
+    x[-1] = 1
+    with pytest.raises(InputError, match="images: its bytes are 0 and 1, where 255"):
+        checks.not_bits(x, "images")
+    for other in (x.astype(np.float32), x.astype(bool), 2 * x):
+        checks.not_bits(other, "images")

@@ -175,6 +175,7 @@ def test_bad_data():
         (x, y[:5], "one label per image"),
         (x[:0], y[:0], "empty"),
         (x * np.nan, y, "NaN"),
+        ((x > x.mean()).astype(np.uint8), y, "bytes are 0 and 1"),
     ):
         with pytest.raises(InputError, match=message):
             train(Smooth(), bad_x, bad_y, num_classes=3, seed=0, epochs=1)
