@@ -252,6 +252,15 @@ def draw(count: int, limit: int | None, seed: int) -> tuple[np.ndarray, str]:
     return np.sort(chosen), f"{limit} of {count} images (drawn by seed {seed})"
 
 
+def check_mode(file: Path, image: Image.Image) -> None:
+    """Raise `InputError` for an image of another mode than `MODES`."""
+    if image.mode not in MODES:
+        raise InputError(
+            f"{file}: its pixels are of Pillow's mode {image.mode}, expected 8 bits a "
+            "channel; convert it, so that white is 255"
+        )
+
+
 def _decode(
     file: Path, size: tuple[int, int], channels: int, cover: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "h w c"], bool]:
@@ -274,11 +283,7 @@ def _opened(file: Path, channels: int) -> Image.Image:
         with Image.open(file, formats=FORMATS) as opened:
             # Both are known before it is decoded.
             check_pixels(file, opened.size)
-            if opened.mode not in MODES:
-                raise InputError(
-                    f"{file}: its pixels are of Pillow's mode {opened.mode}, expected "
-                    "8 bits a channel; convert it, so that white is 255"
-                )
+            check_mode(file, opened)
             image = ImageOps.exif_transpose(opened)
         if image.has_transparency_data:
             image = image.convert("RGBA")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fssd_jax.bounded import PIXELS
 from fssd_jax.checks import InputError
-from fssd_jax.data.folders import FORMATS, ImageStream
+from fssd_jax.data.folders import FORMATS, ImageStream, check_mode
 from fssd_jax.data.image_files import located
 
 CLASSIC, LARGE = "images_classic", "images_largescale"
@@ -142,7 +142,7 @@ def open_list(
 
     Raises:
       InputError: no such list, a line that is none, or images that are not there; on
-        the way: one that cannot be read.
+        the way: one that cannot be read, or has more than 8 bits a channel.
     """
     root = data_root(root)
     files, labels = read_list(root / "benchmark_imglist" / listed.path)
@@ -201,11 +201,14 @@ def _decode(
         with Image.open(file, formats=FORMATS) as opened:
             if opened.size[0] * opened.size[1] > PIXELS:
                 raise ValueError(f"{opened.size[0]}×{opened.size[1]} pixels")
+            check_mode(file, opened)
             image = opened.convert("RGB")
     except FileNotFoundError as error:
         raise InputError(
             f"{file}: is missing, and was there when its list was read; get it again"
         ) from error
+    except InputError:
+        raise
     except Exception as error:  # Pillow's readers raise a dozen kinds
         raise InputError(
             f"{file}: cannot be read as an image ({type(error).__name__}: {error}); "

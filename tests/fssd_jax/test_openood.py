@@ -135,6 +135,19 @@ def test_other_lists_are_refused(tmp_path, text, told):
         read_list(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode", "stored"),
+    [(np.uint16, "I;16", "PNG"), (np.float32, "F", "TIFF")],
+)
+def test_what_is_white_is_not_guessed(root, kind, mode, stored):
+    """Pillow's conversion would make all over 255 white."""
+    file = root / "data/images_classic/test/class3/3.png"
+    Image.fromarray(np.full((32, 32), 300, kind)).save(file, stored)
+    stream = open_list(root, CIFAR, CIFAR.ind["test"])
+    with pytest.raises(InputError, match=rf"3\.png: .* mode {mode}, expected 8 bits"):
+        list(stream)
+
+
 def test_what_is_not_there_or_broken_is_told(root):
     listed = CIFAR.far["svhn"]
     folder = root / "data" / "images_classic" / "svhn" / "class-1"
