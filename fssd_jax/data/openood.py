@@ -141,11 +141,15 @@ def open_list(
       seed: of `limit`.
 
     Raises:
-      InputError: no such list, a line that is none, or images that are not there; on
-        the way: one that cannot be read, or has more than 8 bits a channel.
+      InputError: no such list, a line that is none, a list of in-distribution images
+        with labels that are no classes of the benchmark, or images that are not there;
+        on the way: one that cannot be read, or has more than 8 bits a channel.
     """
     root = data_root(root)
-    files, labels = read_list(root / "benchmark_imglist" / listed.path)
+    path = root / "benchmark_imglist" / listed.path
+    files, labels = read_list(path)
+    if listed in benchmark.ind.values():
+        _check_classes(path, labels, benchmark.num_classes)
     whole = len(files)
     if limit is not None and limit < whole:
         chosen = np.random.default_rng(seed).choice(whole, limit, replace=False)
@@ -161,6 +165,17 @@ def open_list(
     decode = partial(_decode, resize=benchmark.resize, size=benchmark.size)
     source = f"{listed.path} of OpenOOD: {len(paths)} of {whole} images"
     return ImageStream(paths, labels, source, decode, batch_size)
+
+
+def _check_classes(path: Path, labels: np.ndarray, num_classes: int) -> None:
+    """Raise `InputError` unless all are classes: accuracy would be of other labels."""
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            f"{path}: its labels run from {low} to {high}, expected 0 to "
+            f"{num_classes - 1}, the benchmark's classes; get the list again, or "
+            "number them so"
+        )
 
 
 def read_list(path: Path) -> tuple[list[str], np.ndarray]:

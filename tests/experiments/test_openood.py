@@ -263,6 +263,22 @@ def test_without_anything_the_table_says_so(tmp_path, capsys):
     assert not list(tmp_path.glob("openood/cifar10*"))
 
 
+def test_lists_that_count_classes_from_one_are_refused(root, tmp_path, capsys):
+    """An accuracy of 0 would stand in the table."""
+    part = tmp_path / "part"
+    shutil.copytree(root, part)
+    for split in ("train", "test"):
+        path = part / "data" / "benchmark_imglist" / CIFAR.ind[split].path
+        lines = [line.split() for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{file} {int(y) + 1}\n" for file, y in lines))
+    assert openood.main(["--root", str(part), *ARGS, "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    shown = "".join(told.out.split())  # whatever lines it is broken into
+    for split in ("train", "test"):
+        assert f"{split}_cifar10.txt:itslabelsrunfrom1to10,expected0to9" in shown
+    assert "nothing could be run, see above" in told.err
+
+
 def test_a_network_of_other_classes_is_refused(root, tmp_path, capsys):
     other = tmp_path / "other" / "best.ckpt"
     write_checkpoint(other, *network(CIFAR._replace(num_classes=7), 0))

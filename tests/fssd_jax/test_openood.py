@@ -148,6 +148,27 @@ def test_what_is_white_is_not_guessed(root, kind, mode, stored):
         list(stream)
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize(("label", "told"), [(10, "0 to 10"), (-1, "-1 to 9")])
+def test_labels_of_images_inside_are_classes(root, split, label, told):
+    listed = CIFAR.ind[split]
+    path = root / "data" / "benchmark_imglist" / listed.path
+    lines = path.read_text().splitlines()
+    lines[5] = lines[5].split()[0] + f" {label}"
+    path.write_text("\n".join(lines))
+    told = rf"{split}_cifar10\.txt: its labels run from {told}, expected 0 to 9, the"
+    with pytest.raises(InputError, match=told):
+        open_list(root, CIFAR, listed, limit=2)
+
+
+@pytest.mark.parametrize("label", [-1, 77])
+def test_labels_of_images_outside_are_any(root, label):
+    for listed in (CIFAR.val_ood, CIFAR.near["cifar100"]):
+        path = root / "data" / "benchmark_imglist" / listed.path
+        path.write_text(path.read_text().replace(" -1\n", f" {label}\n"))
+        assert set(open_list(root, CIFAR, listed).y) == {label}
+
+
 def test_what_is_not_there_or_broken_is_told(root):
     listed = CIFAR.far["svhn"]
     folder = root / "data" / "images_classic" / "svhn" / "class-1"
