@@ -197,12 +197,18 @@ def read_list(path: Path) -> tuple[list[str], np.ndarray]:
         if not file or file.startswith("/") or ".." in Path(file).parts:
             raise InputError(f"{path}, line {number}: no path below a folder: {line!r}")
         try:
-            labels.append(int(label))
+            value = int(label)
         except ValueError as error:
             raise InputError(
                 f'{path}, line {number}: expected "path label", got {line!r}'
             ) from error
+        if not -(2**31) <= value < 2**31:
+            raise InputError(
+                f"{path}, line {number}: the label {value} does not fit into 32 "
+                "bits; get the list again, or give the number of a class"
+            )
         files.append(file)
+        labels.append(value)
     if not files:
         raise InputError(f"{path}: lists no images")
     return files, np.array(labels, np.int32)

@@ -124,6 +124,11 @@ def test_paths_may_hold_no_space_but_before_the_label(tmp_path):
         ("", "lists no images"),
         ("a.png 1\nb.png\n", "line 2: expected"),
         ("a.png one\n", "line 1: expected"),
+        (
+            "a.png 1\nb.png 99999999999\n",
+            r"list\.txt, line 2: the label 99999999999 does",
+        ),
+        ("a.png -2147483649\n", "line 1: the label -2147483649 does"),
         ("/etc/a.png 1\n", "no path below a folder"),
         ("../a.png 1\n", "no path below a folder"),
     ],
