@@ -179,7 +179,7 @@ def _check_classes(path: Path, labels: np.ndarray, num_classes: int) -> None:
 
 
 def read_list(path: Path) -> tuple[list[str], np.ndarray]:
-    """The paths and labels of a list, a line of which is "path label".
+    """The paths and labels of a list, a line of which is "path label", or blank.
 
     Raises:
       InputError: it is not there, is empty, or a line is another.
@@ -192,6 +192,8 @@ def read_list(path: Path) -> tuple[list[str], np.ndarray]:
         raise InputError(f"{path}: cannot be read ({error})") from error
     files, labels = [], []
     for number, line in enumerate(lines, 1):
+        if not line.strip():  # such as at the end, as editors leave it
+            continue
         # As OpenOOD reads it: up to the first space.
         file, _, label = line.partition(" ")
         if not file or file.startswith("/") or ".." in Path(file).parts:

@@ -118,10 +118,22 @@ def test_paths_may_hold_no_space_but_before_the_label(tmp_path):
     np.testing.assert_array_equal(labels, [3, -1])
 
 
+def test_blank_lines_are_skipped_and_counted(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.png 3\n\nb.png 1\n \n\n")
+    files, labels = read_list(path)
+    assert files == ["a.png", "b.png"]
+    np.testing.assert_array_equal(labels, [3, 1])
+    path.write_text("\n\na.png one\n")
+    with pytest.raises(InputError, match="line 3: expected"):
+        read_list(path)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("", "lists no images"),
+        ("\n\n", "lists no images"),
         ("a.png 1\nb.png\n", "line 2: expected"),
         ("a.png one\n", "line 1: expected"),
         (
