@@ -187,7 +187,8 @@ def read_list(path: Path) -> tuple[list[str], np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: there is no such list")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # With or without a mark at the start, as Windows' editors write it.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     files, labels = [], []

@@ -118,6 +118,12 @@ def test_paths_may_hold_no_space_but_before_the_label(tmp_path):
     np.testing.assert_array_equal(labels, [3, -1])
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_path(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.png 3\n", encoding="utf-8-sig")
+    assert read_list(path)[0] == ["a.png"]
+
+
 def test_blank_lines_are_skipped_and_counted(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("a.png 3\n\nb.png 1\n \n\n")
