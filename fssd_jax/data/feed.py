@@ -87,9 +87,6 @@ def feed(
 def _of_records(
     records: Records, name: str, num_classes: int | None, draws: tuple[int, ...]
 ) -> Feed:
-    if not len(records):
-        raise InputError(f"{name}: the set is empty; it has no record")
-
     def reading(epoch):
         # NumPy's seeds are not negative.
         own = *(number % 2**64 for number in draws), epoch
@@ -101,11 +98,12 @@ def _of_records(
         for part in cut((Rows(*part) for part in parts), size):
             yield part if num_classes is not None else part._replace(y=None)
 
+    count = reading(0).count()
     first, _ = reading(0).one(0)
     found = fingerprint(reading(0))
     if num_classes is not None:
         check_classes(reading(0), found["drawn"])
-    return Feed(len(records), first[None], batches, (found, None))
+    return Feed(count, first[None], batches, (found, None))
 
 
 class Feeds(NamedTuple):

@@ -84,7 +84,8 @@ def rows(
     records = single_records(data)
     if records is not None:
         reading = Reading(records, name, unit_range=unit_range)
-        slices = chosen(len(records)) if chosen else _parts(len(records), size)
+        count = reading.count()
+        slices = chosen(count) if chosen else _parts(count, size)
         numbers = np.concatenate([np.r_[0:0], *(np.r_[at] for at in slices)])
         parts = reading.parts(numbers, ahead=2 * size)
         yield from (Rows(x, y) for x, y in parts)

@@ -111,6 +111,19 @@ class Reading(NamedTuple):
     otherwise: str = "or pass unit_range=False if your network takes other inputs"
     num_classes: int | None = None  # None: labels may be anything, or missing
 
+    def count(self) -> int:
+        """How many records there are, or `InputError` for none or without an end."""
+        count = len(self.records)
+        if not count:
+            raise InputError(f"{self.name}: the set is empty; it has no record")
+        if count >= 2**31:  # Grain's .repeat() tells 2⁶³ − 1, or a part of it
+            raise InputError(
+                f"{self.name}: {count} records, as of a source without an end, where "
+                "fewer than 2³¹ are expected; leave out .repeat(): training repeats "
+                "records by epochs, and scoring reads each once"
+            )
+        return count
+
     def one(self, number: int) -> tuple[np.ndarray, Any]:
         """(what the network takes, label or None) of a record.
 
@@ -167,8 +180,6 @@ class Reading(NamedTuple):
           InputError: records that cannot be read, or do not fit together.
           MissingExtraError: Grain is not installed.
         """
-        if not len(self.records):
-            raise InputError(f"{self.name}: the set is empty; it has no record")
         starts = range(0, len(order), PART)
         x, label = self.one(0)
         like = x.dtype, x.shape, label is None

@@ -187,6 +187,18 @@ def test_more_workers_than_are_wanted_ahead_are_not_warned_of(caplog):
     assert not caplog.records
 
 
+class Endless(Source):
+    def __len__(self):
+        return 2**63 - 1
+
+
+def test_a_source_without_an_end_is_refused():
+    told = r"images: 9223372036854775807 records, .* leave out \.repeat\(\): training"
+    for source in (Endless(), Records(Endless(), workers=0)):
+        with pytest.raises(InputError, match=told):
+            next(rows(source, 64))
+
+
 class Deadly(Source):
     def __getitem__(self, number):
         if number == 9:

@@ -207,6 +207,16 @@ def test_what_is_no_source():
             fit(X, Y, outliers=cut)
 
 
+def test_grains_endless_source_is_refused():
+    grain = pytest.importorskip("grain")
+    source = grain.MapDataset.source(Source())
+    assert_same(fit(source), fit(Source()))
+    told = r"training images: \d+ records, .* leave out \.repeat\(\): training"
+    for endless in (source.repeat(), source.shuffle(seed=0).repeat()[::2]):
+        with pytest.raises(InputError, match=told):
+            fit(endless)
+
+
 @pytest.mark.parametrize("count", [9, 90])
 def test_records_of_one_class_are_refused_as_their_arrays_are(count):
     one = np.full(count, 2)
