@@ -140,6 +140,12 @@ class Reading(NamedTuple):
                 f"{of}: cannot be read ({type(error).__name__}: {error}): damaged? Get "
                 "it again, or leave it out"
             ) from error
+        if record is None:
+            raise InputError(
+                f"{of}: is None, as where Grain's .filter left one out: such a sparse "
+                "source cannot be read by number; filter what it reads from beforehand, "
+                "so that every number has a record"
+            )
         x, label = _parted(record, of)
         x = checks.to_numpy(x, of)
         if self.records.transform is not None:

@@ -144,6 +144,7 @@ def test_a_damaged_record_names_itself(workers):
         ((X[0], 0, 1), "images, record 3: is a tuple of 3; give"),
         ({"pixels": X[0]}, r"images, record 3: is a dict of \['pixels'\]; give"),
         (("text", 0), "record 3: expected"),
+        (None, r"images, record 3: is None, .*\.filter.*; filter what it reads from"),
     ],
 )
 def test_records_that_are_none(record, told):

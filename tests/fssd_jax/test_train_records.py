@@ -217,6 +217,18 @@ def test_grains_endless_source_is_refused():
             fit(endless)
 
 
+def test_what_grain_filtered_is_told_and_may_be_filtered_beforehand():
+    grain = pytest.importorskip("grain")
+    sparse = grain.MapDataset.source(Source()).filter(lambda one: one["label"] != 1)
+    with pytest.raises(
+        InputError, match=r"training images, record \d+: is None, as where"
+    ):
+        fit(sparse)
+    kept = Y != 1
+    beforehand = grain.MapDataset.source(Pairs(X[kept], Y[kept]))
+    assert_same(fit(beforehand), fit(X[kept], Y[kept]))
+
+
 @pytest.mark.parametrize("count", [9, 90])
 def test_records_of_one_class_are_refused_as_their_arrays_are(count):
     one = np.full(count, 2)
