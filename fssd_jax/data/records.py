@@ -142,9 +142,9 @@ class Reading(NamedTuple):
             ) from error
         if record is None:
             raise InputError(
-                f"{of}: is None, as where Grain's .filter left one out: such a sparse "
-                "source cannot be read by number; filter what it reads from beforehand, "
-                "so that every number has a record"
+                f"{of}: is None, as where Grain's .filter left one out: a sparse "
+                "source cannot be read by number; filter what it reads from, "
+                "beforehand, so that every number has a record"
             )
         x, label = _parted(record, of)
         x = checks.to_numpy(x, of)
