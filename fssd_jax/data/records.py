@@ -96,8 +96,12 @@ def single_records(data: Any) -> Records | None:
         return found if found is data else None
     try:
         label = _parted(found.source[0], "record 0")[1]
-    except Exception:  # whatever a source may raise; who reads it will tell
+    except InputError:  # batches, perhaps; who reads it will tell
         return None
+    except Exception as error:  # whatever a source may raise; `Reading.one` will tell
+        # Without numbers, as PyTorch's IterableDataset, it may still give batches.
+        other = isinstance(error, NotImplementedError | TypeError | LookupError)
+        return None if other and hasattr(data, "__iter__") else found
     return found if label is not None and np.ndim(label) == 0 else None
 
 

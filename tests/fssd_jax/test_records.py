@@ -134,6 +134,30 @@ def test_a_damaged_record_names_itself(workers):
         list(parts)
 
 
+def test_a_damaged_first_record_names_itself_too():
+    told = r"images, record 0: cannot be read \(OSError: truncated\)"
+    with pytest.raises(InputError, match=told):
+        next(rows(Source(broken=[0]), 64))
+    grain = pytest.importorskip("grain")
+    with pytest.raises(InputError, match=told):
+        next(rows(grain.MapDataset.source(Source(broken=[0])), 64))
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, KeyError(0), TypeError])
+def test_what_has_a_length_but_no_numbers_may_give_batches(error):
+    """As PyTorch's IterableDataset, and what is found by keys."""
+
+    class Batches(Source):
+        def __getitem__(self, number):
+            raise error
+
+        def __iter__(self):
+            return iter([(X, Y)])
+
+    (part,) = rows(Batches(), 64)
+    equal(part.y, Y)
+
+
 @pytest.mark.parametrize(
     ("record", "told"),
     [
@@ -144,7 +168,7 @@ def test_a_damaged_record_names_itself(workers):
         ((X[0], 0, 1), "images, record 3: is a tuple of 3; give"),
         ({"pixels": X[0]}, r"images, record 3: is a dict of \['pixels'\]; give"),
         (("text", 0), "record 3: expected"),
-        (None, r"images, record 3: is None, .*\.filter.*; filter what it reads from"),
+        (None, r"images, record 3: is None, .*\.filter.*; filter what it reads from,"),
     ],
 )
 def test_records_that_are_none(record, told):
