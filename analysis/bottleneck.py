@@ -177,10 +177,12 @@ class GradientFn:
         program = self._program(variables, x, y)
         value, features = program.outputs
         params = {*program.inputs[: len(jax.tree.leaves(parameters(variables)))]}
+        reached = program.behind(value)
         return [
             layer
             for layer, number in features.items()
-            if program.passes(program.behind(number) & params, number, value)
+            if number in reached  # of another no loss passes at all
+            and program.passes(program.behind(number) & params, number, value)
         ]
 
     def _program(self, variables, x, y) -> Program:

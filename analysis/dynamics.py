@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from analysis.gradients import LossFn, descent
 from analysis.parameters import directed, logit_fn_of, of_layer, parameters
-from analysis.steps import begins
+from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
@@ -195,8 +195,10 @@ class Recorder:
         self._sizes = {"batch_size": batch_size, "unit_range": unit_range}
         self._keep = {layer: partial(_feature, layer) for layer in keep}
         self._initial, self._start = None, start
+        self._last: int | None = None
 
     def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
+        self._last = step = later(self._last, step)
         if self._initial is None:
             if not begins(self._start, step, "displacements are from the state"):
                 return

@@ -32,7 +32,10 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
         as with BatchNorm in training mode, and the images are more than one batch.
     """
     params = parameters(variables)
-    total = jax.tree.map(jnp.zeros_like, params)
+    # In 16 bits a sum over many batches ends where a batch no longer changes it.
+    total = jax.tree.map(
+        lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
+    )
     parts = batches((x, y), batch_size, unit_range=False)
     first, count = next(parts), count_rows(x)
     if count != len(first.mask) and _depends_on_mates(loss_fn, variables, first):
@@ -47,7 +50,8 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
         first = jax.tree.map(lambda a: a[first.mask], first)
     for part, mask, labels in chain([first], parts):
         total = _add_gradient(loss_fn, total, variables, part, labels, mask)
-    return directed(variables, jax.tree.map(lambda g: -g / count, total))
+    mean = jax.tree.map(lambda g, p: (-g / count).astype(p.dtype), total, params)
+    return directed(variables, mean)
 
 
 @compiled(static=1)

@@ -19,7 +19,7 @@ from analysis.infinite_width import Kernels, readouts
 from analysis.ntk import Images
 from analysis.ntk_networks import ConvNet, Perceptron
 from fssd_jax.checks import InputError
-from fssd_jax.data.inputs import joined
+from fssd_jax.data.inputs import as_input, joined
 from fssd_jax.shown import brief
 
 
@@ -46,15 +46,16 @@ def twin(
 
     Args:
       network: its width is of no account.
-      x_train: X, as of `infinite_width.fit`.
+      x_train: X, as of `infinite_width.kernels`.
       targets: Y.
       times: ηt, as of `infinite_width.readouts`.
       x: points, such as test images and, after them, noise.
       batch_size: images on either side of a block.
     """
-    x_train = joined(x_train)
+    # Each by itself: beside floats in [0, 1], integers would stay 0 to 255.
+    x_train, x = (as_input(joined(of)) for of in (x_train, x))
     n = len(x_train)
-    both = np.concatenate([x_train, joined(x)])
+    both = np.concatenate([x_train, x])
     nngp, ntk = infinite_width.kernels(network, both, batch_size=batch_size)
     # Of targets that are the identity, the readout is Θ⁻¹ (I − e^{−ηtΘ/n}) itself.
     of_train = readouts(Kernels(nngp[:n, :n], ntk[:n, :n]), np.eye(n), times)

@@ -29,7 +29,7 @@ from analysis.kernel_statistics import (
 )
 from analysis.ntk import Images, sketched_kernel, tangent_kernel, trace_directions
 from analysis.parameters import of_layer
-from analysis.steps import begins
+from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input, joined
@@ -121,8 +121,10 @@ class KernelRecorder:
         self._kernel_fns: dict[str, Callable] = {}
         self._start = start
         self._first: dict[str, np.ndarray] | None = None
+        self._last: int | None = None
 
     def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
+        self._last = step = later(self._last, step)
         if self._first is None:
             if not begins(self._start, step, "kernels are compared with those"):
                 return

@@ -18,7 +18,7 @@ def parameters(variables: Variables) -> Any:
     Raises:
       InputError: if then some are no floating-point numbers.
     """
-    if "params" in variables:
+    if _has_entry(variables):
         return variables["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -31,13 +31,28 @@ def parameters(variables: Variables) -> Any:
 
 
 def with_parameters(variables: Variables, params: Any) -> Variables:
-    """`variables` with these parameters; see `parameters`."""
-    return {**variables, **directed(variables, params)}
+    """`variables` with these parameters, and of the same kind; see `parameters`."""
+    if not _has_entry(variables):
+        return params
+    if isinstance(variables, dict):
+        return {**variables, "params": params}
+    # FrozenDict, NNX's State: others may not be put together of their entries.
+    new = iter(jax.tree.leaves(params))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(variables)
+    return structure.unflatten(
+        next(new) if getattr(path[0], "key", None) == "params" else leaf
+        for path, leaf in leaves
+    )
 
 
 def directed(variables: Variables, of: Any) -> Variables:
     """A tree like the parameters as a part of `variables`."""
-    return {"params": of} if "params" in variables else of
+    return {"params": of} if _has_entry(variables) else of
+
+
+def _has_entry(variables: Variables) -> bool:
+    """Of a mapping: asked of a list, `in` compares arrays."""
+    return isinstance(variables, Mapping) and "params" in variables
 
 
 def of_layer(features: Mapping[str, Any], layer: str) -> Any:

@@ -1,5 +1,6 @@
 """What a run must be to be followed step by step: all of it, and of plain SGD."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -55,6 +56,22 @@ def check_sgd(step: int, rate: float, error: StepError) -> None:
             f"{lost:.0%} of −{rate:g}·∇L; use a larger learning rate, or "
             "JAX_ENABLE_X64 with parameters in float64; PathForm follows any step"
         )
+
+
+def later(last: int | None, step) -> int:
+    """The number of a step that is recorded after step `last`, if there was one.
+
+    Raises:
+      InputError: it is none, or not after it.
+    """
+    step = operator.index(step)  # perhaps a scalar of JAX
+    if last is not None and step <= last:
+        raise checks.InputError(
+            f"the recorder was called for step {step} after step {last}: what it has "
+            "is relative to the start of its run, so another run, or one that was "
+            "begun again, wants a recorder of its own"
+        )
+    return step
 
 
 def begins(start: int, step: int, what: str) -> bool:
@@ -143,5 +160,9 @@ def _names(tree) -> list[str]:
 
 
 def size(tree) -> Float[Array, ""]:
-    """The length of all its arrays as one vector."""
-    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
+    """The length of all its arrays as one vector; in 16 bits squares would be 0."""
+    leaves = [
+        leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in leaves))

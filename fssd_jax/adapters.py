@@ -41,6 +41,9 @@ def from_nnx(
       layers: whose outputs are features; None takes `model.feature_layers`.
       call: `(model, x) -> output`, if it is not `model(x)`.
 
+    Returns:
+      `variables` are {"params": its `nnx.Param`s, "rest": all others}, as `nnx.State`.
+
     Raises:
       InputError: no such module; layers that it does not have, when first called.
     """
@@ -50,12 +53,16 @@ def from_nnx(
         raise InputError(f"from_nnx: got a {type(model).__name__}, no flax.nnx.Module")
     copy = nnx.clone(model)
     copy.eval()
-    graph, rngs, variables = nnx.split(copy, nnx.RngState, ...)
+    graph, rngs, params, rest = nnx.split(copy, nnx.RngState, nnx.Param, ...)
+    # As of Linen: what is trained is told from BatchNorm's statistics.
+    variables = {"params": params, "rest": rest}
 
     def run(variables, x, watch: bool):
         # Made anew, because within a transform none may be changed from outside.
         own = jax.tree.map(lambda a: a, rngs)
-        whole = nnx.merge(graph, own, variables)
+        # All in one State, as `nnx.state` gives it, will do, too.
+        parts = variables.values() if isinstance(variables, dict) else [variables]
+        whole = nnx.merge(graph, own, *parts)
         found = {
             "/".join(map(str, path)): module
             for path, module in nnx.iter_modules(whole)
