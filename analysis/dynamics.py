@@ -14,7 +14,7 @@ the loss has another way to their parameters.) `Recorder` follows a training run
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from analysis.gradients import LossFn, descent
-from analysis.parameters import directed, logit_fn_of, of_layer, parameters
+from analysis.parameters import (
+    directed,
+    has_entry,
+    logit_fn_of,
+    of_layer,
+    parameters,
+)
 from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.data.pipeline import map_batches
@@ -111,10 +117,24 @@ def velocity(
         `descent(…)` the result is Eq. (3).
       x: [batch, ...].
     """
-    moving = {name: variables[name] for name in tangent}
+    moving, rest = variables, {}
+    if jax.tree.structure(tangent) != jax.tree.structure(variables):
+        tangent = {name: tangent[name] for name in tangent}
+        moving, rest = {name: variables[name] for name in tangent}, variables
+
+    # A counter has no derivative.
+    tangent = jax.tree.map(
+        lambda at, t: (
+            t
+            if jnp.issubdtype(jnp.result_type(at), jnp.inexact)
+            else np.zeros(np.shape(at), jax.dtypes.float0)
+        ),
+        *(moving, tangent),
+    )
 
     def features(moving):
-        return pool(feature_fn({**variables, **moving}, x), "flatten")
+        whole = {**rest, **moving} if rest else moving
+        return pool(feature_fn(whole, x), "flatten")
 
     return jax.jvp(features, (moving,), (tangent,))[1]
 
@@ -138,9 +158,8 @@ def step_parts(before: Variables, after: Variables, decay: Any = None):
         parts[DECAY] = directed(before, decay)
         params = jax.tree.map(jnp.subtract, params, decay)
     parts[PARAMETERS] = directed(before, params)
-    others = {name: of for name, of in change.items() if name != "params"}
-    if others and "params" in change:
-        parts[STATISTICS] = others
+    if has_entry(change) and len(change) > 1:
+        parts[STATISTICS] = {k: change[k] for k in change if k != "params"}
     return parts
 
 
@@ -197,12 +216,13 @@ class Recorder:
         self._initial, self._start = None, start
         self._last: int | None = None
 
-    def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
-        self._last = step = later(self._last, step)
+    def __call__(self, step: SupportsIndex, before, after=None, x=None, y=None) -> None:
+        step = later(self._last, step)
         if self._initial is None:
             if not begins(self._start, step, "displacements are from the state"):
                 return
             self._initial = before
+        self._last = step
         if step not in self._steps:
             return
         x, y = self._data or (x, y)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from analysis.parameters import directed, parameters, with_parameters
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
-from fssd_jax.data.inputs import count_rows
+from fssd_jax.data.inputs import Rows, count_rows
 from fssd_jax.data.pipeline import Batch, batches
 from fssd_jax.outputs import Variables
 
@@ -36,7 +36,9 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
     total = jax.tree.map(
         lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
     )
-    parts = batches((x, y), batch_size, unit_range=False)
+    # Targets may have axes of their own, which labels beside images have not.
+    data = (x, y) if isinstance(x, list) else Rows(x, y)
+    parts = batches(data, batch_size, unit_range=False)
     first, count = next(parts), count_rows(x)
     if count != len(first.mask) and _depends_on_mates(loss_fn, variables, first):
         if count is None or count > batch_size:

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import numpy as np
@@ -123,8 +123,8 @@ class KernelRecorder:
         self._first: dict[str, np.ndarray] | None = None
         self._last: int | None = None
 
-    def __call__(self, step: int, before, after=None, x=None, y=None) -> None:
-        self._last = step = later(self._last, step)
+    def __call__(self, step: SupportsIndex, before, after=None, x=None, y=None) -> None:
+        step = later(self._last, step)
         if self._first is None:
             if not begins(self._start, step, "kernels are compared with those"):
                 return
@@ -132,6 +132,7 @@ class KernelRecorder:
             kernels = self._first = self._kernels(before)
         elif step in self._steps:
             kernels = self._kernels(before)
+        self._last = step
         if step in self._steps:
             self.records.append(
                 KernelRecord(

@@ -125,7 +125,10 @@ class PathForm:
 def _add_step(feature_fn, rule, total, before, after, x) -> Features:
     change = jax.tree.map(jnp.subtract, after, before)
     for at, weight in rule:
-        there = jax.tree.map(lambda v, d, s=at: v + s * d, before, change)
+        there = jax.tree.map(
+            lambda v, d, s=at: v + s * d if jnp.issubdtype(v.dtype, jnp.inexact) else v,
+            *(before, change),
+        )
         part = velocity(feature_fn, there, change, x)
         part = jax.tree.map(lambda f, w=weight: w * f, part)
         total = part if total is None else jax.tree.map(jnp.add, total, part)

@@ -18,7 +18,7 @@ def parameters(variables: Variables) -> Any:
     Raises:
       InputError: if then some are no floating-point numbers.
     """
-    if _has_entry(variables):
+    if has_entry(variables):
         return variables["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -32,7 +32,7 @@ def parameters(variables: Variables) -> Any:
 
 def with_parameters(variables: Variables, params: Any) -> Variables:
     """`variables` with these parameters, and of the same kind; see `parameters`."""
-    if not _has_entry(variables):
+    if not has_entry(variables):
         return params
     if isinstance(variables, dict):
         return {**variables, "params": params}
@@ -47,10 +47,10 @@ def with_parameters(variables: Variables, params: Any) -> Variables:
 
 def directed(variables: Variables, of: Any) -> Variables:
     """A tree like the parameters as a part of `variables`."""
-    return {"params": of} if _has_entry(variables) else of
+    return {"params": of} if has_entry(variables) else of
 
 
-def _has_entry(variables: Variables) -> bool:
+def has_entry(variables: Variables) -> bool:
     """Of a mapping: asked of a list, `in` compares arrays."""
     return isinstance(variables, Mapping) and "params" in variables
 

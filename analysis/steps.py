@@ -1,7 +1,7 @@
 """What a run must be to be followed step by step: all of it, and of plain SGD."""
 
 import operator
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -58,20 +58,20 @@ def check_sgd(step: int, rate: float, error: StepError) -> None:
         )
 
 
-def later(last: int | None, step) -> int:
+def later(last: int | None, step: SupportsIndex) -> int:
     """The number of a step that is recorded after step `last`, if there was one.
 
     Raises:
-      InputError: it is none, or not after it.
+      InputError: it is none, or before it.
     """
-    step = operator.index(step)  # perhaps a scalar of JAX
-    if last is not None and step <= last:
+    number = operator.index(step)  # perhaps of a scalar of JAX
+    if last is not None and number < last:
         raise checks.InputError(
-            f"the recorder was called for step {step} after step {last}: what it has "
+            f"the recorder was called for step {number} after step {last}: what it has "
             "is relative to the start of its run, so another run, or one that was "
             "begun again, wants a recorder of its own"
         )
-    return step
+    return number
 
 
 def begins(start: int, step: int, what: str) -> bool:

@@ -159,6 +159,8 @@ def is_array(data: Any) -> bool:
 
 def _whole(data: Any, name: str) -> Rows | None:
     """A data set that is not given in batches; else None."""
+    if isinstance(data, Rows):  # it is known which are the labels, whatever their axes
+        return data
     if is_array(data):
         return Rows(data, None)
     if data is None or isinstance(data, str | os.PathLike):

@@ -283,3 +283,38 @@ def test_another_gradient_function_is_judged_by_the_first_step():
         form = FrozenForm(feature_fn, gradient_fn, before, RATE)
         form(0, before, stepped(skip, before), X, Y)
         assert bottlenecks_of(form) == NETWORKS[skip]
+
+
+def test_layers_that_the_loss_does_not_reach():
+    """A probe beside a stopped trunk, and a backbone that is not trained."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (4, 7), "b": (7, 3), "c": (7, 2)}
+    p = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    x = rng.normal(size=(6, 4)).astype(np.float32)
+
+    def features(p, x, stop=lambda h: h):
+        h = jnp.tanh(x @ p["a"])
+        probe = jax.lax.stop_gradient(h) @ p["c"]
+        return OrderedDict(h=h, probe=probe, logits=stop(h) @ p["b"])
+
+    reached = {"h": "bottleneck", "logits": "bottleneck"}
+    for stop, passes in ((lambda h: h, reached), (jax.lax.stop_gradient, {})):
+        of_run = partial(features, stop=stop)
+        gradient_fn = make_gradient_fn(lambda p, x, f=of_run: f(p, x)["logits"], of_run)
+        states = [p]
+        form = FrozenForm(of_run, gradient_fn, p, RATE)
+        for step in range(2):
+            gradient, _ = gradient_fn(states[-1], x, np.arange(6) % 3)
+            down = jax.tree.map(lambda v, g: v - RATE * g, states[-1], gradient)
+            states.append(down)
+            form(step, *states[-2:], x, np.arange(6) % 3)
+        told = dict.fromkeys(("h", "probe", "logits"), "parameter gradient") | passes
+        if not passes:  # a readout of constants is linear
+            told["logits"] = form.forms["logits"]
+        assert dict(form.forms) == told
+        value = form.value(x)
+        np.testing.assert_array_equal(value["probe"], 0)
+        if not passes:
+            np.testing.assert_array_equal(value["h"], 0)
+            end = of_run(states[-1], x)["logits"] - of_run(p, x)["logits"]
+            np.testing.assert_allclose(value["logits"], end, rtol=1e-3, atol=1e-5)

@@ -34,6 +34,41 @@ def test_descent_is_minus_the_gradient_of_the_mean_loss(batch_size):
     )
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_sum_over_many_batches_is_none_in_16_bits(dtype):
+    """It would end where one batch is less than a last digit of it."""
+    x = np.random.default_rng(0).uniform(0.5, 1, (3000, 2)).astype(np.float32)
+
+    def loss_fn(variables, x, y):
+        del y
+        return x @ variables["params"]["w"].astype(jnp.float32)
+
+    variables = {"params": {"w": jnp.ones(2, dtype)}}
+    found = descent(loss_fn, variables, x, np.zeros(3000, int), 2)["params"]["w"]
+    assert found.dtype == dtype
+    np.testing.assert_allclose(np.float64(found), -x.mean(0), rtol=0.005)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_targets_may_have_axes(width):
+    """Of a regression: beside images no labels have them."""
+    t = np.random.default_rng(0).normal(size=(len(X), width)).astype(np.float32)
+    model, variables = Smooth(), start(Smooth())
+
+    def loss_fn(variables, x, t):
+        return ((model.apply(variables, x)[:, :width] - t) ** 2).sum(-1)
+
+    found = descent(loss_fn, variables, X, t, 5)
+    expected = jax.grad(lambda v: loss_fn(v, X, t).mean())(variables)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, -e, rtol=1e-4, atol=1e-5),
+        *(found["params"], expected["params"]),
+    )
+    recorder = Recorder(make_feature_fn(model), loss_fn, {"noise": X[:5]}, [0])
+    recorder(0, variables, variables, X, t)
+    assert len(recorder.records) == 1
+
+
 PER_IMAGE = make_loss_fn(Smooth())
 OTHER_LOSSES = {
     "()": lambda *of: PER_IMAGE(*of).mean(),

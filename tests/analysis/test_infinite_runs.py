@@ -77,3 +77,15 @@ def test_a_start_of_another_shape_is_an_error(twin):
         infinite_runs.trained(twin, initial, initial_train[:-1])
     with pytest.raises(InputError, match="initial: expected f_0 of shape"):
         infinite_runs.trained(twin, initial[:, :1], initial_train[:, :1])
+
+
+def test_images_and_floats_may_stand_beside_each_other():
+    """Joined as they are, floats would be put beside 0 to 255."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (N, 3, 3, 1), np.uint8)
+    floats = images / np.float32(255)
+    targets, net = np.eye(N)[:, :CLASSES], Perceptron()
+    expected = infinite_runs.twin(net, floats, targets, TIMES, floats[:2]).operators
+    for x_train, x in ((images, floats), (floats, images), (images, images)):
+        found = infinite_runs.twin(net, x_train, targets, TIMES, x[:2]).operators
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)

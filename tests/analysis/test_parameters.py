@@ -1,19 +1,24 @@
 """Eq. (3) and (4) of networks that are none of Linen's."""
 
 from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.core import freeze
 
 from analysis import ntk
 from analysis.contributions import Contributions
 from analysis.dynamics import Recorder, make_loss_fn, step_parts
-from analysis.kernel_regression import FrozenForm, make_gradient_fn
+from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
+from analysis.parameters import parameters, with_parameters
 from fssd_jax import InputError, make_feature_fn
+from fssd_jax.adapters import from_nnx
 from fssd_jax.losses import cross_entropy
 
 DIM, RATE = 4, 0.4
@@ -128,6 +133,93 @@ def test_variables_without_params_are_all_parameters():
         lambda v, x: OrderedDict(logits=x @ v["params"]["w"]),
     )
     assert gradient_fn(apart, X, Y)[0]["w"].shape == (DIM, 3)
+
+
+KINDS = {
+    "dict": lambda p: {"params": p},
+    "FrozenDict": lambda p: freeze({"params": p}),
+    "FrozenDict of all": freeze,
+    "State": lambda p: nnx.State({"params": p}),
+    "list": lambda p: list(p.values()),
+    "NamedTuple": lambda p: Weights(**p),
+    "counter": lambda p: {"params": p, "count": {"n": jnp.int32(0)}},
+}
+
+
+class Weights(NamedTuple):
+    a: Any
+    b: Any
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_variables_are_any_tree(kind):
+    """Whatever holds the arrays, speeds, forms and kernels are those of a dict."""
+
+    def features(variables, x):
+        a, b = (leaf for leaf in jax.tree.leaves(variables) if jnp.ndim(leaf) == 2)
+        hidden = jnp.tanh(x @ a)
+        return OrderedDict(hidden=hidden, logits=hidden @ b)
+
+    def logits(variables, x):
+        return features(variables, x)["logits"]
+
+    a, b = (rng.normal(size=s).astype(np.float32) for s in ((DIM, 6), (6, 3)))
+    found = []
+    for make in (KINDS["dict"], KINDS[kind]):
+        before = make({"a": jnp.asarray(a), "b": jnp.asarray(b)})
+        gradient_fn = make_gradient_fn(logits, features)
+        slope = gradient_fn(before, X, Y)[0]
+        old = parameters(before)
+        new = jax.tree.map(lambda v, g: v - 0.1 * g, old, slope)
+        after = with_parameters(before, new)
+        assert jax.tree.structure(after) == jax.tree.structure(before)
+        of = features, make_loss_fn(logits), {"noise": PROBE}, [0]
+        recorder = Recorder(*of, unit_range=False)
+        path = PathForm(features, PROBE, nodes=3)
+        frozen = FrozenForm(features, gradient_fn, None, 0.1)
+        recorder(0, before, after, X, Y)
+        path(0, before, after)
+        frozen(0, before, after, X, Y)
+        speeds = recorder.records[0].movements["noise"]
+        names = ("speed", "displacement", "moved", "parameter step")
+        found.append(
+            [
+                *(speeds[name] for name in names),
+                *path.value().values(),
+                *frozen.value(PROBE).values(),
+                ntk.tangent_kernel(features, before, "hidden", PROBE, direct=True),
+            ]
+        )
+        assert max(path.error().values()) < 1e-4
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_of_nnx_what_is_trained_is_its_params():
+    """Not BatchNorm's statistics, and not an attribute `params` alone."""
+
+    class Named(nnx.Module):
+        def __init__(self, rngs):
+            self.params = nnx.Linear(DIM, 6, rngs=rngs)
+            self.norm = nnx.BatchNorm(6, rngs=rngs)
+            self.logits = nnx.Linear(6, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.logits(nnx.tanh(self.norm(self.params(x))))
+
+    model = Named(nnx.Rngs(0))
+    network = from_nnx(model, ["logits"])
+    model.eval()
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    flat, unflat = jax.flatten_util.ravel_pytree(params)
+    jacobian = jax.jacrev(lambda p: nnx.merge(graph, unflat(p), rest)(PROBE))(flat)
+    expected = np.einsum("icp,jcp->ij", *2 * [np.float64(jacobian)]) / 3
+    found = ntk.tangent_kernel(
+        network.feature_fn, network.variables, "logits", PROBE, direct=True
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    size = sum(leaf.size for leaf in jax.tree.leaves(parameters(network.variables)))
+    assert size == flat.size == DIM * 6 + 6 + 12 + 6 * 3 + 3
 
 
 def test_a_loss_of_each_example_is_an_error():

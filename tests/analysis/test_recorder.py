@@ -9,6 +9,7 @@ import pytest
 
 from analysis.dynamics import Recorder, log_steps, make_loss_fn, velocity
 from analysis.gradients import descent
+from analysis.kernel_dynamics import KernelRecorder
 from fssd_jax import InputError, make_feature_fn
 from tests.analysis.following import PROBE, Normed, X, Y, flat, momentum, run, start
 from tests.conftest import Smooth
@@ -108,6 +109,24 @@ def test_the_end_needs_no_batch():
     for k, (a, b) in enumerate(zip(now.values(), then.values(), strict=True)):
         moved = np.linalg.norm(a - b, axis=1)
         np.testing.assert_allclose(alone["displacement"][:, k], moved, rtol=1e-5)
+
+
+def test_a_recorder_is_of_one_run():
+    """Of the next it would tell displacements from the start of the first."""
+    model = Smooth()
+    first, feature_fn = start(model), make_feature_fn(model)
+    last = jax.tree.map(lambda a: 2 * a, first)
+    recorders = (
+        Recorder(feature_fn, make_loss_fn(model), {"noise": PROBE}, [0, 2]),
+        KernelRecorder(feature_fn, PROBE[:3], [0, 2], jax.random.key(0)),
+    )
+    for recorder in recorders:
+        recorder(jnp.int32(0), first, last, X, Y)  # as optax and Flax count
+        recorder(2, last)
+        for step in (0, 1):
+            with pytest.raises(InputError, match=f"step {step} after step 2: .*of its"):
+                recorder(step, first, last, X, Y)
+        assert [record.step for record in recorder.records] == [0, 2]
 
 
 def test_errors_say_what_to_do():

@@ -45,3 +45,19 @@ def test_momentum_is_told_from_sgd_by_steps_near_rounding():
             InputError, match=r"step 0: cannot tell .* takes 9\d%|takes 100%"
         ):
             follow(1e-8, beta)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 3e-4, 1e-4])
+def test_in_16_bits_a_step_upwards_is_none_downwards(rate):
+    """Squares of such steps are 0 there, and so was what they were told by."""
+    rng = np.random.default_rng(0)
+    before = {"w": rng.normal(0, 0.5, 50).astype(np.float16)}
+    gradient = {"w": rng.normal(0, 0.1, 50).astype(np.float16)}
+    down, up = (
+        {"w": before["w"] - np.float16(sign * rate) * gradient["w"]} for sign in (1, -1)
+    )
+    of = {"params": before}
+    with pytest.raises(InputError, match=r"differs by|cannot tell"):
+        check_sgd(0, rate, sgd_error(of, {"params": up}, gradient, rate))
+    found = sgd_error(of, {"params": down}, gradient, rate)
+    assert found.gap < 0.02
