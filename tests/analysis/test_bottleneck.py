@@ -318,3 +318,32 @@ def test_layers_that_the_loss_does_not_reach():
             np.testing.assert_array_equal(value["h"], 0)
             end = of_run(states[-1], x)["logits"] - of_run(p, x)["logits"]
             np.testing.assert_allclose(value["logits"], end, rtol=1e-3, atol=1e-5)
+
+
+def test_operations_that_differ_in_their_derivatives_alone():
+    """As where a gradient is scaled or turned round: the values are the same."""
+
+    @partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def scaled(x, scale):
+        return x
+
+    scaled.defvjp(lambda x, scale: (x, None), lambda scale, _, g: (scale * g,))
+
+    def features(p, x):
+        h = jax.nn.relu(x @ p["a"])
+        logits = scaled(h, 1.0) @ p["b"] + scaled(h, -3.0) @ p["c"]
+        return OrderedDict(h=h, logits=logits)
+
+    rng = np.random.default_rng(0)
+    shapes = {"a": (4, 7), "b": (7, 3), "c": (7, 3)}
+    p = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    x, y = rng.normal(size=(6, 4)).astype(np.float32), jnp.arange(6) % 3
+    gradient_fn = make_gradient_fn(lambda p, x: features(p, x)["logits"], features)
+    found, by_feature = gradient_fn(p, x, y)
+    loss = lambda p: cross_entropy(features(p, x)["logits"], y).mean()  # noqa: E731
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-6),
+        *(found, jax.grad(loss)(p)),
+    )
+    assert list(by_feature) == ["h", "logits"]
+    assert gradient_fn.bottlenecks(p, x, y) == ["h", "logits"]
