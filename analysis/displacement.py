@@ -118,7 +118,7 @@ def decompose(
         Δ = F_T(x) − F_0(x) − (F*_T − F*_0),   o = F_0(x) − F*_0.
 
     Args:
-      feature_fn: the layers.
+      feature_fn: the layers, whose order is that of the columns.
       initial: the variables before training.
       final: those after it.
       singularity: F*_T of the trained network, or any other centre there, such as the
@@ -144,8 +144,10 @@ def decompose(
 def _terms(feature_fn, final, state, x) -> Float[Array, "3 batch layers"]:
     initial, start, end = state
     now, then = (pool(feature_fn(v, x), "flatten") for v in (final, initial))
+    same_centre("singularity", end, now)
     rows = []
-    for layer, center in end.items():
+    for layer in now:
+        center = end[layer]
         # The centre's own movement apart, which is 0 where it rests.
         moved = now[layer] - then[layer] - (center - start[layer])[None]
         offset = then[layer] - start[layer][None]

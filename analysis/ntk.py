@@ -95,6 +95,8 @@ def sketched_kernel(
     image and block, whatever the layer's width; a block's gradients, batch × parameters
     numbers on either side, are held at once.
     """
+    if not len(directions):
+        raise InputError("directions: none; see trace_directions")
     block = partial(_sketched, feature_fn, layer, variables)
     total = sum(assemble(partial(block, v), x1, x2, batch_size) for v in directions)
     return np.asarray(total) / directions.size
@@ -196,7 +198,14 @@ def _differentiable(feature_fn, variables, layer):
         of = of_layer(found, layer)
         return pool(OrderedDict([(layer, of)]), "flatten")[layer]
 
-    return features, parameters(variables)
+    params = parameters(variables)
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
+        raise InputError(
+            "variables: tangent kernels are of real parameters, and some are complex; "
+            "make their real and imaginary parts parameters, and join them in the "
+            "network"
+        )
+    return features, params
 
 
 @compiled(static=3)

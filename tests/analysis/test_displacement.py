@@ -72,7 +72,7 @@ def test_terms_relative_to_a_moving_centre(ends, centre):
         args = feature_fn, initial, final, stars[1], x, 4
         moving = decompose(*args, initial_singularity=stars[0])
         resting = decompose(*args)
-    for k, layer in enumerate(points[1]):
+    for k, layer in enumerate(now):
         start, end = (np.asarray(point[layer]) for point in points)
         squared = np.square(now[layer] - end).sum(1)
         o = then[layer] - start
@@ -110,6 +110,15 @@ def test_a_centre_of_other_layers_is_an_error(ends):
         decompose(*args, initial_singularity={"first": center["first"]})
     with pytest.raises(InputError, match=r"'initial_singularity'.*'second' has 5"):
         decompose(*args, initial_singularity=center | {"second": center["first"]})
+    for other, told in (
+        ({"first": center["first"]}, r"'singularity' has layers \['first'\]"),
+        (center | {"first": np.zeros(1)}, "'singularity'.*'first'"),
+    ):
+        with pytest.raises(InputError, match=told):
+            decompose(feature_fn, initial, final, other, x)
+    # In any order: columns are the network's layers.
+    turned = decompose(feature_fn, initial, final, dict(reversed(center.items())), x)
+    jax.tree.map(np.testing.assert_array_equal, turned, decompose(*args))
 
 
 def test_shares_are_of_the_points_chosen():

@@ -215,3 +215,11 @@ def test_errors_name_the_layers(smooth):
         ntk.tangent_kernel(
             feature_fn, variables, "second", x, direct=True, batch_size=0
         )
+    with pytest.raises(InputError, match="directions: none"):
+        ntk.sketched_kernel(
+            *(feature_fn, variables, "second", x), directions=jnp.zeros((0, 5))
+        )
+    # Without conjugates the products of complex gradients would be no kernel.
+    turned = jax.tree.map(lambda a: a * (1 + 1j), variables)
+    with pytest.raises(InputError, match="real parameters, and some are complex"):
+        ntk.tangent_kernel(feature_fn, turned, "second", x, direct=True)
