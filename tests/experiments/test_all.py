@@ -214,7 +214,7 @@ def test_missing_data_is_no_failure_and_what_mends_it_is_told(fake, tmp_path, ca
     for number, name in enumerate(LACKING.needs):  # follow it
         (folder / name).mkdir()
         for split in ("train", "test"):
-            x = np.full((20, 28, 28), number, np.uint8)
+            x = np.full((20, 28, 28), 100 + number, np.uint8)
             np.savez(folder / name / f"{split}.npz", x=x, y=y)
     needed._of_set.cache_clear()
     assert fake(LACKING, GOOD, args=given) == (0, ["good", "gathers"])
