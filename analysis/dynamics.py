@@ -122,10 +122,10 @@ def velocity(
         tangent = {name: tangent[name] for name in tangent}
         moving, rest = {name: variables[name] for name in tangent}, variables
 
-    # A counter has no derivative.
+    # A counter has no derivative; what was summed may have more bits.
     tangent = jax.tree.map(
         lambda at, t: (
-            t
+            jnp.asarray(t, jnp.result_type(at))
             if jnp.issubdtype(jnp.result_type(at), jnp.inexact)
             else np.zeros(np.shape(at), jax.dtypes.float0)
         ),

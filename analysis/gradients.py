@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from analysis.parameters import directed, parameters, with_parameters
+from analysis.parameters import directed, parameters, with_parameters, zeros
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import Rows, count_rows
@@ -32,10 +32,7 @@ def descent(loss_fn: LossFn, variables: Variables, x, y, batch_size=64) -> Varia
         as with BatchNorm in training mode, and the images are more than one batch.
     """
     params = parameters(variables)
-    # In 16 bits a sum over many batches ends where a batch no longer changes it.
-    total = jax.tree.map(
-        lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
-    )
+    total = zeros(params)
     # Targets may have axes of their own, which labels beside images have not.
     data = (x, y) if isinstance(x, list) else Rows(x, y)
     parts = batches(data, batch_size, unit_range=False)

@@ -44,7 +44,14 @@ from analysis.displacement import (
 )
 from analysis.dynamics import velocity
 from analysis.jacobians import Pulled, pull, push
-from analysis.parameters import directed, logit_fn_of, parameters, with_parameters
+from analysis.parameters import (
+    directed,
+    logit_fn_of,
+    parameters,
+    wide,
+    with_parameters,
+    zeros,
+)
 from analysis.steps import (
     TOLERANCE,
     Followed,
@@ -130,7 +137,7 @@ def _add_step(feature_fn, rule, total, before, after, x) -> Features:
             *(before, change),
         )
         part = velocity(feature_fn, there, change, x)
-        part = jax.tree.map(lambda f, w=weight: w * f, part)
+        part = jax.tree.map(lambda f, w=weight: w * f.astype(wide(f)), part)
         total = part if total is None else jax.tree.map(jnp.add, total, part)
     return total
 
@@ -211,7 +218,7 @@ class FrozenForm:
             self._initial = before if self._initial is None else self._initial
             check_initial(self._initial, before)
             self._through = self._candidates(before, x, y)
-            nothing = jax.tree.map(jnp.zeros_like, parameters(before))
+            nothing = zeros(parameters(before))
             self._total = OrderedDict(
                 (k, jax.tree.map(jnp.copy, nothing)) for k in self._through
             )

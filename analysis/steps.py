@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from analysis.parameters import with_parameters
+from analysis.parameters import wide, with_parameters
 from fssd_jax import checks
 from fssd_jax.outputs import Variables
 from fssd_jax.shown import brief
@@ -161,8 +161,5 @@ def _names(tree) -> list[str]:
 
 def size(tree) -> Float[Array, ""]:
     """The length of all its arrays as one vector; in 16 bits squares would be 0."""
-    leaves = [
-        leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        for leaf in jax.tree.leaves(tree)
-    ]
+    leaves = [leaf.astype(wide(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in leaves))

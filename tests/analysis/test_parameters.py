@@ -228,3 +228,29 @@ def test_a_loss_of_each_example_is_an_error():
     variables = Equal().init(jax.random.key(0), X)
     with pytest.raises(InputError, match=r"one number.*\(5,\)"):
         gradient_fn(variables, X, Y)
+
+
+def test_sums_over_many_steps_are_none_in_16_bits():
+    """From −1/2 to 1/2 in exact steps: a sum of them in bfloat16 ends at 1/2."""
+    x, rate = np.ones((3, 1), np.float32), 1 / 512
+
+    def features(variables, x):
+        return OrderedDict(logits=x.astype(jnp.bfloat16) @ variables["params"]["w"])
+
+    def rising(logits, y):
+        del y
+        return -logits.mean()
+
+    def at(step):
+        return {"params": {"w": jnp.full((1, 1), -0.5 + step * rate, jnp.bfloat16)}}
+
+    logit_fn = lambda v, x: features(v, x)["logits"]  # noqa: E731
+    gradient_fn = make_gradient_fn(logit_fn, features, rising)
+    path = PathForm(features, x, nodes=1)
+    frozen = FrozenForm(features, gradient_fn, None, rate)
+    for step in range(512):
+        path(step, at(step), at(step + 1))
+        frozen(step, at(step), at(step + 1), x, np.zeros(3, np.int32))
+    assert frozen.forms == {"logits": "bottleneck"}
+    for found in (path.value(), frozen.value(x)):
+        np.testing.assert_allclose(np.float32(found["logits"]), 1, rtol=1e-2)
