@@ -10,6 +10,7 @@ may hide a way at the first step: behind weights that begin at zero no gradient 
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from jaxtyping import Array
 from analysis.parameters import parameters, with_parameters
 from fssd_jax import checks
 from fssd_jax.compiled import spelled
-from fssd_jax.outputs import FeatureFn, Variables
+from fssd_jax.outputs import FeatureFn, Variables, features_of
 
 # Calls whose inside is part of the program: a layer may lie in there. (What has a rule
 # of its own for derivatives is kept whole, and so are loops.)
@@ -216,7 +217,7 @@ class GradientFn:
                     "loss: expected one number, the mean of the batch, got shape "
                     f"{jnp.shape(value)}"
                 )
-            return value, self._feature_fn(variables, x)
+            return value, features_of(self._feature_fn, variables, x)
 
         return Program(both, parameters(variables), variables, x, y)
 
@@ -225,7 +226,8 @@ class GradientFn:
         value, features = program.outputs
         behind = program.behind(value)
         numbers = OrderedDict((k, n) for k, n in features.items() if n in behind)
-        shapes = jax.eval_shape(self._feature_fn, variables, x)
+        of = partial(features_of, self._feature_fn)
+        shapes = jax.eval_shape(of, variables, x)
         zeros = {n: jnp.zeros_like(shapes[k]) for k, n in numbers.items()}
 
         def loss_fn(params, shifts):

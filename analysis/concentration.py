@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import Singularity, norm
-from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 from fssd_jax.shown import brief
 
 
@@ -108,7 +108,7 @@ def with_batch_statistics(
 
 
 def _measures(feature_fn, variables, singularity, x) -> Float[Array, "2 batch layers"]:
-    features = pool(feature_fn(variables, x), "flatten")
+    features = pool(features_of(feature_fn, variables, x), "flatten")
     rows = []
     for layer, center in singularity.center.items():
         f, length = features[layer], jnp.linalg.norm(center)

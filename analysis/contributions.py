@@ -1,6 +1,7 @@
 """Which training images moved a test image: Eq. (3) told apart image by image."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -8,13 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from analysis.displacement import displacement, relative_error
+from analysis.forward import jvp
 from analysis.gradients import LossFn, loss_of_each
 from analysis.parameters import of_layer, parameters, with_parameters
 from analysis.steps import Followed, check_sgd, sgd_error
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import as_input, joined
-from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 
 
 @partial(jax.jit, static_argnames=("feature_fn", "loss_fn", "layer"))
@@ -55,7 +57,8 @@ def contributions(
     params = parameters(variables)
 
     def feature(point, params):
-        found = feature_fn(with_parameters(variables, params), point[None])
+        whole = with_parameters(variables, params)
+        found = features_of(feature_fn, whole, point[None])
         of = of_layer(found, layer)
         return pool(OrderedDict([(layer, of)]), "flatten")[layer][0]
 
@@ -73,7 +76,7 @@ def contributions(
     def of_one(point_and_direction):
         point, v = point_and_direction
         _, pull = jax.vjp(partial(feature, point), params)
-        return jax.jvp(losses, (params,), pull(v))[1]
+        return jvp(losses, params, *pull(v))[1]
 
     # One after the other: a gradient has the size of all parameters.
     return -rate / len(x_batch) * jax.lax.map(of_one, (x, directions))
@@ -95,7 +98,7 @@ class Contributions:
       directions: [point, dim], such as F_T(x) − F_0(x) at length 1, of an equal run.
       train: all images that the steps are made of [n, ...]; of equal ones the last
         gets the contributions of all.
-      rate: η.
+      rate: η, or `step -> η`.
       start: τ, the step to begin with: earlier ones are ignored.
     """
 
@@ -107,7 +110,7 @@ class Contributions:
         x,
         directions,
         train,
-        rate: float,
+        rate: float | Callable[[int], float],
         *,
         start: int = 0,
     ):
@@ -132,10 +135,11 @@ class Contributions:
             raise checks.InputError(
                 f"step {step} has an image that is not among the training images given"
             ) from None
-        error = _step_error(self._loss_fn, before, after, x, y, self._rate)
-        check_sgd(step, self._rate, error)
+        rate = float(self._rate(step) if callable(self._rate) else self._rate)
+        error = _step_error(self._loss_fn, before, after, x, y, rate)
+        check_sgd(step, rate, error)
         found = self._of_step(
-            before, self._layer, self._x, self._directions, x, y, self._rate
+            before, self._layer, self._x, self._directions, x, y, rate
         )
         # Not +=, which would count an image once that is twice in the batch.
         np.add.at(self._total.T, numbers, np.asarray(found).T)

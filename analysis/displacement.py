@@ -19,7 +19,7 @@ from analysis.centres import Centre, by_layer, same_centre
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches, map_batches
-from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 from fssd_jax.shown import brief
 
 Features = OrderedDict[str, Array]  # layer → [points, dim]
@@ -39,7 +39,7 @@ def displacement(
 @compiled(static=1)
 def moved(feature_fn, initial, final, x) -> Features:
     """F_T(x) − F_0(x) of every layer of one batch, flattened."""
-    ends = [pool(feature_fn(v, x), "flatten") for v in (final, initial)]
+    ends = [pool(features_of(feature_fn, v, x), "flatten") for v in (final, initial)]
     return jax.tree.map(jnp.subtract, *ends)
 
 
@@ -143,7 +143,8 @@ def decompose(
 
 def _terms(feature_fn, final, state, x) -> Float[Array, "3 batch layers"]:
     initial, start, end = state
-    now, then = (pool(feature_fn(v, x), "flatten") for v in (final, initial))
+    ends = final, initial
+    now, then = (pool(features_of(feature_fn, v, x), "flatten") for v in ends)
     same_centre("singularity", end, now)
     rows = []
     for layer in now:

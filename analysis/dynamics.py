@@ -23,6 +23,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from analysis.forward import jvp
 from analysis.gradients import LossFn, descent
 from analysis.parameters import (
     directed,
@@ -35,7 +36,7 @@ from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.data.pipeline import map_batches
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
-from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 from fssd_jax.shown import brief
 
 NOISE = "noise"  # the probe set whose mean feature is F*
@@ -122,21 +123,11 @@ def velocity(
         tangent = {name: tangent[name] for name in tangent}
         moving, rest = {name: variables[name] for name in tangent}, variables
 
-    # A counter has no derivative; what was summed may have more bits.
-    tangent = jax.tree.map(
-        lambda at, t: (
-            jnp.asarray(t, jnp.result_type(at))
-            if jnp.issubdtype(jnp.result_type(at), jnp.inexact)
-            else np.zeros(np.shape(at), jax.dtypes.float0)
-        ),
-        *(moving, tangent),
-    )
-
     def features(moving):
         whole = {**rest, **moving} if rest else moving
-        return pool(feature_fn(whole, x), "flatten")
+        return pool(features_of(feature_fn, whole, x), "flatten")
 
-    return jax.jvp(features, (moving,), (tangent,))[1]
+    return jvp(features, moving, tangent)[1]
 
 
 def step_parts(before: Variables, after: Variables, decay: Any = None):
@@ -278,7 +269,9 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
     """The quantities of a `Record`, in its order."""
     _, before, after = states
     singularity, gradient, parts, scale = directions
-    features = [pool(feature_fn(v, x), "flatten") for v in states if v is not None]
+    features = [
+        pool(features_of(feature_fn, v, x), "flatten") for v in states if v is not None
+    ]
     displacement = jax.tree.map(jnp.subtract, features[1], features[0])
     rows = [displacement]
     if gradient is not None:
@@ -295,4 +288,4 @@ def _norms(feature_fn, states, directions, x) -> Float[Array, "quantity batch la
 
 
 def _feature(layer, feature_fn, variables, _, x) -> Float[Array, "batch dim"]:
-    return of_layer(pool(feature_fn(variables, x), "flatten"), layer)
+    return of_layer(pool(features_of(feature_fn, variables, x), "flatten"), layer)

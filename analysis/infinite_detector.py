@@ -46,9 +46,10 @@ def fit(
       time: ηt, as of `infinite_width.readouts`.
       batch_size: images on either side of a block.
     """
+    x_train = joined(x_train)
     targets = centred_one_hot(y_train, network.num_classes)
     train = kernels(network, x_train, batch_size=batch_size)
-    return State(np.asarray(x_train), readouts(train, targets, [time])[0])
+    return State(x_train, readouts(train, targets, [time])[0])
 
 
 def score(

@@ -14,7 +14,7 @@ from analysis.displacement import Features
 from analysis.dynamics import velocity
 from analysis.parameters import directed, of_layer, parameters, with_parameters
 from fssd_jax.compiled import compiled
-from fssd_jax.outputs import FeatureFn, Variables
+from fssd_jax.outputs import FeatureFn, Variables, features_of
 
 Pulled = OrderedDict[str, Any]  # layer → a tree like the parameters
 
@@ -47,4 +47,5 @@ def push(feature_fn: FeatureFn, variables: Variables, u: Pulled, x) -> Features:
 
 
 def _feature(feature_fn, variables, x, layer, params):
-    return of_layer(feature_fn(with_parameters(variables, params), x), layer)
+    found = features_of(feature_fn, with_parameters(variables, params), x)
+    return of_layer(found, layer)

@@ -33,7 +33,7 @@ from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input, joined
-from fssd_jax.outputs import FeatureFn, Variables
+from fssd_jax.outputs import FeatureFn, Variables, features_of
 from fssd_jax.shown import brief
 
 NO_NULL = Null(np.nan, np.nan, np.nan, np.nan, 0)
@@ -150,7 +150,8 @@ class KernelRecorder:
 
     def _of_layers(self, variables: Variables) -> dict[str, Callable]:
         """layer → variables → Θ [n, n]."""
-        found = jax.eval_shape(self._feature_fn, variables, as_input(self._x[:1]))
+        of = partial(features_of, self._feature_fn)
+        found = jax.eval_shape(of, variables, as_input(self._x[:1]))
         layers = list(found) if self._layers is None else list(self._layers)
         for layer in self._keep - set(layers):
             of_layer(dict.fromkeys(layers), layer)

@@ -47,6 +47,7 @@ from analysis.jacobians import Pulled, pull, push
 from analysis.parameters import (
     directed,
     logit_fn_of,
+    one_array,
     parameters,
     wide,
     with_parameters,
@@ -63,7 +64,7 @@ from analysis.steps import (
 from fssd_jax import losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
-from fssd_jax.outputs import FeatureFn, Variables
+from fssd_jax.outputs import FeatureFn, Variables, features_of
 
 # The forms that a layer may have in `FrozenForm`.
 BOTTLENECK, PARAMETER_GRADIENT = "bottleneck", "parameter gradient"
@@ -164,7 +165,9 @@ def make_gradient_fn(
     logit_fn = logit_fn_of(model)
 
     def loss_fn(variables, x, y):
-        return loss(logit_fn(variables, x), y) if loss else logit_fn(variables, x, y)
+        if loss is None:
+            return logit_fn(variables, x, y)
+        return loss(one_array(logit_fn(variables, x)), y)
 
     return GradientFn(loss_fn, feature_fn)
 
@@ -292,7 +295,7 @@ def _gaps(feature_fn, variables, pulled, gradient, x) -> dict[str, Float[Array, 
     """layer → ‖J(X)ᵀ∂L − ∇L‖/‖∇L‖ over the parameters that the layer depends on."""
 
     def features(params, variables, x):
-        return feature_fn(with_parameters(variables, params), x)
+        return features_of(feature_fn, with_parameters(variables, params), x)
 
     program = Program(features, parameters(variables), variables, x)
     gaps, whole = {}, jax.tree.leaves(gradient)

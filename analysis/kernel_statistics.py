@@ -146,7 +146,16 @@ def permutation_null(
 
 
 def _pair(kernel, other) -> tuple[np.ndarray, np.ndarray]:
-    if other.ndim == 1:
+    kernel, other = (checks.to_numpy(a, "alignment") for a in (kernel, other))
+    classes = other.ndim == 1 and other.dtype.kind in "iub"
+    square = kernel.ndim == 2 and kernel.shape == (len(kernel),) * 2
+    if not square or other.shape != ((len(kernel),) if classes else kernel.shape):
+        raise InputError(
+            "alignment: expected a kernel [n, n], and with it another, or class "
+            f"indices [n], got {kernel.shape} and {other.dtype}{list(other.shape)}; "
+            "of one-hot labels Y the kernel is Y @ Y.T"
+        )
+    if classes:
         other = other[:, None] == other[None]
     return np.asarray(kernel, np.float64), np.asarray(other, np.float64)
 

@@ -25,7 +25,8 @@ import optax
 from jaxtyping import Array
 
 from analysis.displacement import displacement, relative_errors
-from analysis.parameters import logit_fn_of, parameters, with_parameters
+from analysis.forward import jvp
+from analysis.parameters import logit_fn_of, one_array, parameters, with_parameters
 from analysis.steps import Followed
 from fssd_jax import checks, losses
 from fssd_jax.compiled import compiled
@@ -70,7 +71,8 @@ def linearise(
       InputError: no Linen module, and no feature_fn.
     """
     feature_fn = _layers(model, feature_fn)
-    logit_fn = _linearised(logit_fn_of(model))
+    logits = logit_fn_of(model)
+    logit_fn = _linearised(lambda variables, x: one_array(logits(variables, x)))
     whole = linearised_at(variables)
     return Linearised(_linearised(feature_fn), logit_fn, whole, _Linen(logit_fn))
 
@@ -102,7 +104,7 @@ def _linearised(function: Callable) -> Callable:
         at = parameters(start)
         change = jax.tree.map(jnp.subtract, variables["params"], at)
         of = lambda params: function(with_parameters(start, params), x)  # noqa: E731
-        return jax.tree.map(jnp.add, *jax.jvp(of, (at,), (change,)))
+        return jax.tree.map(jnp.add, *jvp(of, at, change))
 
     return linear
 

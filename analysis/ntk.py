@@ -22,13 +22,13 @@ import scipy.optimize
 import scipy.stats
 from jaxtyping import Array, Float
 
-from analysis.parameters import of_layer, parameters, with_parameters
+from analysis.parameters import of_layer, parameters, wide, with_parameters
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import as_input, joined
 from fssd_jax.data.pipeline import fitting, pad
-from fssd_jax.outputs import FeatureFn, Variables, pool
+from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 
 Axes = Literal["trace", "diagonal", "full"]
 Images = Any  # data [n, ...], as of `fssd_jax.data.pipeline.batches`
@@ -194,7 +194,7 @@ def _differentiable(feature_fn, variables, layer):
     """`(params, x) -> [batch, dim]` of one layer, and the parameters."""
 
     def features(params, x):
-        found = feature_fn(with_parameters(variables, params), x)
+        found = features_of(feature_fn, with_parameters(variables, params), x)
         of = of_layer(found, layer)
         return pool(OrderedDict([(layer, of)]), "flatten")[layer]
 
@@ -216,7 +216,8 @@ def _structured(feature_fn, layer, axes, variables, x1, x2):
     features, params = _differentiable(feature_fn, variables, layer)
     trace, diagonal = AXES[axes]
     how = nt.NtkImplementation.STRUCTURED_DERIVATIVES
-    return nt.empirical_ntk_fn(features, trace, diagonal, 0, how)(x1, x2, params)
+    kernel = nt.empirical_ntk_fn(features, trace, diagonal, 0, how)(x1, x2, params)
+    return kernel.astype(wide(kernel))
 
 
 @compiled(static=3)
@@ -242,8 +243,11 @@ def _contract(equation, tree1, tree2, dim):
         [leaf.reshape(len(leaf), dim, -1) for leaf in jax.tree.leaves(tree)]
         for tree in (tree1, tree2)
     )
-    einsum = partial(jnp.einsum, equation, precision="highest")
-    return sum(map(einsum, leaves1, leaves2))
+    # Sums over all parameters, which 16 bits could not hold.
+    return sum(
+        jnp.einsum(equation, a, b, precision="highest", preferred_element_type=wide(a))
+        for a, b in zip(leaves1, leaves2, strict=True)
+    )
 
 
 @compiled(static=2)

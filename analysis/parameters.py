@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fssd_jax import checks
-from fssd_jax.outputs import Variables
+from fssd_jax.features import make_logit_fn
+from fssd_jax.outputs import Variables, only
 
 
 def parameters(variables: Variables) -> Any:
@@ -79,5 +80,18 @@ def of_layer(features: Mapping[str, Any], layer: str) -> Any:
 
 def logit_fn_of(model: nn.Module | Callable, **call_kwargs) -> Callable:
     """The call of a Linen module, or a function `(variables, x)` as it is."""
-    apply = model.apply if isinstance(model, nn.Module) else model
-    return partial(apply, **call_kwargs)
+    if isinstance(model, nn.Module):
+        return make_logit_fn(model, **call_kwargs)
+    return partial(model, **call_kwargs)
+
+
+def one_array(returned: Any) -> Any:
+    """The logits that a network returns; `InputError` if it returns several arrays."""
+    found = only(returned)
+    if not hasattr(found, "shape"):
+        raise checks.InputError(
+            f"the network returns {jax.tree.map(jnp.shape, returned)}, and which of it "
+            "the loss is of is not known; give make_logit_fn(model, output=0), or a "
+            "function (variables, x) -> logits of yours, for the model"
+        )
+    return found

@@ -243,7 +243,8 @@ def advised(model: nn.Module, variables, call_kwargs: Mapping) -> Iterator[None]
         )
         raise InputError(
             f"{name} runs in training mode ({_first_line(error)}); pass {how} where "
-            "its function is made, as in make_feature_fn(model, train=False)"
+            "its function is made, as in make_feature_fn(model, train=False), or in "
+            "make_logit_fn(model, train=False), which may stand for the model"
         ) from error
     except (
         flax.errors.ScopeParamNotFoundError,
@@ -268,7 +269,8 @@ def advised(model: nn.Module, variables, call_kwargs: Mapping) -> Iterator[None]
         given = [key for key in parameters if key != "self"]
         raise InputError(
             f"{_first_line(error)}: {name} takes {given}; name them where its function "
-            "is made, as in make_feature_fn(model, train=False)"
+            "is made, as in make_feature_fn(model, train=False), or in "
+            "make_logit_fn(model, train=False), which may stand for the model"
         ) from error
 
 

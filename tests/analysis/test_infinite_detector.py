@@ -61,3 +61,15 @@ def test_relative_is_to_the_variance_at_initialisation():
     variance = np.diag(infinite_width.kernels(network, points).nngp)
     absolute = infinite_detector.score(network, state, points)
     np.testing.assert_allclose(relative, absolute / (3 * variance), rtol=1e-7)
+
+
+def test_training_images_may_come_in_batches():
+    x, _, points = problem()
+    y, network = np.arange(12, dtype=np.int32) % 3, Perceptron(num_classes=3)
+    whole = infinite_detector.fit(network, x, y, 10.0)
+    for data in ([x[:5], x[5:]], (x[i : i + 4] for i in (0, 4, 8))):
+        state = infinite_detector.fit(network, data, y, 10.0)
+        np.testing.assert_array_equal(state.train, x)
+        found = infinite_detector.score(network, state, points)
+        expected = infinite_detector.score(network, whole, points)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -1,3 +1,4 @@
+from inspect import unwrap
 from itertools import permutations
 
 import jax
@@ -145,6 +146,18 @@ def test_labels_that_a_kernel_is_made_of_are_found():
         permutation_null(z @ z.T, y, jax.random.key(0), 0)
     with pytest.raises(InputError, match="four images"):
         debiased_alignment(gram(3, 2), y[:3])
+
+
+def test_what_does_not_fit_the_kernel_is_no_labels():
+    k = gram(6, 2)
+    hot = np.eye(3)[np.arange(6) % 3]
+    for of in (alignment, debiased_alignment):
+        np.testing.assert_allclose(of(k, hot @ hot.T), of(k, np.arange(6) % 3))
+        for bad in (hot, hot.argmax(1)[:5], hot[:, 0], 0.5 * hot.argmax(1)):
+            with pytest.raises(InputError, match=r"class indices \[n\].*Y @ Y\.T"):
+                unwrap(of)(k, bad)
+        with pytest.raises(InputError, match=r"kernel \[n, n\]"):
+            unwrap(of)(k[:5], np.arange(5))
 
 
 # ---- the spectrum -------------------------------------------------------------------

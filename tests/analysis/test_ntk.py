@@ -1,4 +1,5 @@
 import importlib.util
+from collections import OrderedDict
 from functools import partial
 
 import flax.linen as nn
@@ -223,3 +224,20 @@ def test_errors_name_the_layers(smooth):
     turned = jax.tree.map(lambda a: a * (1 + 1j), variables)
     with pytest.raises(InputError, match="real parameters, and some are complex"):
         ntk.tangent_kernel(feature_fn, turned, "second", x, direct=True)
+
+
+@pytest.mark.parametrize("direct", [True, pytest.param(False, marks=needs_ntk)])
+def test_of_a_network_in_16_bits_kernels_are_none(direct):
+    """A sum over 4,096 parameters, each adding 1, would end at 256 in bfloat16."""
+    w = jnp.ones((4096, 1), jnp.bfloat16)
+    x = np.ones((2, 4096), np.float32)
+
+    def features(w, x):
+        return OrderedDict(logits=x.astype(w.dtype) @ w)
+
+    found = ntk.tangent_kernel(features, w, "logits", x, direct=direct)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, 4096)
+    directions = ntk.trace_directions(jax.random.key(0), 1, 1)
+    sketched = ntk.sketched_kernel(features, w, "logits", x, directions=directions)
+    np.testing.assert_array_equal(sketched, found)

@@ -8,6 +8,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from flax.core import freeze
@@ -16,8 +17,9 @@ from analysis import ntk
 from analysis.contributions import Contributions
 from analysis.dynamics import Recorder, make_loss_fn, step_parts
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
+from analysis.linearised import LinearisedRun
 from analysis.parameters import parameters, with_parameters
-from fssd_jax import InputError, make_feature_fn
+from fssd_jax import InputError, make_feature_fn, make_logit_fn
 from fssd_jax.adapters import from_nnx
 from fssd_jax.losses import cross_entropy
 
@@ -254,3 +256,73 @@ def test_sums_over_many_steps_are_none_in_16_bits():
     assert frozen.forms == {"logits": "bottleneck"}
     for found in (path.value(), frozen.value(x)):
         np.testing.assert_allclose(np.float32(found["logits"]), 1, rtol=1e-2)
+
+
+class Several(nn.Module):
+    """Wants to be told whether it is trained, and returns more than logits."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        hidden = nn.Dropout(0.5, deterministic=not train)(Relu(name="hidden")(x))
+        return nn.Dense(3, name="logits")(hidden), hidden
+
+
+def test_a_model_of_several_outputs_is_given_as_a_function():
+    """As the advice says, with each of its arguments."""
+    model, feature_fn = Several(), make_feature_fn(Several(), ["hidden"], train=False)
+    variables, y = model.init(jax.random.key(0), X, False), jnp.asarray(Y)
+    for given, advice in (
+        (model, r"missing 1 required.*make_logit_fn\(model, train=False\)"),
+        (make_logit_fn(model, train=True), "training mode.*train=False"),
+        (make_logit_fn(model, train=False), r"make_logit_fn\(model, output=0\)"),
+    ):
+        linear = LinearisedRun(given, optax.sgd(RATE), feature_fn=feature_fn)
+        for follow in (linear, FrozenForm(
+            feature_fn, make_gradient_fn(given, feature_fn), None, RATE
+        )):  # fmt: skip
+            with pytest.raises(InputError, match=advice):
+                follow(0, variables, variables, X, y)
+    logit_fn = make_logit_fn(model, output=0, train=False)
+    gradient = make_gradient_fn(logit_fn, feature_fn)(variables, X, y)[0]
+    expected = jax.grad(lambda v: cross_entropy(model.apply(v, X, False)[0], y))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        *(gradient, expected(variables)["params"]),
+    )
+    new = jax.tree.map(lambda p, g: p - RATE * g, variables["params"], gradient)
+    after = {"params": new}
+    linear = LinearisedRun(logit_fn, optax.sgd(RATE), feature_fn=feature_fn)
+    linear(0, variables, after, X, y)
+    # In its first step it goes where the network goes.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        *(linear.network.variables["params"], after["params"]),
+    )
+
+
+def test_a_layer_may_be_a_tuple_of_one_and_no_list_of_layers():
+    network = Equal()
+    variables = network.init(jax.random.key(0), X)
+    plain = make_feature_fn(network, ["hidden"])
+    after = jax.tree.map(lambda p: 0.9 * p, variables)
+
+    def in_tuple(variables, x):
+        return OrderedDict((k, (f,)) for k, f in plain(variables, x).items())
+
+    def alone(variables, x):
+        return (plain(variables, x)["hidden"],)
+
+    values = []
+    for feature_fn in (plain, in_tuple):
+        path = PathForm(feature_fn, PROBE, nodes=2)
+        path(0, variables, after)
+        kernel = ntk.tangent_kernel(feature_fn, variables, "hidden", PROBE, direct=True)
+        gradient_fn = make_gradient_fn(network, feature_fn)
+        by_layer = gradient_fn(variables, X, jnp.asarray(Y))[1]["hidden"]
+        values.append([path.value()["hidden"], kernel, by_layer])
+    for found, expected in zip(*values, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match="mapping of layer name to features"):
+        PathForm(alone, PROBE)(0, variables, after)
+    with pytest.raises(InputError, match="mapping of layer name to features"):
+        ntk.tangent_kernel(alone, variables, "hidden", PROBE, direct=True)
