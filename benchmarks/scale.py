@@ -77,7 +77,8 @@ TASKS = {
         *(50_000, 20_000, 90, 256, True),
     ),
     "D ImageNet, ResNet-34": Task(
-        _IMAGENET, 1_281_200, 50_000 + 80 * 50_000, 90, 256, True
+        # Each of the 80 pairs has a fit and in-distribution scores of its own.
+        *(_IMAGENET, 1_281_200, 80 * (50_000 + 50_000), 90, 256, True)
     ),
     "E CelebA, ResNeXt-50": Task(_faces(10_122), 153_800, 48_800, 20, 256, True),
     "F MS-1M, ResNeXt-50": Task(_faces(64_736), 2_923_600, 100_000, 20, 256, True),

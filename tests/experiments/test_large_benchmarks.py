@@ -1,4 +1,4 @@
-"""The paper's C to G from data to report, on small sets of the real layouts.
+"""The paper's B to G from data to report, on small sets of the real layouts.
 
   pytest -m slow tests/experiments/test_large_benchmarks.py
 
@@ -22,7 +22,7 @@ from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.imagenet import DOGS
-from tests import large_files
+from tests import image_folders, large_files
 from tests.experiments.conftest import near_only
 
 # What cannot be had of token ids, of these networks, or without an auxiliary set.
@@ -33,13 +33,14 @@ ROWS = {  # that have another name than the method
     "outlier_exposure": "msp",
 }
 NETWORKS = {
+    "cifar10": "cifar_resnet34",
     "dogs": "resnet34",
     "imagenet": "resnet34",
     "celeba": "face_resnext50",
     "ms1m": "face_resnext50",
     "genomics": "bilstm",
 }
-LETTERS = dict(zip(NETWORKS, "CDEFG", strict=True))
+TINY = 128  # images that --tiny trains on at most
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +55,20 @@ def data(tmp_path_factory):
     for i in range(40):
         large_files.jpegs(root / "ijb_c" / "test", 1, (130, 120), i, f"{i}-{{}}.jpg")
     large_files.genomics(root, dict.fromkeys(large_files.FILES, 40))
+    for i, split in enumerate(("train", "test")):
+        image_folders.write(root / "cifar10" / split, *image_folders.drawn(i, 13))
+        svhn = image_folders.drawn(i + 2, 12)
+        image_folders.write(root / "svhn_cropped" / split, *svhn, image_folders.SVHN)
     return root
 
 
 def of_two_steps(monkeypatch, whole: bool):
-    """The paper's network, or the tiny one, and batches of half of the images."""
+    """The paper's network, or the tiny one, and batches of half of its images."""
     own = networks.network_of
 
     def network_of(benchmark, name=None, *, width=None, tiny=False):
         found = own(benchmark, name, width=width, tiny=tiny and not whole)
-        return found._replace(batch_size=len(benchmark.train.x) // 2)
+        return found._replace(batch_size=min(TINY, len(benchmark.train.x)) // 2)
 
     for module in (networks, chosen):
         monkeypatch.setattr(module, "network_of", network_of)
@@ -91,8 +96,8 @@ def test_the_whole_pipeline(monkeypatch, tmp_path, data, name):
     of = set(METHODS) - (OF_IMAGES if name == "genomics" else set())
     assert {ROWS.get(m, m.replace("_", " ")) for m in of} <= rows.keys()
     exposed = {row for row in rows if row.startswith("outlier exposure")}
-    # The paper has an auxiliary set for C, E and F.
-    assert bool(exposed) == (name in ("dogs", "celeba", "ms1m"))
+    # The paper has an auxiliary set for B, C, E and F.
+    assert bool(exposed) == (name in ("cifar10", "dogs", "celeba", "ms1m"))
     assert (found["paper"] is None) == (name == "imagenet")
 
 
