@@ -26,10 +26,12 @@ from jaxtyping import Array, Float
 from analysis.forward import jvp
 from analysis.gradients import LossFn, descent
 from analysis.parameters import (
+    difference,
     directed,
     has_entry,
     logit_fn_of,
     of_layer,
+    one_array,
     parameters,
 )
 from analysis.steps import begins, later
@@ -100,7 +102,7 @@ def make_loss_fn(model: nn.Module | Callable, **call_kwargs) -> LossFn:
 
     def loss_fn(variables, x, y):
         out = logit_fn(variables, x)
-        logits = out[0] if isinstance(out, tuple) else out
+        logits = one_array(out[0] if call_kwargs.get("mutable") else out)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
     return loss_fn
@@ -142,7 +144,7 @@ def step_parts(before: Variables, after: Variables, decay: Any = None):
       decay: the share of the parameters' change that is weight decay, a tree like
         the parameters, such as −ηλθ; None for none.
     """
-    change = jax.tree.map(jnp.subtract, after, before)
+    change = difference(after, before)
     params = parameters(change)
     parts = {}
     if decay is not None:
@@ -258,7 +260,7 @@ class Recorder:
 
 def _relative_length(gradient, before, after) -> Float[Array, ""]:
     """‖∇L‖/‖Δθ‖ over the parameters; 0 where none was changed."""
-    change = jax.tree.map(jnp.subtract, parameters(after), parameters(before))
+    change = difference(parameters(after), parameters(before))
     length = optax.tree.norm(change)
     moves = length > 0
     size = optax.tree.norm(parameters(gradient))

@@ -12,10 +12,10 @@ from fssd_jax import checks
 def jvp(function: Callable, at: Any, tangent: Any) -> tuple[Any, Any]:
     """`function(at)` and its derivative along `tangent`, by one forward pass of both.
 
-    Of what has a `jax.custom_vjp` (attention kernels, gradients that are scaled or
-    reversed), which JAX does not differentiate forwards, J·tangent is the transpose of
-    v → Jᵀv, at about twice the cost: the derivative is that of the rule, along which
-    training goes, too.
+    Of what has a `jax.custom_vjp` (attention that saves memory, gradients that are
+    scaled or reversed), which JAX does not differentiate forwards, J·tangent is the
+    transpose of v → Jᵀv, at about twice the cost: the derivative is that of the rule,
+    along which training goes, too.
 
     Args:
       function: of one pytree.
@@ -23,7 +23,8 @@ def jvp(function: Callable, at: Any, tangent: Any) -> tuple[Any, Any]:
       tangent: a tree like `at`, of any types: what was summed may have more bits.
 
     Raises:
-      InputError: neither way is open, as for a rule that clips its gradients.
+      InputError: neither way is open, as for a rule that clips its gradients, or that
+        is written in Pallas.
     """
     leaves, structure = jax.tree.flatten(at)
     moves = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
@@ -41,16 +42,22 @@ def jvp(function: Callable, at: Any, tangent: Any) -> tuple[Any, Any]:
         for t, leaf in zip(along, moving, strict=True)
     ]
     # Asked of the program: what is raised may come when it is compiled, out of reach.
-    if "custom_vjp_call" not in str(jax.make_jaxpr(of_moving)(*moving)):
+    if not has_rule(of_moving, *moving):
         return jax.jvp(of_moving, moving, along)
     value, pull = jax.vjp(of_moving, *moving)
     try:
         (pushed,) = jax.linear_transpose(pull, value)(tuple(along))
     except Exception as error:  # of whatever stands in the rule
         raise checks.InputError(
-            "the network has a jax.custom_vjp, so J·tangent is had from v → Jᵀv, but "
-            f"its rule is not linear in v ({type(error).__name__}): a gradient that is "
-            "clipped or rounded has no tangent kernel; leave the rule out, or give the "
-            "function a jax.custom_jvp"
+            "the network has a jax.custom_vjp, so J·tangent is had from v → Jᵀv, and "
+            f"JAX cannot transpose it ({type(error).__name__}): a rule that clips or "
+            "rounds is not linear, and has no tangent kernel; one in Pallas, a "
+            "callback or a loop without a fixed end has no transpose. Follow the same "
+            "network without the rule, or give the function a jax.custom_jvp"
         ) from error
     return value, pushed
+
+
+def has_rule(function: Callable, *args: Any) -> bool:
+    """Whether a `jax.custom_vjp` lies in what the function computes."""
+    return "custom_vjp_call" in str(jax.make_jaxpr(function)(*args))

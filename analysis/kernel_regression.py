@@ -45,6 +45,7 @@ from analysis.displacement import (
 from analysis.dynamics import velocity
 from analysis.jacobians import Pulled, pull, push
 from analysis.parameters import (
+    difference,
     directed,
     logit_fn_of,
     one_array,
@@ -131,7 +132,7 @@ class PathForm:
 
 @compiled(static=2, donate=(2,))
 def _add_step(feature_fn, rule, total, before, after, x) -> Features:
-    change = jax.tree.map(jnp.subtract, after, before)
+    change = difference(after, before)
     for at, weight in rule:
         there = jax.tree.map(
             lambda v, d, s=at: v + s * d if jnp.issubdtype(v.dtype, jnp.inexact) else v,
@@ -311,7 +312,7 @@ def _gaps(feature_fn, variables, pulled, gradient, x) -> dict[str, Float[Array, 
 
 @compiled(static=1)
 def _frozen(feature_fn, total, initial, after, x) -> Features:
-    change = jax.tree.map(jnp.subtract, parameters(after), parameters(initial))
+    change = difference(parameters(after), parameters(initial))
     # Under `jit`, of the layers in `total` this is not computed.
     found = velocity(feature_fn, initial, directed(initial, change), x)
     chained = push(feature_fn, initial, total, x)

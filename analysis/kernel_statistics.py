@@ -14,6 +14,7 @@ from fssd_jax.checks import InputError
 from fssd_jax.shown import brief
 
 ROUNDING = 1e-12  # relative, below which a centred kernel is 0
+SYMMETRIC = 1e-3  # of the largest entry, what two halves may differ by
 INDEFINITE = 1e-2  # of the largest eigenvalue, that one below 0 may owe to rounding
 
 Kernel = Float[np.ndarray, "n n"]
@@ -149,6 +150,9 @@ def _pair(kernel, other) -> tuple[np.ndarray, np.ndarray]:
     kernel, other = (checks.to_numpy(a, "alignment") for a in (kernel, other))
     classes = other.ndim == 1 and other.dtype.kind in "iub"
     square = kernel.ndim == 2 and kernel.shape == (len(kernel),) * 2
+    for k in (kernel, other):
+        if np.iscomplexobj(k) or (square and k.shape == kernel.shape and _turns(k)):
+            raise InputError("alignment: a kernel is real, and symmetric")
     if not square or other.shape != ((len(kernel),) if classes else kernel.shape):
         raise InputError(
             "alignment: expected a kernel [n, n], and with it another, or class "
@@ -158,6 +162,11 @@ def _pair(kernel, other) -> tuple[np.ndarray, np.ndarray]:
     if classes:
         other = other[:, None] == other[None]
     return np.asarray(kernel, np.float64), np.asarray(other, np.float64)
+
+
+def _turns(k: np.ndarray) -> bool:
+    """Whether a matrix and its transpose are others, but for rounding."""
+    return bool(np.abs(k - k.T).max(initial=0) > SYMMETRIC * np.abs(k).max(initial=0))
 
 
 def _centred(kernel, other) -> tuple[np.ndarray, ...]:

@@ -22,6 +22,7 @@ import scipy.optimize
 import scipy.stats
 from jaxtyping import Array, Float
 
+from analysis.forward import has_rule
 from analysis.parameters import of_layer, parameters, wide, with_parameters
 from fssd_jax import checks
 from fssd_jax.checks import InputError
@@ -214,10 +215,21 @@ def _structured(feature_fn, layer, axes, variables, x1, x2):
     from analysis.neural_tangents_compat import nt
 
     features, params = _differentiable(feature_fn, variables, layer)
+    if has_rule(features, params, x1):
+        raise InputError(
+            "tangent_kernel: the network has a jax.custom_vjp, of which "
+            "neural-tangents knows no structure; take direct=True, or sketched_kernel "
+            "(KernelRecorder with a number of directions)"
+        )
+
+    def of_wide(wider, x):
+        return features(jax.tree.map(lambda w, p: w.astype(p.dtype), wider, params), x)
+
+    # Parameters in 32 bits, so that what is summed over them is.
+    wider = jax.tree.map(lambda p: p.astype(wide(p)), params)
     trace, diagonal = AXES[axes]
     how = nt.NtkImplementation.STRUCTURED_DERIVATIVES
-    kernel = nt.empirical_ntk_fn(features, trace, diagonal, 0, how)(x1, x2, params)
-    return kernel.astype(wide(kernel))
+    return nt.empirical_ntk_fn(of_wide, trace, diagonal, 0, how)(x1, x2, wider)
 
 
 @compiled(static=3)

@@ -17,18 +17,30 @@ def parameters(variables: Variables) -> Any:
     """`variables["params"]`, or all of `variables` where there is no such entry.
 
     Raises:
-      InputError: if then some are no floating-point numbers.
+      InputError: if some of them are no floating-point numbers.
     """
-    if has_entry(variables):
-        return variables["params"]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+    entry = has_entry(variables)
+    params = variables["params"] if entry else variables
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            which = "of the parameters" if entry else 'without an entry "params" all'
             raise checks.InputError(
-                'variables: there is no entry "params", so all are parameters, but '
-                f"{jax.tree_util.keystr(path)} is of {jnp.result_type(leaf)}; put what "
-                'is trained into an entry "params", and the rest beside it'
+                f"variables: {which} are trained, but {jax.tree_util.keystr(path)} is "
+                f"of {jnp.result_type(leaf)}; put what is trained, and nothing else, "
+                'into an entry "params", and the rest beside it'
             )
-    return variables
+    return params
+
+
+def difference(after: Variables, before: Variables) -> Variables:
+    """`after` − `before`; of what has no derivative, as counters, masks and keys, 0."""
+
+    def of_leaf(a, b):
+        if jnp.issubdtype(jnp.result_type(b), jnp.inexact):
+            return a - b
+        return jnp.zeros(jnp.shape(b), bool)
+
+    return jax.tree.map(of_leaf, after, before)
 
 
 def with_parameters(variables: Variables, params: Any) -> Variables:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from analysis.parameters import wide, with_parameters
+from analysis.parameters import difference, wide, with_parameters
 from fssd_jax import checks
 from fssd_jax.outputs import Variables
 from fssd_jax.shown import brief
@@ -28,12 +28,15 @@ class StepError(NamedTuple):
 
 def sgd_error(before: Variables, after: Variables, gradient, rate) -> StepError:
     """How far a step is from fl(θ − η∇L), and that from θ − η∇L itself."""
-    step = jax.tree.map(jnp.zeros_like, before)
-    step = with_parameters(step, jax.tree.map(lambda g: -rate * g, gradient))
-    plain = jax.tree.map(jnp.add, before, step)
-    gap = size(jax.tree.map(jnp.subtract, after, plain))
-    lost = size(jax.tree.map(lambda p, b, s: (p - b) - s, plain, before, step))
-    whole = size(step)
+    nothing = difference(before, before)
+    step = with_parameters(nothing, jax.tree.map(lambda g: -rate * g, gradient))
+    # Counters and keys, which have no derivative, may go on.
+    trees = zip(*map(jax.tree.leaves, (before, after, step)), strict=True)
+    real = [leaves for leaves in trees if leaves[2].dtype != bool]
+    plain = [b + s for b, _, s in real]
+    gap = size([a - p for (_, a, _), p in zip(real, plain, strict=True)])
+    lost = size([(p - b) - s for (b, _, s), p in zip(real, plain, strict=True)])
+    whole = size([s for *_, s in real])
     # At rate 0 nothing may change.
     return StepError(*(jnp.where(e > 0, e / whole, 0) for e in (gap, lost)))
 
@@ -143,7 +146,13 @@ def check_initial(initial: Variables, before: Variables) -> None:
             "step that is followed, as they are given with each step, or None"
         )
     pairs = zip(jax.tree.leaves(initial), jax.tree.leaves(before), strict=True)
-    same = [jnp.array_equal(jnp.asarray(a, b.dtype), b) for a, b in pairs]
+    same = [
+        jnp.array_equal(jnp.asarray(a, b.dtype), b)
+        # Keys of dropout and counters decide nothing here.
+        if jnp.issubdtype(jnp.result_type(b), jnp.inexact)
+        else True
+        for a, b in pairs
+    ]
     others = [name for name, equal in zip(names, same, strict=True) if not equal]
     if others:
         raise checks.InputError(

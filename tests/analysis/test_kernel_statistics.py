@@ -158,6 +158,10 @@ def test_what_does_not_fit_the_kernel_is_no_labels():
                 unwrap(of)(k, bad)
         with pytest.raises(InputError, match=r"kernel \[n, n\]"):
             unwrap(of)(k[:5], np.arange(5))
+        turned = k + np.triu(k, 1)
+        for bad in (turned, k + 1j):
+            with pytest.raises(InputError, match="real, and symmetric"):
+                unwrap(of)(bad, np.arange(6) % 3)
 
 
 # ---- the spectrum -------------------------------------------------------------------

@@ -282,6 +282,8 @@ def test_a_model_of_several_outputs_is_given_as_a_function():
         )):  # fmt: skip
             with pytest.raises(InputError, match=advice):
                 follow(0, variables, variables, X, y)
+    with pytest.raises(InputError, match=r"make_logit_fn\(model, output=0\)"):
+        make_loss_fn(model, train=False)(variables, X, y)  # of which, is not known
     logit_fn = make_logit_fn(model, output=0, train=False)
     gradient = make_gradient_fn(logit_fn, feature_fn)(variables, X, y)[0]
     expected = jax.grad(lambda v: cross_entropy(model.apply(v, X, False)[0], y))
@@ -326,3 +328,48 @@ def test_a_layer_may_be_a_tuple_of_one_and_no_list_of_layers():
         PathForm(alone, PROBE)(0, variables, after)
     with pytest.raises(InputError, match="mapping of layer name to features"):
         ntk.tangent_kernel(alone, variables, "hidden", PROBE, direct=True)
+
+
+def test_keys_masks_and_counters_beside_the_parameters_go_on():
+    """As of NNX's dropout: they have no derivative, and make no step another one."""
+    model, plain = Equal(), make_feature_fn(Equal(), ["hidden"])
+    linen = model.init(jax.random.key(0), X)
+
+    def only(variables):
+        return {"params": variables["params"]}
+
+    def feature_fn(variables, x):
+        return plain(only(variables), x)
+
+    def logit_fn(variables, x):
+        return model.apply(only(variables), x)
+
+    def others(step):
+        key = jax.random.key(step)
+        return {"rest": {"key": key, "mask": jnp.array([True, step > 0]), "n": step}}
+
+    y, found = jnp.asarray(Y), []
+    for rest in ({}, others(0)):
+        features = feature_fn if rest else plain
+        gradient_fn = make_gradient_fn(logit_fn if rest else model, features)
+        before = {**linen, **rest}
+        gradient, _ = gradient_fn(before, X, y)
+        new = jax.tree.map(lambda p, g: p - RATE * g, linen["params"], gradient)
+        after = {"params": new, **(others(1) if rest else {})}
+        path = PathForm(features, PROBE, nodes=2)
+        frozen = FrozenForm(features, gradient_fn, None, RATE)
+        loss_fn = make_loss_fn(logit_fn if rest else model)
+        v = np.ones((len(PROBE), 6), np.float32)
+        moved = Contributions(features, loss_fn, "hidden", PROBE, v, X, RATE)
+        recorder = Recorder(features, loss_fn, {"noise": PROBE}, [0], unit_range=False)
+        for follower in (path, frozen, moved, recorder):
+            follower(0, before, after, X, y)
+        of_set = recorder.records[0].movements["noise"]
+        names = "distance", "speed", "moved", "step speed", "parameter step"
+        values = [of_set[name] for name in names]
+        values += [path.value()["hidden"], frozen.value(PROBE)["hidden"], moved.value()]
+        found.append(values)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    with pytest.raises(InputError, match=r"of the parameters are trained.*int32"):
+        parameters({"params": {"w": jnp.ones(2), "n": jnp.arange(2)}})
