@@ -4,6 +4,8 @@
 
 Takes every result of `table2` below --results that is of protocol `paper`, over its
 seeds. Benchmarks without one are there with what was published, and say "not run here".
+Of D, whose results are of a kind and level of corruption each, it is their means, and
+Figure 4 beside the document.
 One seed of a pair may have several results, of other options, code or versions; which
 of them is meant you say by another folder, or by --newest.
 """
@@ -13,6 +15,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from analysis import plots, shift_plots
+from experiments.comparison import corrupted_pairs
 from experiments.comparison.beside import OURS, TITLES, to_sheet
 from experiments.comparison.report import Result
 from experiments.harness import cli, files, records
@@ -43,14 +47,15 @@ class Config:
 
 def run(config: Config) -> str:
     found = read(config.results, newest=config.newest)
-    made = [
-        to_sheet(
-            f"{letter}: {title.words}",
-            published.of(letter) if letter in published.TABLE2 else {},
-            found.get(title.pair, []),
-        )
-        for letter, title in TITLES.items()
-    ]
+    of_d = corrupted_pairs.assembled(r for of in found.values() for r in of)
+    made = []
+    for letter, title in TITLES.items():
+        words = f"{letter}: {title.words}"
+        if letter in published.TABLE2:
+            results = found.get(title.pair, [])
+            made.append(to_sheet(words, published.of(letter), results))
+        else:
+            made += corrupted_pairs.sheets(words, of_d)
     made += [
         to_sheet(f"Not the paper's: {words}", {}, found[pair])
         for pair, words in OURS.items()
@@ -60,10 +65,24 @@ def run(config: Config) -> str:
         "\n" + to_markdown(sheet).replace("### ", "## ", 1) for sheet in made
     )
     files.writable(config.out.parent)
+    text += "".join(draw(pair, of, config.out) for pair, of in of_d.items())
     config.out.write_text(text)
     show(made)
     print(f"written: {config.out}")
     return text
+
+
+def draw(pair: str, results: list[Result], out: Path) -> str:
+    """Figure 4 of the pairs of D beside the document, and the lines that show it."""
+    boxes, levels = corrupted_pairs.drawn_boxes(results)
+    if not levels:  # that all methods have
+        return ""
+    count = len({r["benchmark"] for r in results})
+    title = f"{pair}: {count} of {corrupted_pairs.COUNT} pairs"
+    stem = out.with_name(f"{out.stem}-{pair}")
+    plots.save(shift_plots.boxes(boxes, levels, title), stem)
+    name = stem.with_suffix(".png").name
+    return f"\n## Figure 4, of {title}\n\n![AUROC by level of corruption]({name})\n"
 
 
 def read(folder: Path, newest: bool = False) -> dict[str, list[Result]]:

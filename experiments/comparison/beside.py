@@ -9,6 +9,7 @@ from fssd_jax.data import published
 from fssd_jax.data.published import METRICS
 
 NOT_RUN = "not run here"
+NO_NUMBERS = "Published as box plots (Figure 4), without numbers."
 SPREAD = (
     "In %: mean ± standard deviation over the seeds, of one seed its 95 % interval, "
     "which of each of several stands in its own table; differences of the mean, in "
@@ -22,14 +23,14 @@ CONTROLS = tuple(
 
 class Title(NamedTuple):
     words: str
-    pair: str  # of our benchmark, as results name it
+    pair: str  # of our benchmark, as results name it; of D, many (corrupted_pairs.py)
 
 
 TITLES = {
     "A": Title("FMNIST against MNIST, LeNet", "fmnist"),
     "B": Title("CIFAR10 against SVHN, ResNet-34", "cifar10"),
     "C": Title("ImageNet, dogs against non-dogs, ResNet-34", "dogs"),
-    "D": Title("ImageNet against ImageNet-C, ResNet-34", "imagenet"),
+    "D": Title("ImageNet against ImageNet-C, ResNet-34", "imagenet_KIND_LEVEL"),
     "E": Title("CelebA, not blurry against blurry, ResNeXt-50", "celeba"),
     "F": Title("MS-1M against IJB-C, ResNeXt-50", "ms1m"),
     "G": Title("bacteria before 2011 against after 2016, BiLSTM", "genomics"),
@@ -46,17 +47,31 @@ def to_sheet(title: str, of: dict[str, Any], results: list[Result]) -> Sheet:
     rows = []
     for name in published.METHODS:
         said = [_fractions(rows_.get(name), where) for where, rows_ in of.items()]
-        ours = _named(name, results)
-        for own in ours or [name]:
+        for own in _named(name, results) or [name]:
             rows.append([own, *said, *_measured(own, results)])
     for name in CONTROLS:
         if _named(name, results):
             rows.append([name, *["" for _ in of], *_measured(name, results)])
     if not of and not results:
-        told = "Published as box plots (Figure 4), without numbers."
-        return Sheet(title, ["", "here"], [["all methods", NOT_RUN]], [told])
+        return Sheet(title, ["", "here"], [["all methods", NOT_RUN]], [NO_NUMBERS])
     headings = ["", *of, "here", "fitted on"]
-    return Sheet(title, headings, rows, _notes(results))
+    return Sheet(title, headings, rows, notes(of, results))
+
+
+def names(results: list[Result]) -> list[str]:
+    """Of a table's rows: all methods of the paper, and controls that are there."""
+    methods = [n for m in published.METHODS for n in _named(m, results) or [m]]
+    return methods + [name for name in CONTROLS if _named(name, results)]
+
+
+def rows_of(name: str, results: list[Result]) -> list[tuple[Result, Result]]:
+    """Results that have a row of that name, each with it."""
+    return [
+        (r, r[kind][name])
+        for r in results
+        for kind in ("methods", "controls")
+        if name in r[kind]
+    ]
 
 
 def _named(name: str, results: list[Result]) -> list[str]:
@@ -71,12 +86,7 @@ def _named(name: str, results: list[Result]) -> list[str]:
 
 def _measured(name: str, results: list[Result]) -> list[str]:
     """The cell of our numbers, and what was fitted on."""
-    rows = [
-        r[kind][name]
-        for r in results
-        for kind in ("methods", "controls")
-        if name in r[kind]
-    ]
+    rows = [row for _, row in rows_of(name, results)]
     if not rows:
         key = name.replace(" ", "_")
         # Of sequences there is no auxiliary set, in the paper either.
@@ -103,18 +113,29 @@ def _fractions(of: Any, where: str) -> str:
     return " / ".join(f"{100 * of[m]:.1f}" for m in METRICS)
 
 
-def _notes(results: list[Result]) -> list[str]:
+def notes(of: Mapping[str, published.Rows], results: list[Result]) -> list[str]:
+    """What was run; and, beside published numbers, whether it is what they are of."""
     if not results:
         return []
     right = ", ".join(f"{100 * r['model']['accuracy']:.1f} %" for r in results)
     seeds = ", ".join(str(r["seed"]) for r in results)
     epochs = ", ".join(str(r["model"]["epochs"]) for r in results)
-    sizes, network = results[0]["counts"], results[0]["model"].get("network")
-    of = f"{network}, " if network else ""
-    return [
-        f"Here: {of}seeds {seeds}, {epochs} epochs, accuracy {right}; "
+    sizes, models = results[0]["counts"], [r["model"] for r in results]
+    networks = [m["network"] for m in models if m.get("network")]
+    networks += [f"weights {m['weights']}" for m in models if m.get("weights")]
+    of_networks = "".join(f"{name}, " for name in dict.fromkeys(networks))
+    told = [
+        f"Here: {of_networks}seeds {seeds}, {epochs} epochs, accuracy {right}; "
         f"{sizes['test_ind']:,} in-distribution and {sizes['test_ood']:,} OoD inputs.",
     ]
+    others = [str(r["seed"]) for r in results if of and r.get("paper") is None]
+    if others:
+        told += [
+            f"warning: seed{'s' * (len(others) > 1)} {', '.join(others)}: not the "
+            "paper's benchmark, but with another network or width, of a part of the "
+            "training set, or of images of one's own (`paper` is null in the result)."
+        ]
+    return told
 
 
 def differences(
@@ -130,12 +151,7 @@ def differences(
     rows = []
     for name in published.METHODS:
         for own in _named(name, results) or [name]:
-            found = [
-                r[kind][own]
-                for r in results
-                for kind in ("methods", "controls")
-                if own in r[kind]
-            ]
+            found = [row for _, row in rows_of(own, results)]
             absent, fitted_on = _measured(own, results) if not found else ("", "")
             for metric in METRICS:
                 here = _cell(found, metric) if found else absent
@@ -144,13 +160,12 @@ def differences(
                     row += _against(known.get(name, {}).get(metric), found, metric)
                 rows.append([*row, found[0]["fitted_on"] if found else fitted_on])
     if not of and not results:
-        told = "Published as box plots (Figure 4), without numbers."
-        return Sheet(title, ["", "here"], [["all methods", NOT_RUN]], [told])
+        return Sheet(title, ["", "here"], [["all methods", NOT_RUN]], [NO_NUMBERS])
     headings = ["method", "metric", "here"]
     for where in of:
         headings += [where, "difference"]
     told = [SPREAD] if of and results else []
-    return Sheet(title, [*headings, "fitted on"], rows, [*told, *_notes(results)])
+    return Sheet(title, [*headings, "fitted on"], rows, [*told, *notes(of, results)])
 
 
 def _against(value: float | None, found: list[Result], metric: str) -> list[str]:

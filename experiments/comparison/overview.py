@@ -1,10 +1,11 @@
 """What is seen first of many results: one table of runs, and one of each benchmark."""
 
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from experiments.comparison import beside, tables
+from experiments.comparison import beside, corrupted_pairs, tables
 from experiments.comparison.report import KINDS, METRICS, Result
 from experiments.harness import gathered, markup, page
 from experiments.harness.files import STRANGE
@@ -33,6 +34,7 @@ def completed(run: Run) -> Run:
     try:
         told = _completed(run)
         _row(told)
+        assembled([told])
     except STRANGE as error:
         why = f"{type(error).__name__}: {error}"
         problem = f"{run.folder / 'metrics.json'}: no table can be made of it ({why})"
@@ -160,16 +162,15 @@ def _inverted(run: Run) -> list[str]:
 
 def of_benchmarks(runs: Sequence[Run]) -> str:
     """Of each benchmark the methods over its seeds, beside the paper's numbers."""
-    groups = grouped(runs)
+    groups = grouped(runs) | assembled(runs)
     if not groups:
         return ""
     parts = ["<h2>Benchmarks</h2>"]
     done = set()
     for (pair, protocol, name), found in sorted(groups.items(), key=_first_the_papers):
-        letter = LETTERS.get(pair)
-        letter = letter if letter in published.TABLE2 and protocol == "paper" else None
+        letter = LETTERS.get(pair) if protocol == "paper" else None
         try:
-            inner = _of_group(found, letter)
+            inner = _of_group(found, pair, letter)
         except STRANGE as error:
             why = f"no table can be made of them ({type(error).__name__}: {error})"
             inner = markup.alert(why, [run.name for run in found])
@@ -183,9 +184,13 @@ def of_benchmarks(runs: Sequence[Run]) -> str:
     return "\n".join(parts)
 
 
-def _of_group(found: Sequence[Run], letter: str | None) -> str:
+def _of_group(found: Sequence[Run], pair: str, letter: str | None) -> str:
     """The tables of seeds of one configuration; `letter` is the paper's of it."""
     results = [run.facts for run in found]
+    if pair in (corrupted_pairs.ALL, corrupted_pairs.BY_TFDS):
+        of_d = corrupted_pairs.assembled(results)
+        made = corrupted_pairs.sheets(beside.TITLES["D"].words, of_d)
+        return "".join(map(markup.table, made[pair == corrupted_pairs.BY_TFDS :]))
     timed = [_seconds(run) for run in found]
     sheets = [tables.method_sheet(results), tables.cost_sheet(results, timed)]
     if letter is not None:
@@ -206,8 +211,8 @@ def _first_the_papers(group: tuple[tuple[str, str, str], Any]) -> tuple:
 
 
 def _seeds(results: list[Result]) -> str:
-    told = ", ".join(str(r["seed"]) for r in results)
-    return f"seed{'s' * (len(results) > 1)} {told}"
+    seeds = [*dict.fromkeys(str(r["seed"]) for r in results)]
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
 
 
 def _not_run(letters: Sequence[str]) -> str:
@@ -232,14 +237,39 @@ def grouped(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
     A seed that is there twice under one name stands alone the second time.
     """
     found: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        if run.experiment != TABLE2 or not is_comparison(run.facts):
-            continue
-        if not {"benchmark", "protocol", "model", "counts"} <= set(run.facts):
-            continue
+    for run in _of_table2(runs):
         name = re.sub(r"-\d+(?=(-[0-9a-f]{8})?$)", "", run.name)
         key = str(run.facts["benchmark"]), str(run.facts["protocol"]), name
         if any(run.facts["seed"] == r.facts["seed"] for r in found.get(key, ())):
             key = (*key[:2], run.name)
         found.setdefault(key, []).append(run)
     return {k: sorted(v, key=lambda r: r.facts["seed"]) for k, v in found.items()}
+
+
+def assembled(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
+    """Pairs of D that are of one network, by all of D, protocol and network.
+
+    A pair and seed that is there twice is of a further group, which is numbered.
+    """
+    found: dict[tuple[str, str, str], dict[tuple[str, int], Run]] = {}
+    for run in _of_table2(runs):
+        of, seed = str(run.facts["benchmark"]), run.facts["seed"]
+        if (pair := corrupted_pairs.pair_of(of)) is None:
+            continue
+        begin = pair.of, str(run.facts["protocol"])
+        name = corrupted_pairs.network_of(run.facts)
+        more = (f"{name} ({n})" for n in itertools.count(2))
+        for key in ((*begin, word) for word in itertools.chain([name], more)):
+            if (of, seed) not in found.setdefault(key, {}):
+                found[key][of, seed] = run
+                break
+    return {
+        k: sorted(v.values(), key=lambda r: r.facts["seed"]) for k, v in found.items()
+    }
+
+
+def _of_table2(runs: Sequence[Run]) -> Iterator[Run]:
+    for run in runs:
+        if run.experiment == TABLE2 and is_comparison(run.facts):
+            if {"benchmark", "protocol", "model", "counts"} <= set(run.facts):
+                yield run

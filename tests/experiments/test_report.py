@@ -227,6 +227,39 @@ def test_what_was_not_run_says_so(tmp_path):
     assert all(not row[4] for row in missing)  # no difference
 
 
+def test_pairs_of_d_are_assembled(tmp_path):
+    """Apart: those of TFDS, and a second result of a pair and seed."""
+    for name, pair in (
+        *(("a", "fog_3"), ("b", "snow_1"), ("c", "snow_1_by_tfds"), ("d", "fog_3")),
+    ):
+        benchmark = f"imagenet_{pair}"
+        changes = {"benchmark": benchmark}
+        pages.write(tmp_path / "all" / f"{name}-0-0123abcd", changes=changes)
+    text = made(tmp_path / "all", tmp_path / "page.html")
+    assert "The paper&#x27;s A, B, C, E, F, G: not run here" in text
+    assert text.count("Here: means over 2 of the 80 pairs") == 1
+    assert text.count("Here: means over 1 of the 80 pairs") == 2
+    of_d = "imagenet_KIND_LEVEL, protocol paper, seed 0: lenet, 10 training images"
+    assert f"<summary>{of_d}</summary>" in text
+    assert f"<summary>{of_d} (2)</summary>" in text
+    of_tfds = of_d.replace("LEVEL", "LEVEL_by_tfds")
+    inner = text.split(f"<summary>{of_tfds}</summary>")[1].split("</details>")[0]
+    assert "ResNet-34: other images, which TFDS computed anew" in inner
+    auroc = 100 * pages.facts()["methods"]["fssd"]["auroc"]
+    inner = text.split(f"<summary>{of_d}</summary>")[1].split("</details>")[0]
+    (row,) = cells(inner, "fssd")
+    assert row[1].startswith(f"{auroc:.1f} / ")
+    assert row[2:7] == [f"{auroc:.1f}", "", f"{auroc:.1f}", "", ""]
+
+
+def test_what_is_not_the_papers_benchmark_says_so_beside_it(tmp_path):
+    told = "warning: seed 1: not the paper&#x27;s benchmark, but"
+    for seed, paper in ((0, {"paper": {}}), (1, None)):
+        folder = tmp_path / "all" / f"fmnist-paper-{seed}-0123abcd"
+        pages.write(folder, seed, changes={"paper": paper})
+    assert told in made(tmp_path / "all", tmp_path / "page.html")
+
+
 def test_a_protocol_that_saw_less_is_not_put_beside_the_papers(tmp_path):
     pages.write(
         tmp_path / "all" / "fmnist-clean-0-0123abcd", changes={"protocol": "clean"}
