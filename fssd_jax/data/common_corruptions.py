@@ -7,7 +7,8 @@ rng) -> [h, w, c]`; what a level is stands in corruption_amounts.py. Differences
 
 - any size, square or not: what the published code writes as 224 or 32 is the side here;
 - one channel stays one: HSV's value, luma and frost are then those of grey;
-- motion blur repeats the edge by itself, where theirs is ImageMagick's.
+- motion blur is ImageMagick's (to one grey level of 255) without ImageMagick;
+- ImageNet-C was stored as JPEG of quality 85, and nothing is here.
 
 Worker processes import this module, so it needs NumPy, SciPy and Pillow alone.
 """
@@ -140,16 +141,20 @@ def moved(x, radius, sigma, degrees):
 
 
 def zoom_blur(x, amount, rng):
-    """The mean of the image and of `count` enlargements by 1, 1 + step, …"""
+    """The mean of the image and of `count` enlargements by 1, 1 + step, …
+
+    The factors are those of the published code to the last bit: of 1.25 or of the next
+    float, 26 pixels become 32 or 33.
+    """
     step, count = amount
-    layers = [enlarged(x, 1 + step * i) for i in range(count)]
-    return (x + sum(layers)) / (count + 1)
+    factors = np.arange(1, 1 + step * (count - 0.5), step)
+    return (x + sum(enlarged(x, factor) for factor in factors)) / (count + 1)
 
 
 def enlarged(x, factor):
     """The middle, enlarged to the size of the image."""
     size = np.array(x.shape[:2])
-    cut = np.ceil(size / factor - 1e-9).astype(int)
+    cut = np.ceil(size / factor).astype(int)
     (top, left), (tall, wide) = (size - cut) // 2, cut
     inner = x[top : top + tall, left : left + wide]
     large = ndimage.zoom(inner, (factor, factor, 1), order=1)

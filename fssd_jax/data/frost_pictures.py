@@ -1,7 +1,7 @@
 """The photographs of frost that ImageNet-C and CIFAR-10-C lay on images.
 
-They are in the package imagecorruptions-imaug (Apache-2.0). It is not imported, as it
-wants numba and OpenCV, 450 MB: only its pictures are read.
+They are in the package imagecorruptions-imaug (Apache-2.0). It is not imported, for the
+reasons in imagenet_c.py: only its pictures are read.
 """
 
 from functools import lru_cache
