@@ -1,4 +1,4 @@
-"""`fssd openood` on each of OpenOOD's benchmarks, of a few images in its layout."""
+"""`fssd openood` on benchmarks of OpenOOD, of a few images in its layout."""
 
 import json
 import shutil
@@ -129,7 +129,11 @@ def told_in_percent(values):
     return f"{mean} ± {100 * np.std(values):.2f}" if len(values) > 1 else mean
 
 
-@pytest.mark.parametrize("name", ["cifar10"])
+# Of 224×224 pixels each function takes long to compile.
+LARGE_ONE = pytest.param("imagenet200", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["cifar10", LARGE_ONE])
 def test_each_benchmark_from_its_lists_to_its_table(name, tmp_path):
     benchmark, root = BENCHMARKS[name], tmp_path / "OpenOOD"
     listed = write(root / "data", name, np.random.default_rng(0))
