@@ -34,10 +34,12 @@ def write_images(root, name: str, seed: int = 0) -> None:
 
 
 def network(benchmark, seed: int):
-    """(model, variables) of three narrow stages."""
+    """(model, variables) of narrow stages, one block each."""
+    large = benchmark.model == "resnet"
     model = ResNet(
-        stage_sizes=(1, 1, 1),
-        stem="cifar",
+        stage_sizes=(1, 1, 1, 1) if large else (1, 1, 1),
+        stem="imagenet" if large else "cifar",
+        bottleneck=benchmark.num_classes == 1000,
         num_classes=benchmark.num_classes,
         width=4,
         mean=benchmark.mean,
@@ -48,10 +50,11 @@ def network(benchmark, seed: int):
 
 
 def write_checkpoint(path, model, variables) -> None:
-    """As OpenOOD's ResNet-18 for 32×32 names its entries: `fc`, not `linear`."""
+    """As OpenOOD's networks name their entries: `fc`, not `linear`."""
     leaves = flatten_dict(variables)
     state = {}
-    for key, entry in wanted(FORMATS["cifar_resnet"], model).items():
+    format = FORMATS["cifar_resnet" if model.stem == "cifar" else "resnet"]
+    for key, entry in wanted(format, model).items():
         array = np.asarray(leaves[key])
         # Back from what `convert` makes of it.
         if array.ndim == 4:

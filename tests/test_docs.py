@@ -109,6 +109,11 @@ def test_commands_are_there_and_take_these_options(nothing_is_run, capsys):
         assert taken(command), (command, capsys.readouterr().err)
 
 
+def test_every_command_is_told_of():
+    told = {words[1] for words in map(str.split, commands()) if words[0] == "fssd"}
+    assert set(fssd_jax.__main__.menu()) <= told
+
+
 @pytest.mark.parametrize(
     "command",
     [
