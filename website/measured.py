@@ -63,6 +63,7 @@ RENAMED = {
     "fssd default": "fssd clean, turned layers left out",
     "fssd default, photographs": "fssd clean, turned layers left out, photographs",
 }
+ONCE = "fmnist/default.md"  # of rows that were not timed on one core
 # By what data a row was fitted on, least first.
 LEVELS = ("network", "noise", "validation", "training", "further training", "OoD")
 
@@ -151,6 +152,14 @@ def seconds() -> dict[str, list[float]]:
             if value is not None:
                 found.setdefault(name, []).append(value)
     return found
+
+
+def seconds_once() -> dict[str, list[float]]:
+    """Row → seconds for 1,000 images: the last column of what `ONCE` says of costs."""
+    text = (RESULTS / ONCE).read_text(encoding="utf-8")
+    lines = text.partition("what each method costs\n")[2].partition("\n\nSeconds")[0]
+    cells = [line.strip("| ").split(" | ") for line in lines.strip().splitlines()[2:]]
+    return {row[0]: [float(row[-1])] for row in cells}
 
 
 def needs() -> dict[str, list[str]]:

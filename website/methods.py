@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterable
 
-from website import measured
+from website import failures, measured
 from website.measured import BENCHMARKS, ROOT, Row
 
 # Where a document tells why.
@@ -37,12 +37,14 @@ def titles() -> dict[str, str]:
 
 def pages() -> dict[str, str]:
     """Page → Markdown."""
-    rows, needs, seconds = measured.of_detectors(), measured.needs(), measured.seconds()
+    rows, needs = measured.of_detectors(), measured.needs()
+    seconds, once = measured.seconds(), measured.seconds_once()
     made = {"methods/index.md": index(rows, needs)}
     for name, title in titles().items():
         parts = [f"# {title}", docstring(name), "## What it needs", needed(needs[name])]
-        times = {r.name: seconds[r.name] for r in rows[name] if r.name in seconds}
-        parts += [cost(times), "## When it fails", fails(rows[name], name)]
+        own = [row.name for row in rows[name]]
+        parts += [cost(own, seconds, once, passes=needs[name][2]), "## When it fails"]
+        parts += [failures.sentence(name), fails(rows[name], name)]
         parts += ["## In Python", *members(name)]
         made[f"methods/{name}.md"] = "\n\n".join(part for part in parts if part) + "\n"
     return made
@@ -78,19 +80,28 @@ def needed(cells: list[str]) -> str:
     )
 
 
-def cost(times: dict[str, list[float]]) -> str:
-    if not times:
-        return ""
-    told = [
-        f"`{row}` {min(of):.2f} s"
-        if f"{min(of):.2f}" == f"{max(of):.2f}"
-        else f"`{row}` {min(of):.2f} to {max(of):.2f} s"
-        for row, of in times.items()
-    ]
-    return (
-        f"Scoring 1,000 images of `fmnist` with LeNet took, on one core: "
-        f"{'; '.join(told)} ([all costs](../speed.md#whole-experiments))."
-    )
+def cost(
+    rows: list[str],
+    seconds: dict[str, list[float]],
+    once: dict[str, list[float]],
+    passes: str,
+) -> str:
+    """Of its rows, by `measured.seconds`; else by `seconds_once`; else its passes."""
+    for times, where in (
+        (seconds, "on one core ([all costs](../speed.md#whole-experiments))"),
+        (once, f"on a CPU, once ([all of that run](../results/{measured.ONCE}))"),
+    ):
+        if told := [f"`{row}` {_span(times[row])} s" for row in rows if row in times]:
+            return (
+                "Scoring 1,000 images of `fmnist` with LeNet took, "
+                f"{where}: {'; '.join(told)}."
+            )
+    return f"Cost: not measured; forward passes and gradients an image: {passes}."
+
+
+def _span(of: list[float]) -> str:
+    low, high = f"{min(of):.2f}", f"{max(of):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def fails(rows: list[Row], name: str) -> str:

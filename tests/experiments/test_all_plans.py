@@ -27,6 +27,15 @@ REPORT = Part("report", "gathers", "--out {out}", 0.1, reads="**/metrics.json")
 
 # ---- the real plans -----------------------------------------------------------------
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/using.md", "experiments/all.py"])
+def test_documents_say_how_long_the_plan_is(name):
+    hours = round(sum(part.minutes for part in plan.PRESETS["small"]) / 60)
+    assert f" {hours} hours" in (ROOT / name).read_text()
+
+
 GREYS = ("digits", "fmnist", "fmnist6")  # which have the auxiliary sets in grey
 EVERY = [(name, part) for name, of in plan.PRESETS.items() for part in of]
 EVERY += [("end", part) for part in plan.ENDS]
