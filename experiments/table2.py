@@ -217,6 +217,7 @@ def run_pair(
         timing={
             "seconds": {**prepared.seconds, **clock.seconds},
             "scoring_seconds_per_1000_images": report.seconds(found),
+            "batch_size": s.batch_size,
         },
         extras=explored,
         show=False,  # of all seeds together, at the end

@@ -33,6 +33,7 @@ from fssd_jax.data.pipeline import map_batches
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.detectors import fssd
 from fssd_jax.features import make_init_fn
+from fssd_jax.memory import scoring_batch
 
 FEWEST = 38  # images held out; with 19 in a half, 95 % are accepted with a guarantee
 FIXED = ("lenet", "face_resnext50")  # a dense layer sees the whole image
@@ -152,7 +153,7 @@ def setting(
     validation: int,
     noise: int,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
 ) -> Brought:
     """A network and images; without OoD images to fit on.
 
@@ -193,15 +194,19 @@ def setting(
     return Brought(name, s, images, tested[SETS[0]].y, sets, facts)
 
 
-def shared_setting(images: Images, *, seed: int, batch_size: int, **fields) -> Setting:
+def shared_setting(
+    images: Images, *, seed: int, batch_size: int | None, **fields
+) -> Setting:
     """Without OoD images to fit on, and with nothing to train further networks by.
 
     Args:
       images: of each purpose.
-      seed, batch_size: as of `Setting`.
+      seed, batch_size: as of `Setting`; None: what `scoring_batch` chooses.
       **fields: the other fields of `Setting`, which the network decides.
     """
-    clean = PROTOCOLS["clean"]
+    clean, one = PROTOCOLS["clean"], as_input(images.ind[:1])
+    if batch_size is None:
+        batch_size = scoring_batch(fields["feature_fn"], fields["variables"], one)
     return Setting(
         protocol=clean._replace(batch_size=batch_size, samples=len(images.noise)),
         noise=images.noise,

@@ -24,7 +24,7 @@ def setting(
     channels: Channels | None,
     validation: int,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
 ) -> Brought:
     """What can be asked of features alone: no untrained network, no pixels, no step.
 

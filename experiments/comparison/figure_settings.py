@@ -16,7 +16,7 @@ from experiments.comparison.networks import network_of
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, Setting, make_setting, prepare
 from experiments.harness.keys import Use, of_seed
-from fssd_jax import checkpoint
+from fssd_jax import checkpoint, checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset
@@ -62,6 +62,9 @@ class FigureOptions:
     """Of each test set, in place of the preset's number."""
     epochs: int | None = None
     """In place of the preset's number."""
+    batch_size: int | None = None
+    """Images scored at a time; by default 64 on a CPU, on an accelerator what fits in
+    half of its memory, 4,096 at most."""
     out: Path = Path("results")
     """Where results, weights and scores go."""
     data_dir: Path | None = None
@@ -90,6 +93,8 @@ def with_options(preset: Preset, config: FigureOptions) -> Preset:
     names = ("images", "epochs", "passes")
     given = {name: getattr(config, name, None) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
+    if config.batch_size is not None:
+        checks.at_least_one("--batch-size", config.batch_size)
     for name, value in given.items():
         if value < (least := 2 if name == "images" else 1):
             raise InputError(f"--{name}: expected {least} or more, got {value}")
@@ -137,6 +142,7 @@ def ready(
         short_epochs=preset.short_epochs,
         full_seeds=max(1, config.seed + 1),
         train_size=preset.train_size,
+        batch_size=config.batch_size,
         out=config.out,
         data_dir=config.data_dir,
         tiny=preset.tiny,

@@ -38,6 +38,7 @@ from fssd_jax.fssd import (
     uniform_noise,
 )
 from fssd_jax.logistic import Weights, one_thread
+from fssd_jax.memory import LEAST
 from fssd_jax.noise import random_tokens
 from fssd_jax.outputs import FeatureFn, Variables
 from fssd_jax.questions import Question, look
@@ -97,6 +98,15 @@ def of_ids(protocol: Protocol) -> Protocol:
             "choose paper or clean"
         )
     return protocol._replace(perturbation="none", epsilons=(0.0,))
+
+
+def batched(protocol: Protocol, batch_size: int) -> Protocol:
+    """The same in batches of a setting, but where the batch decides the numbers.
+
+    At the default of a CPU its own are kept.
+    """
+    own = protocol.perturbation == "standardised" or batch_size == LEAST
+    return protocol if own else protocol._replace(batch_size=batch_size)
 
 
 def draw_noise(

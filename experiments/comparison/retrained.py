@@ -30,6 +30,7 @@ def run_deep_ensemble(s: Setting) -> Rows:
         map_batches,
         *(deep_ensemble.score, s.logit_fn, deep_ensemble.stack(members)),
         deep_ensemble.fit(),
+        batch_size=s.batch_size,
     )
     row = Scored(
         score(s.test_ind),
@@ -58,10 +59,15 @@ def run_mc_dropout(s: Setting) -> Rows:
     rate, better = (CLEAN_RATE, 0) if s.clean else best_rate(s, few, rates)
     trained = networks.with_dropout(training, s.seed, rate)
     logit_fn = stochastic(training, rate)
-    both = partial(map_batches, mc_dropout.scores, logit_fn, trained.variables, state)
+    both = partial(
+        map_batches,
+        *(mc_dropout.scores, logit_fn, trained.variables, state),
+        batch_size=s.batch_size,
+    )
     ind, ood = both(s.test_ind), both(s.test_ood)
-    test = training.benchmark.test  # without dropout the network is an ordinary one
-    right = accuracy(s.logit_fn, trained.variables, test.x, test.y)
+    # Without dropout the network is an ordinary one.
+    test, network = training.benchmark.test, (s.logit_fn, trained.variables)
+    right = accuracy(*network, test.x, test.y, batch_size=s.batch_size)
     note = f"rate {rate:g}, {training.short_epochs} epochs, accuracy {right:.1%}"
     facts = {
         "training": "1 network" if s.clean else f"1 network, {len(rates)} to choose",
@@ -87,7 +93,11 @@ def best_rate(
     for rate in rates:
         variables = networks.with_dropout(s.training, 0, rate).variables
         logit_fn = stochastic(s.training, rate)
-        of = partial(map_batches, mc_dropout.scores, logit_fn, variables, state)
+        of = partial(
+            map_batches,
+            *(mc_dropout.scores, logit_fn, variables, state),
+            batch_size=s.batch_size,
+        )
         ind, ood = of(s.val_ind), of(s.val_ood)
         for c in range(len(COLUMNS)):
             quality[rate, c] = metrics.auroc(ind[:, c], ood[:, c])
@@ -118,10 +128,11 @@ def run_outlier_exposure(s: Setting) -> Rows:
         finetune = kind == "fine-tuned"
         trained = networks.exposed(training, s.seed, auxiliary, finetune)
         epochs = networks.FINETUNE_EPOCHS if finetune else training.short_epochs
-        test = training.benchmark.test
-        right = accuracy(s.logit_fn, trained.variables, test.x, test.y)
-        network = s.logit_fn, trained.variables
-        score = partial(map_batches, msp.score, *network, msp.fit())
+        test, network = training.benchmark.test, (s.logit_fn, trained.variables)
+        right = accuracy(*network, test.x, test.y, batch_size=s.batch_size)
+        score = partial(
+            map_batches, msp.score, *network, msp.fit(), batch_size=s.batch_size
+        )
         rows[f"outlier exposure, {kind}"] = Scored(
             score(s.test_ind),
             score(s.test_ood),

@@ -20,8 +20,8 @@ from experiments.harness.sheets import Sheet
 from fssd_jax.data.sources import ArrayDataset
 from fssd_jax.processes import agreed, check_same
 
-# Options that change no number.
-PLACES = ("out", "data_dir", "rerun")
+# Options that change no number, a batch but the rounding.
+PLACES = ("out", "data_dir", "rerun", "batch_size")
 TOLD = "results: "  # begins the line that names what was left; `whole.parts` reads it
 
 

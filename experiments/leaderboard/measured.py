@@ -28,6 +28,7 @@ from fssd_jax.detectors import energy, fssd, knn, mahalanobis, msp
 from fssd_jax.ensemble import EPSILONS
 from fssd_jax.features import make_feature_fn, make_logit_fn
 from fssd_jax.fssd import Singularity, estimate_singularity, uniform_noise
+from fssd_jax.memory import scoring_batch
 from fssd_jax.outputs import FeatureFn, logits_of
 from fssd_jax.questions import Question, look
 
@@ -82,7 +83,7 @@ def measure(
     *,
     noise: int = 1000,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     epsilons: tuple[float, ...] = EPSILONS,
     progress: bool = True,
     files: Mapping[str, Path] = MappingProxyType({}),
@@ -99,7 +100,7 @@ def measure(
       num_classes: that it tells apart.
       noise: samples for F*.
       seed: of the noise, and of the folds of cross-validation.
-      batch_size: images per compiled call.
+      batch_size: images per compiled call; by default what `scoring_batch` chooses.
       epsilons: input steps to try.
       progress: whether to show progress bars.
       files: test set → where its scores are kept, of these arguments only.
@@ -161,10 +162,12 @@ class _Given(NamedTuple):
 
 
 def _given(sets, model, variables, num_classes, *, noise: int, **options) -> _Given:
-    shape = next(iter(sets["test"]))[0].shape
+    shape, feature_fn = next(iter(sets["test"]))[0].shape, _features(model)
     drawn = uniform_noise(of_seed(options["seed"], Use.OPENOOD_NOISE), noise, shape)
+    if options["batch_size"] is None:
+        options["batch_size"] = scoring_batch(feature_fn, variables, drawn[:1])
     singularity = estimate_singularity(
-        _features(model), variables, drawn, options["batch_size"]
+        feature_fn, variables, drawn, options["batch_size"]
     )
     return _Given(sets, model, variables, num_classes, singularity, **options)
 
