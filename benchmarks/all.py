@@ -33,7 +33,15 @@ from benchmarks import gates, inputs, ours, results, work
 from benchmarks.gates import LOGISTIC, NOT_RUN, TANGENTS
 from benchmarks.inputs import NETWORKS
 from benchmarks.tables import to_sheet, work_sheet
-from benchmarks.tasks import BATCHED, BATCHES, COUNTS, LAYOUTS, PEERS, WITHOUT
+from benchmarks.tasks import (
+    BATCHED,
+    BATCHES,
+    COUNTS,
+    IMPORTED,
+    LAYOUTS,
+    PEERS,
+    WITHOUT,
+)
 from benchmarks.timed import Worker, best, check_equal, in_turn
 from experiments.harness import cli, files, provenance
 from fssd_jax.checks import InputError
@@ -46,7 +54,7 @@ PRODUCTS = 10
 class Config:
     tasks: tuple[str, ...] = tuple(PEERS)
     """Which of them: plain, one, sweep, training, mahalanobis, regression, kernel, fit,
-    metrics, import."""
+    metrics, import, first use."""
     networks: tuple[str, ...] = tuple(COUNTS)
     """Which of them."""
     rounds: int | None = None
@@ -106,6 +114,7 @@ class Contenders:
 
 def run(config: Config) -> dict[str, Any]:
     _check(config)
+    start = time.monotonic()
     folder = files.writable(config.out / "benchmarks")
     threads = inputs.checked_threads(config.threads)
     rounds = 1 if config.tiny else config.rounds or (3 if config.quick else 7)
@@ -116,8 +125,9 @@ def run(config: Config) -> dict[str, Any]:
                 continue
             chosen = {t: n for t, n in counts.items() if t in config.tasks}
             for task, count in chosen.items():
-                if task == "import":
-                    found = {"images": None, "seconds": {"ours": imported(rounds)}}
+                if task in IMPORTED:
+                    seconds = imported(IMPORTED[task], rounds)
+                    found = {"images": None, "seconds": {"ours": seconds}}
                 else:
                     count = _count(config, task, count)
                     sizes = network, task, count, rounds, config.tiny
@@ -136,6 +146,9 @@ def run(config: Config) -> dict[str, Any]:
         "gates": [{"told": v.told, "passed": v.passed} for v in verdicts],
         "threads": threads,
         "rounds": rounds,
+        "size": "tiny" if config.tiny else "quick" if config.quick else "full",
+        "seconds": time.monotonic() - start,
+        "commit": results.commit(),
         "versions": provenance.versions() | {"torch": _torch_version()},
         "device": provenance.device(),
     }
@@ -196,15 +209,15 @@ def compared(
     return {"images": count, "settings": settings, "seconds": seconds}
 
 
-def imported(rounds: int) -> list[float]:
-    """Seconds of importing this package, beyond those of JAX, in new processes."""
+def imported(module: str, rounds: int) -> list[float]:
+    """Seconds of importing a module of ours, beyond JAX's, in new processes."""
 
     def seconds(what: str) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", f"import {what}"], check=True)
         return time.perf_counter() - start
 
-    tasks = {w: partial(seconds, w) for w in ("jax, fssd_jax", "jax")}
+    tasks = {w: partial(seconds, w) for w in (f"jax, {module}", "jax")}
     in_turn(tasks, 1)  # files are read from the disk once
     return [a - b for a, b in zip(*in_turn(tasks, rounds).values(), strict=True)]
 
@@ -213,7 +226,8 @@ def worked(network: str, tasks: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Of each procedure: operations an image, and how many a second there were."""
     model, shape = NETWORKS[network].build(), NETWORKS[network].shape
     by_hand = work.needed(work.BY_HAND[network](), len(EPSILONS))
-    by_xla = work.counted(work.programs(model, shape), len(EPSILONS), work.BATCH)
+    programs = work.programs(model, shape, NETWORKS[network].recipe)
+    by_xla = work.counted(programs, len(EPSILONS), work.BATCH)
     found = {}
     for name, operations in by_xla.items():
         found[name] = {"needed": by_hand[name], "counted": operations}

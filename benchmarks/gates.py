@@ -30,6 +30,7 @@ GATES = (
     Gate("fit with OoD labels, images not counted", "fit", None, 3, False),
     Gate("metrics of 2 million scores", "metrics", None, 5, False),
     Gate("import beyond JAX's", "import", None, 1.5, False),
+    Gate("import of a detector beyond JAX's", "first use", None, 1.5, False),
 )
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 import fssd_jax
-from benchmarks import results
+from benchmarks import inputs, results
 from experiments.harness import cli, files, sheets
 from fssd_jax import fssd, models
 from fssd_jax.ensemble import EPSILONS
@@ -125,6 +125,7 @@ def measure(model, x) -> dict[str, float]:
 
 
 def run(config: Config) -> dict[str, Any]:
+    inputs.check_names("networks", config.networks, CASES)
     folder = files.writable(config.out / "benchmarks")
     jax.config.update("jax_enable_compilation_cache", False)
     found: dict[str, Any] = {"epsilons": len(EPSILONS), "networks": {}}

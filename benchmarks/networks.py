@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fssd_jax
-from benchmarks import results
+from benchmarks import inputs, results
 from benchmarks.watched import LATE, OVER, watched
 from experiments.harness import cli, files, sheets
 from fssd_jax import losses, models, recipes, train
@@ -160,6 +160,7 @@ def work(name: str, which: str, tiny: bool) -> dict[str, float]:
 
 
 def run(config: Config) -> dict[str, Any]:
+    inputs.check_names("networks", config.networks, CASES)
     folder = files.writable(config.out / "benchmarks")
     runs: dict[str, dict[str, Any]] = {}
     for name in config.networks:

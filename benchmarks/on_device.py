@@ -210,7 +210,10 @@ def _fastest(call: Callable, rounds: int) -> float:
 
 
 def transfers(name: str, batch: int) -> dict[str, str]:
-    """Whether a sweep of images on the device sends anything, either way."""
+    """Whether a sweep of images on the device sends anything, either way.
+
+    On a CPU, whose memory is the host's, nothing is ever sent to the host.
+    """
     of, x = network(name, HIGHEST), pictures(name, batch)[0]
     epsilons = _put(np.asarray(EPSILONS, np.float32))
     call = partial(fssd.sweep, *of[1:], x, epsilons)

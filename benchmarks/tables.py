@@ -21,7 +21,9 @@ def to_sheet(found: dict[str, Any], verdicts: list[gates.Verdict]) -> Sheet:
                 rows.append(_row(network, task, of, peer, verdict))
     notes = [
         "Median seconds (batch; cl: channels last); a peer's seconds over ours: median "
-        f"[smallest, largest] of {found['rounds']} rounds; {found['threads']} threads."
+        f"[smallest, largest] of {found['rounds']} rounds; {found['threads']} threads.",
+        f"Of size {found['size']}, in {found['seconds'] / 60:.1f} minutes, by the code "
+        f"of commit {found['commit'] or 'unknown'}.",
     ]
     if found["versions"]["torch"] == NOT_RUN:
         notes.append(f"warning: peers {NOT_RUN}; their gates are no passes")

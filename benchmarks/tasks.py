@@ -12,8 +12,10 @@ PEERS = {  # of each task: what `torch_peers` calls theirs
     "mahalanobis": {SKLEARN: "mahalanobis"},
     "regression": {LOGISTIC: "regression"},
     "kernel": {TANGENTS: "kernel"},
-    **{"fit": {}, "metrics": {}, "import": {}},
+    **{"fit": {}, "metrics": {}, "import": {}, "first use": {}},
 }
+# Of these tasks, what is imported after JAX: the package alone imports nothing.
+IMPORTED = {"import": "fssd_jax", "first use": "fssd_jax.detectors.fssd"}
 WHAT = {
     "plain": "plain scoring",
     "one": "scoring after one input step",
@@ -24,7 +26,7 @@ WHAT = {
     "kernel": "Eq. (4) at LeNet's fc1, as many test images",
     "fit": f"fit with OoD labels, {LAYERS} layers, {len(EPSILONS)} ε, given scores",
     "metrics": "metrics with intervals",
-    "import": "import fssd_jax, beyond import jax",
+    **{task: f"import {what}, beyond import jax" for task, what in IMPORTED.items()},
 }
 COUNTS = {  # images; --quick takes a quarter
     "LeNet": {
@@ -35,7 +37,7 @@ COUNTS = {  # images; --quick takes a quarter
 }
 WITHOUT = {  # of no network, or of one alone
     **{"regression": 2_000, "kernel": 32},
-    **{"fit": 2_000, "metrics": 2_000_000, "import": 1},
+    **{"fit": 2_000, "metrics": 2_000_000, "import": 1, "first use": 1},
 }
 BATCHES = 32, 64, 256
 # Where the batch does not change the numbers.

@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 
 import fssd_jax
-from benchmarks.networks import shapes
-from fssd_jax import fssd, steps
+from benchmarks import networks
+from fssd_jax import fssd, recipes, steps
 
 BATCH = 8
 # XLA's, in a compiled program's text; a fusion's body has them too.
@@ -114,9 +114,17 @@ def needed(layers: list[int], epsilons: int) -> dict[str, int]:
     }
 
 
-def programs(model, shape: tuple[int, ...], batch: int = BATCH) -> dict[str, Any]:
-    """What scoring compiles: forward; gradients; and a step's scores, a call an ε."""
-    parts = functions(model, *shapes(model, shape, batch)[:3])
+def programs(
+    model, shape: tuple[int, ...], recipe=recipes.lenet, batch: int = BATCH
+) -> dict[str, Any]:
+    """What scoring compiles: forward; gradients; and a step's scores, a call an ε.
+
+    And a step of training, with the optimiser of `recipe`.
+    """
+    args = networks.shapes(model, shape, batch)
+    case = networks.Case(type(model), shape, batch, recipe, {})
+    parts = functions(model, *args[:3])
+    parts["training"] = networks.steps(case, model)["training"], args
     return {
         name: jax.jit(f).lower(*args).compile() for name, (f, args) in parts.items()
     }
@@ -143,6 +151,7 @@ def counted(compiled: dict[str, Any], epsilons: int, batch: int) -> dict[str, fl
         "gradients": of["gradients"],
         "one": of["gradients"] + of["step"],
         "sweep": of["gradients"] + epsilons * of["step"],
+        "training": of["training"],
     }
 
 

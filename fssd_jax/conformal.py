@@ -11,7 +11,7 @@ from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # whose modules it imports when they are first used
 
 from fssd_jax import checks
 from fssd_jax.checks import InputError

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
 from fssd_jax import checks, logistic
@@ -202,6 +201,8 @@ def choose_epsilon(
     Raises:
       InputError: no or repeated ε, or not as many as were swept; as `fit_ensemble`.
     """
+    from sklearn.model_selection import StratifiedKFold  # seconds, see `logistic`
+
     epsilons = np.asarray(epsilons, np.float64)
     if len(epsilons) == 0 or len(set(epsilons)) < len(epsilons):
         raise InputError(f"epsilons: one or more, without repeats; got {epsilons}")

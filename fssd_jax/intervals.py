@@ -7,7 +7,7 @@ length 0. Chosen by the coverage in simulations: docs/reliability.md.
 from collections.abc import Callable
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # whose modules it imports when they are first used
 
 Interval = tuple[float, float]
 TAIL = 0.025
@@ -22,8 +22,8 @@ def share(mean: float, trials: float) -> Interval:
     """
     wins = min(mean, 1.0) * trials
     losses = trials - wins
-    low = special.betaincinv(wins, losses + 1, TAIL) if wins > 0 else 0.0
-    high = special.betaincinv(wins + 1, losses, 1 - TAIL) if losses > 0 else 1.0
+    low = scipy.special.betaincinv(wins, losses + 1, TAIL) if wins > 0 else 0.0
+    high = scipy.special.betaincinv(wins + 1, losses, 1 - TAIL) if losses > 0 else 1.0
     return float(low), float(high)
 
 
@@ -66,12 +66,12 @@ def rate_at(positives, negatives, percent: int | float) -> Interval:
     """
     n, m = positives.sum(), negatives.sum()
     passed = np.concatenate([[0], np.repeat(np.cumsum(negatives), positives), [m]])
-    first, last = stats.binom.ppf([1e-9, 1 - 1e-9], n, percent / 100)
+    first, last = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], n, percent / 100)
     count = np.arange(int(first), int(last) + 1)
-    chance = stats.binom.pmf(count, n, percent / 100)
+    chance = scipy.stats.binom.pmf(count, n, percent / 100)
     return (
-        _root(lambda p: chance @ special.bdtrc(passed[count] - 1, m, p), 0.0),
-        _root(lambda p: chance @ special.bdtr(passed[count + 1], m, p), 1.0),
+        _root(lambda p: chance @ scipy.special.bdtrc(passed[count] - 1, m, p), 0.0),
+        _root(lambda p: chance @ scipy.special.bdtr(passed[count + 1], m, p), 1.0),
     )
 
 
@@ -79,4 +79,4 @@ def _root(tail: Callable[[float], float], end: float) -> float:
     """Where `tail` is 0.025; the end where it is not below that on [0, 1]."""
     if tail(end) >= TAIL:
         return end
-    return optimize.brentq(lambda p: tail(p) - TAIL, 0.0, 1.0)  # pyright: ignore[reportReturnType]
+    return scipy.optimize.brentq(lambda p: tail(p) - TAIL, 0.0, 1.0)  # pyright: ignore[reportReturnType]

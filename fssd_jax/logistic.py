@@ -12,7 +12,6 @@ tenths of a fit's time: here Newton's method solves all of them together.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 STRENGTHS = np.logspace(-4, 4, 10)
@@ -49,6 +48,10 @@ def fit(d: np.ndarray, y: np.ndarray) -> Weights:
       d: [n, columns] float64.
       y: [n] 1 or 0, at least five of each.
     """
+    # Here, as scikit-learn takes longer to import than all of JAX, and only fits with
+    # labels need it.
+    from sklearn.model_selection import StratifiedKFold
+
     center, scale = d.mean(0), d.std(0)
     # A column that is constant in this part of a set says nothing.
     scale = np.where(scale > 10 * np.finfo(np.float64).eps * abs(center), scale, 1)

@@ -2,11 +2,12 @@
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
 
-from benchmarks import all, other_peers, ours, tables, tasks
+from benchmarks import all, other_peers, ours, results, tables, tasks
 from benchmarks.gates import NOT_RUN, TORCH
 from benchmarks.timed import check_equal
 
@@ -32,7 +33,7 @@ class Here:
 @pytest.fixture
 def here(monkeypatch):
     monkeypatch.setattr(all, "Worker", Here)
-    monkeypatch.setattr(all, "imported", lambda rounds: [0.2] * rounds)
+    monkeypatch.setattr(all, "imported", lambda module, rounds: [0.2] * rounds)
 
     def install(torch: bool):
         found = importlib.util.find_spec("json") if torch else None
@@ -53,7 +54,8 @@ def run(folder, capsys, *args):
 
 def test_tiny(tmp_path, capsys, here):
     here(torch=False)
-    names = "plain", "one", "training", "mahalanobis", "fit", "metrics", "import"
+    of_none = "fit", "metrics", "import", "first use"
+    names = "plain", "one", "training", "mahalanobis", *of_none
     status, found, told, last = run(tmp_path, capsys, "--tiny", "--tasks", *names)
     assert status == 0
     assert list(found["tasks"]["LeNet"]) == list(names[:4])
@@ -61,9 +63,15 @@ def test_tiny(tmp_path, capsys, here):
     assert found["gates"] == []
     assert last == "gates were not looked at"
     assert f"| PyTorch | {NOT_RUN} |" in told
-    work = found["work"]["LeNet"]["plain"]
-    assert 1 < work["counted"] / work["needed"] < 1.05
-    assert work["gflops"] == pytest.approx(work["needed"] * 64 / 1e9)
+    for task, images in (("plain", 64), ("training", 128)):
+        work = found["work"]["LeNet"][task]
+        assert 1 < work["counted"] / work["needed"] < 1.05
+        assert work["gflops"] == pytest.approx(work["needed"] * images / 1e9)
+    assert "| LeNet: training |" in told
+    assert found["size"] == "tiny"
+    assert found["seconds"] > 0
+    assert found["commit"] == results.commit()
+    assert f"by the code of commit {found['commit'] or 'unknown'}" in told
 
 
 @pytest.fixture
@@ -82,6 +90,7 @@ def test_a_missed_gate_is_the_last_line(tmp_path, capsys, here):
         "error: missed: LeNet, plain scoring: 1.10 × PyTorch, at least 1.15"
     )
     assert found["gates"][0]["passed"] is False
+    assert found["size"] == "quick"
     assert "1.10 [1.10, 1.10] | ≥ 1.15: missed |" in told
     of = found["tasks"]["LeNet"]["plain"]
     assert of["images"] == 8
@@ -131,13 +140,34 @@ def test_unknown_names_are_one_line(tmp_path, capsys):
         assert capsys.readouterr().err.startswith(f"error: {option}: 1 ")
 
 
-def test_import_takes_what_it_takes_beyond_jax(monkeypatch):
+@pytest.mark.parametrize("module", tasks.IMPORTED.values())
+def test_import_takes_what_it_takes_beyond_jax(monkeypatch, module):
     order = []
     monkeypatch.setattr(all.subprocess, "run", lambda a, check: order.append(a[-1]))
-    found = all.imported(2)
+    found = all.imported(module, 2)
     assert len(found) == 2
     assert np.all(np.abs(found) < 1)
-    assert order.count("import jax") == order.count("import jax, fssd_jax") == 3
+    assert order.count("import jax") == order.count(f"import jax, {module}") == 3
+
+
+def test_a_slow_first_use_of_a_detector_misses_its_gate(tmp_path, capsys, here):
+    """The package alone imports nothing, and tells nothing."""
+    here(torch=True)
+    slow = {"fssd_jax": 0.0, "fssd_jax.detectors.fssd": 2.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all, "imported", lambda module, rounds: [slow[module]] * rounds)
+        args = "--quick", "--tasks", *tasks.IMPORTED
+        status, found, _, last = run(tmp_path, capsys, *args)
+    assert status == 1
+    assert [gate["passed"] for gate in found["gates"]] == [True, False]
+    assert "import of a detector beyond JAX's: 2.00 s, at most 1.5" in last
+
+
+def test_the_commit_is_told_where_there_is_git(tmp_path, monkeypatch):
+    found = results.commit()
+    assert found is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert results.commit() is None
 
 
 def test_sheets_name_every_task():

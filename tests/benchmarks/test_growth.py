@@ -2,8 +2,9 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
-from benchmarks import growth
+from benchmarks import growth, networks
 
 
 def test_the_transformer_is_of_the_shape_of_vit_b():
@@ -13,6 +14,14 @@ def test_the_transformer_is_of_the_shape_of_vit_b():
     head = 768 * 1000 + 1000
     count = sum(np.prod(a.shape) for a in jax.tree.leaves(shapes))
     assert count - head == 85_798_656 - 2 * 768
+
+
+@pytest.mark.parametrize("script", [growth, networks])
+def test_an_unknown_network_is_one_line(tmp_path, capsys, script):
+    assert script.main(["--networks", "nope", "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: --networks: ['nope']; choose from ['LeNet', ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_main(tmp_path, monkeypatch):

@@ -26,6 +26,11 @@ def test_a_sweep_does_one_forward_one_backward_a_layer_and_one_forward_a_step(le
     assert work.products(lenet["step"]) == 1 + 2 + 3 + 4
 
 
+def test_a_training_step_goes_back_through_all_but_the_pixels(lenet):
+    """By the weights of four layers, and by the features of three."""
+    assert work.products(lenet["training"]) == 4 + 4 + 3
+
+
 def test_that_of_a_resnet():
     """One block a stage, two convolutions each; the logits are no layer of it."""
     model = cifar_resnet((1, 1, 1), width=4, shortcut="pad")
@@ -34,10 +39,11 @@ def test_that_of_a_resnet():
     assert work.products(compiled["forward"]) == 7
     assert work.products(compiled["gradients"]) == 7 + sum(until)
     assert work.products(compiled["step"]) == sum(until)
+    assert work.products(compiled["training"]) == 3 * (7 + 1) - 1
     by_hand = needed(work.resnet20(side=8, width=4, blocks=1), 21)
     for name, found in work.counted(compiled, 21, work.BATCH).items():
         # Narrow layers have more of what is no product.
-        assert by_hand[name] <= found < 1.25 * by_hand[name], name
+        assert by_hand[name] <= found < 1.3 * by_hand[name], name
 
 
 def test_xla_counts_what_is_needed_by_hand(lenet):

@@ -29,6 +29,20 @@ def test_importing_it_imports_nothing_else():
     assert alone(code) == []
 
 
+FIRST_USES = (
+    *("fssd_jax.detectors.fssd", "fssd_jax.detectors.mahalanobis"),
+    *("fssd_jax.metrics", "fssd_jax.conformal", "fssd_jax.comparison"),
+)
+
+
+@pytest.mark.parametrize("module", FIRST_USES)
+def test_the_first_use_imports_nothing_that_takes_seconds(module):
+    """What only a fit with labels needs, or an interval, is imported by that."""
+    heavy = "sklearn pandas scipy.stats scipy.optimize flax optax orbax"
+    code = f"import sys, {module}; print(*set('{heavy}'.split()) & set(sys.modules))"
+    assert alone(code) == []
+
+
 def test_after_one_import_modules_and_functions_are_there():
     code = (
         "import fssd_jax as f;"
