@@ -23,6 +23,7 @@ from analysis import (
     gradients,
     kernel_regression,
     linearised,
+    ntk,
     ntk_networks,
 )
 from fssd_jax import (
@@ -59,6 +60,7 @@ SCORED = [
 # Argument that a message names → the functions that the message is seen from, or that
 # it names.
 ADVICE = {
+    "direct": [ntk.tangent_kernel],
     "unit_range": SCORED,
     "ood": [fssd_detector.fit],
     "epsilons": [fssd_detector.fit, mahalanobis.fit, odin.fit],
