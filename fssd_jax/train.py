@@ -309,8 +309,8 @@ def accuracy(
 
     `batch_size`, `unit_range`: as of `map_batches`.
     """
-    how = {"batch_size": batch_size, "unit_range": unit_range}
-    predicted = map_batches(_predict, logit_fn, variables, None, x, **how)
+    of = logit_fn, variables, None, x
+    predicted = map_batches(_predict, *of, batch_size=batch_size, unit_range=unit_range)
     return float(np.mean(predicted == y))
 
 
