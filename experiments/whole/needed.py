@@ -73,11 +73,11 @@ def _set(need: Need, splits: Iterable[str], data_dir: Path | None) -> Answer:
 
 
 def _way_out(need: Need, data_dir: Path | None) -> str:
+    get = f"to get it: {needs.advice(need, data_dir)}"
     if data_dir is None:
-        return f"to get it: {need.get}"
+        return get
     layout = f"{need.name}/{need.layout}" if need.layout else need.name
-    here = f"put it into {data_dir / layout}"
-    return f"{here}, or, without --data-dir, to get it: {need.get}"
+    return f"put it into {data_dir / layout}; {get}"
 
 
 @cache  # many parts ask, and counting takes a while

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd_jax.checks import InputError
-from fssd_jax.data import benchmarks, faces, genomics, sequences, sources
+from fssd_jax.data import benchmarks, faces, genomics, imagenet, sequences, sources
 from fssd_jax.data.image_files import ENDINGS
 from fssd_jax.data.split_names import split_of
 
@@ -43,6 +43,17 @@ def celeba(
     count = len(sets[split].y)
     classes = None if split == "blurry" else len(np.unique(sets[split].y))
     return Found(str(place), count, classes)
+
+
+def dogs(data_dir: str | Path | None) -> list[Found]:
+    """As the benchmark draws them of ImageNet: to train, to test, and no dogs.
+
+    Raises:
+      InputError: they cannot be drawn.
+    """
+    *both, others = imagenet.dogs_of_imagenet(data_dir)
+    found = [Found(of.source, len(of.y), len(np.unique(of.y))) for of in both]
+    return [*found, Found(others.source, len(others.y))]
 
 
 def genomics_reads(place: Path, split: str) -> Found | None:
@@ -82,7 +93,8 @@ def in_folder(folder: Path) -> Found | None:
     """Images at any depth, in class folders or without."""
     inner = [count_images(of) for of in folders(folder)]
     total = count_images(folder, deep=False) + sum(inner)
-    return Found(str(folder), total, sum(map(bool, inner))) if total else None
+    classes = sum(map(bool, inner)) or None
+    return Found(str(folder), total, classes) if total else None
 
 
 def folders(place: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from fssd_jax.checks import InputError
 from fssd_jax.data import published
 from fssd_jax.data.benchmark import Benchmark
 from fssd_jax.data.image_files import located
-from fssd_jax.data.large_sets import prepared
+from fssd_jax.data.large_sets import by_number, prepared
+from fssd_jax.data.needs import NEEDS, advice
 from fssd_jax.data.pipeline import bar_options
 from fssd_jax.data.sequence_files import CODES, SYMBOLS
 from fssd_jax.data.sources import ArrayDataset, digest, fetched_dir
@@ -81,23 +82,31 @@ def _load(split: str, data_dir) -> tuple[np.ndarray, np.ndarray, str]:
     """(reads [n, length] int8, names of genera [n], where they are)."""
     tried = []
     if data_dir is None:
-        found = prepared(NAME)
+        found = _prepared(split)
         if not isinstance(found, str):
-            _, builder = found
-            where = f"tensorflow_datasets {builder.info.full_name}, {split}"
-            names = builder.info.features["label"].names
-            records = builder.as_data_source(split)
-            rows = ((r["seq"], names[int(r["label"])]) for r in records)
-            return *_encoded(rows, where, len(records)), where
+            return found
         tried.append(found)
     path = located(data_dir or fetched_dir()) / NAME / FILES[split]
     if path.is_file():
         return *_encoded(_rows(path), str(path)), str(path)
     tried.append(f"no file {path}")
-    raise InputError(
-        f"genomics: {'; '.join(tried)}; get and unpack "
-        "storage.googleapis.com/tfds-data/downloads/genomics_ood/genomics_ood.zip"
-    )
+    get = advice(NEEDS["G"].needs[0], data_dir)
+    raise InputError(f"genomics: {'; '.join(tried)}; to get it: {get}")
+
+
+def _prepared(split: str) -> tuple[np.ndarray, np.ndarray, str] | str:
+    """Of TFDS; or why not."""
+    found = prepared(NAME)
+    if isinstance(found, str):
+        return found
+    builder = found[1]
+    records = by_number(builder, split)
+    if isinstance(records, str):
+        return records
+    where = f"tensorflow_datasets {builder.info.full_name}, {split}"
+    names = builder.info.features["label"].names
+    rows = ((r["seq"], names[int(r["label"])]) for r in records)
+    return *_encoded(rows, where, len(records)), where
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:

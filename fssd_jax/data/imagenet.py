@@ -55,7 +55,7 @@ def dogs(data_dir: str | Path | None = None) -> Benchmark:
     not known.
     """
     own = _own_dogs(data_dir)
-    train, test, ood = own or _dogs_of_imagenet(data_dir)
+    train, test, ood = own or dogs_of_imagenet(data_dir)
     classes = int(train.y.max()) + 1
     return _benchmark("dogs", train, test, {"dogs": ood}, classes)._replace(
         paper=None if own else published.of("C")
@@ -76,7 +76,14 @@ def _own_dogs(data_dir) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset] | Non
     )
 
 
-def _dogs_of_imagenet(data_dir) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+def dogs_of_imagenet(
+    data_dir: str | Path | None = None,
+) -> tuple[ArrayDataset, ArrayDataset, ArrayDataset]:
+    """Dogs to train and to test on, and what is no dog, as `dogs` draws them.
+
+    Raises:
+      InputError: as of `find_both`, and if its classes are not called by synsets.
+    """
     whole, others = find_both("imagenet2012", "validation", data_dir)
     labels = [_class_of(whole, synset) for synset in DOGS]
     trained, tested = divided(whole.y, labels)

@@ -21,7 +21,7 @@ from fssd_jax.data.counted import Found
 from fssd_jax.data.image_files import located
 from fssd_jax.data.imagenet_c import KINDS
 from fssd_jax.data.large_sets import newest_version
-from fssd_jax.data.needs import NEEDS, Need, agrees
+from fssd_jax.data.needs import NEEDS, Benchmark, Need, advice, agrees
 from fssd_jax.piped import until_closed
 
 GENOMES, CORRUPTED, CELEBA = "genomes", "imagenet_c", "celeb_a"
@@ -41,7 +41,7 @@ def command(args: Sequence[str] | None = None) -> int:
 def _reports(asked: argparse.Namespace) -> int:
     try:
         names = list(NEEDS) if asked.list else [_name(asked.check)]
-        whole = [_report(name, asked.data_dir) for name in names]
+        whole = [_report(name, asked.data_dir, drawn=not asked.list) for name in names]
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -56,43 +56,72 @@ def _name(given: str) -> str:
     raise InputError(f"unknown benchmark {given!r}; choose from {', '.join(NEEDS)}")
 
 
-def _report(name: str, data_dir: Path | None) -> bool:
-    """Print what is there of a benchmark; whether all of it is, and as it should be."""
+def _report(name: str, data_dir: Path | None, *, drawn: bool) -> bool:
+    """Print what is there of a benchmark; whether all of it is, and as it should be.
+
+    Args:
+      name: of `NEEDS`.
+      data_dir: where alone it is looked for, if it is given.
+      drawn: whether to count what is drawn of a set, too, whose labels TFDS reads once.
+    """
     benchmark = NEEDS[name]
     print(f"{name}: {benchmark.title} (table2 --benchmark {benchmark.runs})")
     whole = all([_report_set(need, data_dir) for need in benchmark.needs])
     if not whole and benchmark.instead is not None:
         print(f"  They are drawn of {benchmark.instead.name}, if that is there:")
         whole = _report_set(benchmark.instead, data_dir)
+        if drawn and whole is not None:
+            whole &= _report_drawn(benchmark, data_dir)
     if benchmark.also:
         print("  It can do without:")
     for need in benchmark.also:
         _report_set(need, data_dir)
-    return whole
+    return bool(whole)
 
 
-def _report_set(need: Need, data_dir: Path | None) -> bool:
-    absent, whole = [], True
+def _report_drawn(benchmark: Benchmark, data_dir: Path | None) -> bool:
+    """Print what the loader draws of `instead`; whether it is as many as in Table 1."""
+    print("  Of these it draws:")
+    try:
+        found = counted.dogs(data_dir)
+    except (InputError, OSError) as error:
+        print(f"    warning: they cannot be used: {error}")
+        return False
+    parts = [(need, split) for need in benchmark.needs for split in need.counts]
+    return all(
+        [_report_found(*part, of) for part, of in zip(parts, found, strict=True)]
+    )
+
+
+def _report_set(need: Need, data_dir: Path | None) -> bool | None:
+    """Print what is there of a set; whether it is as it should be; None: not there."""
+    absent, whole, looked = [], True, []
     for split in need.counts:
-        found, looked = find(need, split, data_dir)
-        title = f"{need.name}/{split}" if split else need.name
+        found, places = find(need, split, data_dir)
         if found is None:
-            absent.append(title)
-            continue
-        lines = list(_lines(need, split, found))
-        whole &= len(lines) == 1
-        print(f"  {need.role}: {title}: {lines[0]}")
-        print("".join(f"    warning: {title}: {line}\n" for line in lines[1:]), end="")
+            absent.append(_title(need, split))
+            looked = places
+        else:
+            whole &= _report_found(need, split, found)
     if not absent:
         return whole
     print(f"  {need.role}: {', '.join(absent)}: not there. Looked for")
     print("".join(f"    {line}\n" for line in looked), end="")
-    # With --data-dir it is not looked for where it would be got to.
-    alone = "" if data_dir is None else "without --data-dir, "
-    print(f"    To get it: {alone}{need.get}")
+    print(f"    To get it: {advice(need, data_dir)}")
     if need.layout:
         print(f"    Its folder: {need.name}/{need.layout}")
-    return False
+    return None
+
+
+def _title(need: Need, split: str) -> str:
+    return f"{need.name}/{split}" if split else need.name
+
+
+def _report_found(need: Need, split: str, found: Found) -> bool:
+    title, lines = _title(need, split), list(_lines(need, split, found))
+    print(f"  {need.role}: {title}: {lines[0]}")
+    print("".join(f"    warning: {title}: {line}\n" for line in lines[1:]), end="")
+    return len(lines) == 1
 
 
 def _lines(need: Need, split: str, found: Found) -> Iterator[str]:
@@ -190,7 +219,7 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
         return None
     try:
         told = json.loads(newest.read_text())
-        kept = told.get("fileFormat")
+        kept = told.get("fileFormat") or "tfrecord"  # as TFDS takes it
         splits = {
             part["name"]: sum(map(int, part.get("shardLengths", [])))
             for part in told["splits"]
@@ -198,12 +227,13 @@ def _prepared(need: Need, split: str, place: Path) -> Found | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return _damaged(newest, error)
     if split not in splits:
-        return None
-    wrong = ()  # why `sources.from_tfds` would not read it
+        return Found(str(newest.parent), 0, wrong=(f"it has no split {split}",))
+    wrong = ()  # why the loader would not read it
     if find_spec("tensorflow_datasets") is None:
         wrong = (extras.command("tensorflow_datasets"),)
-    elif kept not in (None, "array_record"):
-        wrong = (f"prepared as {kept}; remove it, and then {need.get}",)
+    elif kept != "array_record":
+        get = f"`tfds build {need.tfds} --file_format=array_record`"
+        wrong = (f"prepared as {kept}; remove it, and then {get}",)
     return Found(str(newest.parent), splits[split], wrong=wrong)
 
 
@@ -216,7 +246,11 @@ def _in_folder(need: Need, split: str, place: Path, idx_only: bool) -> Found | N
         return _corruptions(need, split, place, "{}/{}", counted.in_folder)
     if need.name in OWN:
         return OWN[need.name](place, split)
-    return counted.in_classes(place, split)
+    found = counted.in_classes(place, split)
+    if found is not None and found.classes is None and split in need.classes:
+        told = "cannot be used: its images lie without folders of their classes"
+        return found._replace(wrong=(told,))
+    return found
 
 
 # Sets in layouts of their own: folder, split → what is there.

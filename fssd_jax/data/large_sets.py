@@ -210,18 +210,11 @@ def read_fields(found: tuple[Any, Any], split: str, take: Take) -> Fields | str:
     """
     tfds, builder = found
     name = f"{builder.info.full_name}/{split}"
-    if split not in builder.info.splits:
-        return f"{builder.info.full_name} has no split {split}"
-    try:
-        records = builder.as_data_source(split)
-        bare = {"image": tfds.decode.SkipDecoding()}
-        undecoded = builder.as_data_source(split, decoders=bare)
-    except Exception as error:  # NotImplementedError of another format, and others
-        return (
-            f"{builder.data_dir} cannot be read by number ({type(error).__name__}: "
-            f"{error}); prepare it anew: tfds build {builder.info.name} "
-            "--file_format=array_record"
-        )
+    records = by_number(builder, split)
+    undecoded = by_number(builder, split, {"image": tfds.decode.SkipDecoding()})
+    for of in (records, undecoded):
+        if isinstance(of, str):
+            return of
     info = builder.info.splits[split]
     files = [Path(path) for path in info.filepaths]
     # A set that was prepared anew, or elsewhere, may have other labels.
@@ -244,6 +237,21 @@ def read_fields(found: tuple[Any, Any], split: str, take: Take) -> Fields | str:
             np.savez(part, **told)  # pyright: ignore[reportArgumentType]
             part.replace(kept)
     return Fields(records, told, f"tensorflow_datasets {name}", sizes)
+
+
+def by_number(builder: Any, split: str, decoders: Any = None) -> Any:
+    """The records of a split of a set that is `prepared`; or a text: why not."""
+    if split not in builder.info.splits:
+        return f"{builder.info.full_name} has no split {split}"
+    try:
+        return builder.as_data_source(split, decoders=decoders)
+    except Exception as error:  # NotImplementedError of another format, and others
+        told = " ".join(str(error).split())  # TFDS's has several lines
+        return (
+            f"{builder.data_dir} cannot be read by number ({type(error).__name__}: "
+            f"{told}); prepare it anew: tfds build {builder.info.name} "
+            "--file_format=array_record"
+        )
 
 
 def _kept(path: Path, wanted: Mapping[str, Any], count: int) -> dict | None:

@@ -1,6 +1,7 @@
 """What each benchmark needs: the paper's Table 1, A to G, and our own."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 IND, OOD = "in-distribution", "OoD"
@@ -15,7 +16,7 @@ class Need(NamedTuple):
     counts: Mapping[str, int | str | None]
     classes: Mapping[str, int]  # split → classes, where that is known
     layout: str  # of that folder, in words; empty if none is looked for
-    get: str  # what gets it, in words
+    get: str  # what gets it, in words; commands in backticks, and last
     tfds: str | None = None  # its name there, with a config: name/config
 
 
@@ -43,14 +44,15 @@ def _folder(role, name, counts, classes, get, layout="SPLIT/CLASS/*.jpg", **othe
 
 
 CELEBA = (
-    "`tfds build celeb_a --file_format=array_record` (TensorFlow Datasets, 2.1.0 or "
-    "newer), or mmlab.ie.cuhk.edu.hk/projects/CelebA.html: aligned and cropped images, "
-    "attributes, identities"
+    "mmlab.ie.cuhk.edu.hk/projects/CelebA.html: aligned and cropped images, "
+    "attributes, identities; or `tfds build celeb_a --file_format=array_record` "
+    "(TensorFlow Datasets, 2.1.0 or newer)"
 )
 LISTS = "img_align_celeba/*.jpg, list_attr_celeba.txt and identity_CelebA.txt"
 GENOMICS = (
     "storage.googleapis.com/tfds-data/downloads/genomics_ood/genomics_ood.zip, "
-    "unpacked",
+    "unpacked; or `tfds build genomics_ood --file_format=array_record` (TensorFlow "
+    "Datasets)",
     "before_2011_in_tr.txt and four others",
 )
 GREY = "SPLIT/0/*.png to SPLIT/9/*.png, SPLIT.npz, or IDX files"
@@ -72,9 +74,9 @@ CIFAR10 = _sets(
 SVHN = _sets(OOD, "svhn_cropped", {"test": 26_032}, {})
 MNIST = _sets(OOD, "mnist", {"test": 10_000}, {}, layout=GREY, get="`fssd fetch`")
 IMAGENET = (
-    "register at image-net.org, put both archives into TFDS's downloads/manual, and "
-    "`tfds build imagenet2012 --file_format=array_record`; or class folders, train and "
-    "validation"
+    "register at image-net.org, and make class folders, train and validation; or put "
+    "both archives into TFDS's downloads/manual, and `tfds build imagenet2012 "
+    "--file_format=array_record`"
 )
 
 WHOLE = _folder(
@@ -251,6 +253,12 @@ NEEDS = {
         "genomes",
     ),
 }
+
+
+def advice(need: Need, data_dir: str | Path | None) -> str:
+    """What gets a set; commands put it where it is not looked for with `data_dir`."""
+    alone = "" if data_dir is None else "without --data-dir, "
+    return need.get.replace("`", f"{alone}`", 1)
 
 
 def agrees(wanted: int | str, count: int) -> bool:

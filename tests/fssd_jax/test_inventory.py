@@ -40,7 +40,8 @@ def prepare(folder, **splits: int) -> None:
         {"name": name, "shardLengths": [str(n // 2), str(n - n // 2)]}
         for name, n in splits.items()
     ]
-    (folder / "dataset_info.json").write_text(json.dumps({"splits": parts}))
+    told = {"splits": parts, "fileFormat": "array_record"}
+    (folder / "dataset_info.json").write_text(json.dumps(told))
 
 
 def write_classes(folder, classes: int, each: int) -> None:
@@ -105,6 +106,9 @@ def test_prepared_sets_of_tfds_are_counted(tmp_path, capsys):
     assert "genomics_ood/validation: not there" in told
     assert "genomics_ood/validation_ood: not there" in told
     assert "genomics_ood/train: 1,000,000 samples" not in told
+    # Of what is not there, not of the test reads that were found at once.
+    assert "genomics_ood: it has no split validation\n" in told
+    assert f"where `fssd fetch` puts sets: {tmp_path}/fetched/genomics_ood" in told
 
 
 def test_the_newest_version_is_counted(tmp_path, capsys):
@@ -249,6 +253,8 @@ def test_what_is_prepared_in_a_form_that_is_not_read_is_passed_over(tmp_path, ca
         info.write_text(json.dumps(told | {"fileFormat": kept}))
         found, looked = find(cifar, "test")
         assert (found and found.count) == count
+    info.write_text(json.dumps({"splits": told["splits"]}))  # as TFDS once did
+    assert find(cifar, "test")[0] is None
     info.write_text(json.dumps(told | {"fileFormat": "tfrecord"}))
     _, looked = find(cifar, "test")
     assert "prepared as tfrecord; remove it, and then `tfds build cifar10 " in looked[1]

@@ -14,7 +14,9 @@ from fssd_jax.checks import InputError
 from fssd_jax.data import inventory
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.faces import Joined, celeba_images
+from fssd_jax.data.genomics import FILES
 from fssd_jax.data.large_sets import Prepared, find, of_tfds, prepared
+from fssd_jax.data.needs import NEEDS
 from tests import large_files
 from tests.large_files import SYNSETS
 
@@ -161,7 +163,7 @@ def test_of_tfds_in_another_format_it_is_told_how_to_prepare_it(tfds_dir):
         find("imagenet2012", "train")
 
 
-def test_reads_that_tfds_has_prepared(tfds_dir):
+def prepare_reads(folder, without=()):
     genera = [f"G{i}" for i in range(4)]
     features = {
         "seq": tfds.features.Text(),
@@ -172,12 +174,62 @@ def test_reads_that_tfds_has_prepared(tfds_dir):
     unknown = {
         f"{k}_ood": [{"seq": "GGGGGG", "label": 3}] for k in ("validation", "test")
     }
-    prepare(tfds_dir, "genomics_ood", features, {**of, **unknown})
+    rows = {k: v for k, v in (of | unknown).items() if k not in without}
+    prepare(folder, "genomics_ood", features, rows)
+
+
+def test_reads_that_tfds_has_prepared(tfds_dir):
+    prepare_reads(tfds_dir)
     found = load_benchmark("genomics")
     assert found.train.x.tolist() == [[0, 1, 2, 3, 0, 0]] * 2
     assert sorted(found.train.y.tolist()) == [0, 1]
     assert found.ood["genomics"].x.tolist() == [[2] * 6]
     assert found.train.source == "tensorflow_datasets genomics_ood/1.0.0, train"
+    assert by_tfds(tfds_dir) == set(FILES)
+
+
+def by_tfds(tfds_dir):
+    """The splits that are read from there, as `fssd data` says; others, from files."""
+    needs = [(need, split) for need in NEEDS["G"].needs for split in need.counts]
+    told = {split: inventory.find(need, split)[0].where for need, split in needs}
+    found = load_benchmark("genomics")
+    sets = found.train, found.test, *found.ood.values(), *(found.held or {}).values()
+    files = tfds_dir.parent / "fetched" / "genomics_ood"
+    for of in sets:
+        prepared = f"tensorflow_datasets genomics_ood/1.0.0, {of.split}"
+        assert (of.source, told[of.split]) in (
+            (prepared, str(tfds_dir / "genomics_ood" / "1.0.0")),
+            (str(files / FILES[of.split]),) * 2,
+        )
+    return {of.split for of in sets if of.source.startswith("tensorflow_datasets")}
+
+
+def test_reads_that_tfds_prepared_in_another_format_are_passed_over(tfds_dir, capsys):
+    prepare_reads(tfds_dir)
+    (info,) = tfds_dir.glob("*/*/dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    get = "tfds build genomics_ood --file_format=array_record"
+    with pytest.raises(InputError) as error:
+        load_benchmark("genomics")
+    assert f"prepare it anew: {get}; no file" in str(error.value)
+    assert f"genomics_ood.zip, unpacked; or `{get}`" in str(error.value)
+    assert inventory.command(["--check", "G"]) == 1
+    assert (
+        f"prepared as tfrecord; remove it, and then `{get}`" in capsys.readouterr()[0]
+    )
+    large_files.genomics(tfds_dir.parent / "fetched")
+    assert by_tfds(tfds_dir) == set()
+
+
+def test_a_split_of_reads_that_tfds_has_not_is_of_the_files(tfds_dir, capsys):
+    prepare_reads(tfds_dir, without=["validation_ood"])
+    told = r"genomics_ood/1\.0\.0 has no split validation_ood; no file .*2016_ood_val"
+    with pytest.raises(InputError, match=told):
+        load_benchmark("genomics")
+    assert inventory.command(["--check", "G"]) == 1
+    assert "genomics_ood: it has no split validation_ood" in capsys.readouterr().out
+    large_files.genomics(tfds_dir.parent / "fetched", length=6)
+    assert by_tfds(tfds_dir) == set(FILES) - {"validation_ood"}
 
 
 def test_scenes_of_imagenet_c_are_those_of_tfdss_validation_set(tfds_dir):
