@@ -12,6 +12,7 @@ try:
     import matplotlib
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
@@ -27,7 +28,11 @@ HOW = {
         Normalize(0, 1),
         "cividis",
     ),
-    "AUROC": ("AUROC of FSSD, less the network's", Normalize(-0.3, 0.3), "PuOr"),
+    "AUROC": (
+        "AUROC of FSSD, less the network's (−: 0.01 or more below)",
+        Normalize(-0.3, 0.3),
+        "PuOr",
+    ),
 }
 
 
@@ -42,7 +47,7 @@ def phases(
     """A row a form; a column a layer and parametrisation; time to the right, width up.
 
     Args:
-      panels: (form, parametrisation, layer) → [width, time]; NaN is grey.
+      panels: (form, parametrisation, layer) → [width, time]; NaN is hatched.
       quantity: of `QUANTITIES`.
       widths: in ascending order.
       times: ηt.
@@ -54,16 +59,18 @@ def phases(
         forms = [form for form in forms if form != "untrained"]
     least = -np.inf if quantity in ("rank", "AUROC") else 1e-9  # a logarithm has no 0
     label, norm, colours = HOW[quantity]
-    shades = matplotlib.colormaps[colours].with_extremes(bad="0.75")
+    shades = matplotlib.colormaps[colours].with_extremes(bad="1")
     figure, axes = page(len(forms), len(columns), 1.15, sharex=True, sharey=True)
     image: Any = None
     for row, form in zip(axes, forms, strict=True):
         row[0].set_ylabel(form.replace(", ", ",\n") + "\nwidth")
         for ax, (layer, kind) in zip(row, columns, strict=True):
+            panel = panels[form, kind, layer]
             image = ax.imshow(
-                np.maximum(panels[form, kind, layer], least), norm=norm, cmap=shades,
+                np.maximum(panel, least), norm=norm, cmap=shades,
                 origin="lower", aspect="auto", interpolation="nearest",
             )  # fmt: skip
+            _mark(ax, panel, norm if quantity == "AUROC" else None)
     for ax, (layer, kind) in zip(axes[0], columns, strict=True):
         ax.set_title(f"{layer}\n{kind}")
     shown = range(0, len(times), 2)
@@ -75,3 +82,15 @@ def phases(
     figure.colorbar(image, ax=axes, aspect=40, pad=0.01, label=label, extend=ends)
     figure.suptitle(title)
     return figure
+
+
+def _mark(ax: Any, panel: np.ndarray, signed: Normalize | None) -> None:
+    """What grey does not tell: what is missing, and of two dark ends which is below."""
+    for y, x in np.argwhere(np.isnan(panel)):
+        cell = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="/////")
+        cell.set(linewidth=0, edgecolor="0.5")
+        ax.add_patch(cell)
+    for y, x in np.argwhere(panel <= -0.01) if signed else ():
+        dark = signed and signed(panel[y, x]) < 0.2
+        place = {"ha": "center", "va": "center", "color": "1" if dark else "0"}
+        ax.text(x, y, "−", **place)

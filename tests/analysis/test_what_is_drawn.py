@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.offsetbox import AnnotationBbox
-from matplotlib.patches import PathPatch, StepPatch
+from matplotlib.patches import PathPatch, Rectangle, StepPatch
 
-from analysis import example_plots, feature_plots, pca, plots, shift_plots
+from analysis import (
+    example_plots,
+    feature_plots,
+    pca,
+    phase_plots,
+    plots,
+    shift_plots,
+)
 from analysis.style import METHODS, SETS
 
 RNG = np.random.default_rng(1)
@@ -246,3 +253,24 @@ def test_histograms_of_a_run_have_each_layer():
     for k, ax in enumerate(figure.axes):
         check_histogram(ax, {name: d[:, k] for name, d in sets.items()})
         assert ax.get_title() == f"{LAYERS[k]}\n{'abc'[k]}"
+
+
+@pytest.mark.parametrize("quantity", ["AUROC", "error"])
+def test_phases_can_be_read_in_grey(quantity):
+    """Both ends of the differences' colours are dark: what is below 0 has a minus."""
+    panel = RNG.uniform(-0.3, 0.3, (3, 8))
+    panel[1, :2] = np.nan
+    panels = {("frozen", "ntk", "logits"): panel}
+    figure = phase_plots.phases(panels, quantity, (8, 16, 32), [1.0] * 8, "")
+    ax = figure.axes[0]
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array().mask, np.isnan(panel))
+    below = {t.get_position()[::-1] for t in ax.texts if t.get_text() == "−"}
+    signed = np.argwhere(panel <= -0.01) if quantity == "AUROC" else ()
+    assert below == {tuple(at) for at in signed}
+    hatched = {
+        (round(p.get_y() + 0.5), round(p.get_x() + 0.5))
+        for p in ax.patches
+        if isinstance(p, Rectangle) and p.get_hatch()
+    }
+    assert hatched == {(1, 0), (1, 1)}
