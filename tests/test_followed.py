@@ -199,6 +199,7 @@ FOLLOWED = {
 
 
 ELSEWHERE = {
+    "direct": "test_forward.py",
     "size": "test_folders.py",
     "unit_range": "test_checks.py",
     "variable_axes": "test_capture.py",

@@ -1,12 +1,28 @@
 """The whole script at tiny sizes, on whatever device there is, without PyTorch."""
 
 import json
+import re
+from collections import OrderedDict
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, accelerator_tables, beside_torch, on_device
+import fssd_jax
+from benchmarks import (
+    accelerator,
+    accelerator_tables,
+    beside_torch,
+    growth,
+    on_device,
+)
+from fssd_jax import fssd
 from fssd_jax.checks import InputError
+from fssd_jax.models import LeNet
+
+# In a compiled program's text, what waits for the host or tells it something.
+HOST = re.compile(r'custom_call_target="[^"]*callback| (outfeed|infeed|send|recv)\(')
 
 
 @pytest.fixture
@@ -32,14 +48,51 @@ def test_tiny(run):
         assert of["best"] == 8, task
         assert len(of["host"]["seconds"]["ours"]) == 1, task
         assert "failed" not in {**of, **of["batches"]}, task
-    # A sweep waits for nothing: what is sent to the host is sent at its end.
-    sweep = found["networks"]["LeNet"]["sweep"]
-    assert sweep["transfers"]["device to host"] == "none"
+    assert "transfers" in found["networks"]["LeNet"]["sweep"]
     for task, of in found["networks"]["LeNet"].items():
         counted = of["batches"]["8"]["flops"] / 8
         assert of["needed"] <= counted < 1.05 * of["needed"], task
     assert "not run" in told  # PyTorch
     assert "LeNet: sweep over 21 ε" in told
+
+
+@pytest.mark.accelerator
+@pytest.mark.skipif(jax.default_backend() == "cpu", reason="no guard of it on a CPU")
+def test_a_sweep_waits_for_nothing():
+    """What is sent to the host is sent at its end."""
+    assert on_device.transfers("LeNet", 8)["device to host"] == "none"
+
+
+def tells_the_host(x):
+    jax.debug.callback(lambda total: None, x.sum())
+    return x
+
+
+@pytest.mark.parametrize(
+    ("last", "clean"),
+    [(lambda f: f, True), (tells_the_host, False), (np.asarray, None)],
+)
+def test_a_sweep_is_one_program_that_asks_the_host_nothing(last, clean):
+    """On a CPU, too, where a guard of transfers lets everything pass.
+
+    None: it cannot even be traced.
+    """
+
+    network = fssd_jax.make_feature_fn(LeNet())
+
+    def feature_fn(variables, x):
+        features = network(variables, x)
+        return OrderedDict((name, last(f)) for name, f in features.items())
+
+    arguments = growth.arguments(LeNet(), growth.of_shape(2, 12, 12, 1))
+    swept = jax.jit(partial(fssd.sweep, feature_fn))
+    if clean is None:
+        with pytest.raises(jax.errors.TracerArrayConversionError):
+            swept.lower(*arguments)
+        return
+    text = swept.lower(*arguments).compile().as_text()
+    assert "convolution" in text
+    assert (HOST.search(text) is None) == clean
 
 
 def test_when_the_time_is_over_nothing_is_begun(run):

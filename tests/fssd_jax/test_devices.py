@@ -45,7 +45,7 @@ def states():
     return {
         "vim": (vim, feature_fn, vim.fit(feature_fn, W, last, X)),
         "nnguide": (nnguide, feature_fn, nnguide.fit(feature_fn, W, X, "h", k=4)),
-        "gram": (gram, feature_fn, gram.fit(feature_fn, W, X, X, orders=2)),
+        "gram": (gram, feature_fn, gram.fit(feature_fn, W, X[:20], X[:20], orders=2)),
         "fssd": (fssd, feature_fn,
                  fssd.fit(feature_fn, W, NOISE, X, OOD, epsilons=EPS)),
         "noise": (fssd, feature_fn, fssd.fit(feature_fn, W, NOISE)),
@@ -106,10 +106,12 @@ with jax.default_device(jax.devices()[0]):
                             epsilons=jnp.asarray(EPS), batch_axis=1)
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 for name, found in of_many.items():
-    close(found, of_one[name], err_msg=name)
-    close(of_four[name], of_one[name], err_msg=name)
+    # A sum of relative deviations, of which many are 0 but for rounding.
+    few = {"atol": 1e-4} if name == "gram" else {}
+    close(found, of_one[name], err_msg=name, **few)
+    close(of_four[name], of_one[name], err_msg=name, **few)
     if name in looked:
-        close(looked[name], of_one[name], err_msg=name)
+        close(looked[name], of_one[name], err_msg=name, **few)
 close(swept, swept_one)
 print("all the same")
 """
