@@ -297,21 +297,14 @@ def _finite(tree) -> Bool[Array, ""]:
 
 
 def accuracy(
-    logit_fn: LogitFn,
-    variables: Variables,
-    x,
-    y,
-    *,
-    batch_size: int = 64,
-    unit_range: bool = True,
+    logit_fn: LogitFn, variables: Variables, x, y, *, unit_range: bool = True
 ) -> float:
     """Share of images whose largest logit is that of their class.
 
-    `batch_size`, `unit_range`: as of `map_batches`.
+    `unit_range`: whether floats outside [0, 1] are an error.
     """
     of = logit_fn, variables, None, x
-    predicted = map_batches(_predict, *of, batch_size=batch_size, unit_range=unit_range)
-    return float(np.mean(predicted == y))
+    return float(np.mean(map_batches(_predict, *of, unit_range=unit_range) == y))
 
 
 def _predict(logit_fn, variables, _, x):

@@ -67,7 +67,7 @@ def run_mc_dropout(s: Setting) -> Rows:
     ind, ood = both(s.test_ind), both(s.test_ood)
     # Without dropout the network is an ordinary one.
     test, network = training.benchmark.test, (s.logit_fn, trained.variables)
-    right = accuracy(*network, test.x, test.y, batch_size=s.batch_size)
+    right = accuracy(*network, test.x, test.y)
     note = f"rate {rate:g}, {training.short_epochs} epochs, accuracy {right:.1%}"
     facts = {
         "training": "1 network" if s.clean else f"1 network, {len(rates)} to choose",
@@ -129,7 +129,7 @@ def run_outlier_exposure(s: Setting) -> Rows:
         trained = networks.exposed(training, s.seed, auxiliary, finetune)
         epochs = networks.FINETUNE_EPOCHS if finetune else training.short_epochs
         test, network = training.benchmark.test, (s.logit_fn, trained.variables)
-        right = accuracy(*network, test.x, test.y, batch_size=s.batch_size)
+        right = accuracy(*network, test.x, test.y)
         score = partial(
             map_batches, msp.score, *network, msp.fit(), batch_size=s.batch_size
         )

@@ -218,7 +218,7 @@ def prepare(
         _with_statistics(model, trained.initial, training.images.x, seed),
         training,
         brought is not None,
-        accuracy(logit_fn, trained.variables, test.x, test.y, batch_size=size),
+        accuracy(logit_fn, trained.variables, test.x, test.y),
         size,
         clock.seconds,
     )

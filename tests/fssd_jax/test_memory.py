@@ -13,7 +13,6 @@ from fssd_jax.memory import LEAST, MOST, row_bytes, scoring_batch
 
 W = jax.random.normal(jax.random.key(0), (12, 50))
 ONE = np.zeros((1, 2, 2, 3), np.uint8)
-PART = row_bytes
 
 
 def network(variables, x):

@@ -55,7 +55,7 @@ def everything(lenet):
         "ash": Question(ash.score, feature_fn, ash.fit(last)),
         "nnguide": Question(nnguide.score, both, guide),
         "gram": Question(
-            gram.score, both, gram.fit(both, variables, images, images, orders=2)
+            gram.score, both, gram.fit(both, variables, *[images[:9]] * 2, orders=2)
         ),
     }
     return questions, variables, images
@@ -68,7 +68,9 @@ def test_the_answers_are_each_methods_own(everything):
     for name, q in questions.items():
         alone = map_batches(q.score, q.apply_fn, variables, q.state, images)
         assert found[name].shape == alone.shape
-        np.testing.assert_allclose(found[name], alone, rtol=2e-5, atol=2e-5)
+        # A sum of relative deviations, of which many are 0 but for rounding.
+        rounding = 1e-3 if name == "gram" else 2e-5
+        np.testing.assert_allclose(found[name], alone, rtol=2e-5, atol=rounding)
 
 
 def compiled(questions, variables, images):
