@@ -23,6 +23,7 @@ def test_both_types_are_compared_on_the_same_images():
     assert found["rank correlation"] == pytest.approx(spearmanr(*both).statistic)
 
 
+@pytest.mark.slow  # two types of six detectors are compiled
 @pytest.mark.filterwarnings("ignore:at layers")  # of a network that is not trained
 def test_main(tmp_path):
     for i, split in enumerate(("train", "test")):
