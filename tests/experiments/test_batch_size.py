@@ -92,7 +92,7 @@ def test_a_batch_changes_no_score_but_for_rounding(settings, tmp_path):
         other = found[1][name]
         for a, b in ((row.ind, other.ind), (row.ood, other.ood)):
             same = np.isclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
-            # Some hang on the last digits: after a step along a gradient that is all but
+            # Some hang on the last digits: after a step along a gradient that is near
             # 0, and by covariances that are nearly singular.
             least = 1 if name == "msp" else 0.75
             assert same.mean() >= least, (name, same.mean())
