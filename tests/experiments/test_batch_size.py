@@ -1,9 +1,11 @@
 """How many images are scored at a time: chosen, overridden, and of no consequence."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from experiments import table2
 from experiments.comparison import brought, setting
@@ -91,11 +93,16 @@ def test_a_batch_changes_no_score_but_for_rounding(settings, tmp_path):
     for name, row in found[0].items():
         other = found[1][name]
         for a, b in ((row.ind, other.ind), (row.ood, other.ood)):
-            same = np.isclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
-            # Some hang on the last digits: after a step along a gradient that is near
-            # 0, and by covariances that are nearly singular.
-            least = 1 if name == "msp" else 0.75
-            assert same.mean() >= least, (name, same.mean())
+            if name in ("msp", "knn"):
+                close = {"rtol": 1e-5, "atol": 1e-5 * np.abs(b).max()}
+                np.testing.assert_allclose(a, b, **close)
+            else:
+                # Last digits decide the sign of a gradient that is all but 0, on which
+                # the weights were fitted, and count where a covariance is nearly
+                # singular.
+                ranks: Any = spearmanr(a, b)
+                assert ranks.statistic > 0.99, name
+                assert np.median(np.abs(a - b)) < 0.01 * a.std(), name
 
 
 def test_it_names_no_result(out):
