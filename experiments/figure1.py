@@ -4,6 +4,7 @@
   fssd figure1 --benchmark cifar10 --network cifar_resnet20 --layer stage3
   fssd figure1 --benchmark cifar10 --network cifar_resnet20 --pair cifar10_photos
   fssd figure1 --weights results/weights/lenet-0-5d3c2a11
+  fssd figure1 --benchmark ms1m --pair ms1m_imagenet --workers 14
 
 On the left histograms of ‖F(x) − F*‖ of both test sets, in one layer, and below the
 axis images of each set that have the FSSD above them. On the right the features of that
@@ -40,7 +41,8 @@ from experiments.harness.records import Record, record
 from experiments.harness.sheets import Sheet
 from fssd_jax import metrics
 from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.benchmarks import Benchmark, load_benchmark
+from fssd_jax.data.imagenet import imagenet_images
 from fssd_jax.data.inputs import as_input
 
 UNTRAINED = "control: untrained"
@@ -54,10 +56,11 @@ class Config(FigureOptions):
     Of both the network is the benchmark's own, with all of its epochs."""
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN; cifar6: six
-    of its classes against the other four; digits: 0-4 against 5-9. (The paper's are
-    faces against ImageNet.)"""
+    of its classes against the other four; digits: 0-4 against 5-9; dogs, celeba, ms1m:
+    the paper's C, E and F, for an accelerator."""
     pair: str | None = None
-    """Another OoD set of the benchmark, by its pair: cifar10_photos, for one."""
+    """Another OoD set of the benchmark, by its pair: cifar10_photos, for one; or
+    ms1m_imagenet, the paper's figure: faces against ImageNet's validation images."""
     layer: str | None = None
     """By name; by default the last one before the logits."""
     examples: int = 9
@@ -69,7 +72,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.examples < 2:
         raise InputError(f"--examples: expected 2 or more, got {config.examples}")
     files.writable(config.out / "figure1")
-    benchmark = load_benchmark(config.benchmark, config.data_dir)
+    benchmark = with_objects(load_benchmark(config.benchmark, config.data_dir), config)
     pair = pair_of(benchmark, config.pair)
     options = figure_settings.deciding(benchmark, config, preset)
     place = results.place(
@@ -112,6 +115,18 @@ def run(config: Config) -> dict[str, Any]:
     numbers, sheets = to_records(facts), [to_sheet(facts)]
     results.leave(place, facts, numbers, sheets, {"figure1": figure}, arrays)
     return facts
+
+
+def with_objects(benchmark: Benchmark, config: Config) -> Benchmark:
+    """Beside the OoD set that faces have in Table 1, that of the paper's figure."""
+    if benchmark.family != "faces":
+        return benchmark
+    pair, side = f"{benchmark.name}_imagenet", benchmark.train.x.shape[1]
+    try:
+        found = imagenet_images(side, config.data_dir, "validation")
+    except InputError as error:
+        return benchmark._replace(missing={**benchmark.missing, pair: str(error)})
+    return benchmark._replace(ood={**benchmark.ood, pair: found})
 
 
 def to_facts(scores: Mapping[str, tuple], fssd: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class Config(MethodOptions):
     training set; 32 passes."""
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST at 28×28; cifar10: CIFAR-10 at 32×32, cifar6 six of its
-    classes; digits: 0-4, for a try. The paper's figure is of ImageNet, for which table2
-    reads ImageNet-C."""
+    classes; digits: 0-4, for a try; dogs, celeba, ms1m: of the paper's C, E and F. The
+    paper's figure is of ImageNet, for which table2 reads ImageNet-C."""
     labels: Literal["corrupted", "ood"] = "corrupted"
     """OoD validation images. corrupted: the in-distribution ones, each in one kind and
     level, as the paper's 1,000 images of each pair of sets would be; ood: those of the

@@ -56,7 +56,8 @@ class Config(MethodOptions):
     benchmark: Benchmarks = "fmnist"
     """fmnist: FashionMNIST against MNIST; cifar10: CIFAR-10 against SVHN, as in the
     paper's figure; cifar6: six of its classes against the other four; digits: 0-4
-    against 5-9."""
+    against 5-9; dogs: ImageNet's dogs against its other images, the paper's other
+    panel; celeba, ms1m: the paper's E and F."""
     pair: str | None = None
     """Another OoD set of the benchmark, by its pair: cifar10_mnist, for one."""
     gaussian: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)

@@ -11,14 +11,22 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from experiments.comparison.chosen import Chosen, brought_network, outliers_for
+from experiments.comparison.chosen import (
+    Chosen,
+    brought_network,
+    computing_in,
+    outliers_for,
+)
 from experiments.comparison.networks import network_of
 from experiments.comparison.protocols import PROTOCOLS
+from experiments.comparison.run_options import FLOAT32
 from experiments.comparison.setting import Options, Setting, make_setting, prepare
+from experiments.harness import machine
 from experiments.harness.keys import Use, of_seed
 from fssd_jax import checkpoint, checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.benchmarks import Benchmark
+from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.sources import ArrayDataset
 
 
@@ -45,14 +53,17 @@ ALL_METHODS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class FigureOptions:
+class FigureOptions(machine.Machine):
     """What every figure of a trained network can be told."""
 
     network: str | None = None
     """Of CIFAR: cifar_resnet34, the paper's and the default, or cifar_resnet20, for 30
-    epochs, which a CPU can train. Grey images have lenet."""
+    epochs, which a CPU can train. Of ImageNet: resnet34, the paper's, or resnet50. Grey
+    images have lenet, faces face_resnext50."""
     width: int | None = None
     """Channels of a ResNet's first convolution."""
+    dtype: Literal["float32", "bfloat16"] = FLOAT32
+    """In which a ResNet computes, as of table2."""
     weights: Path | None = None
     """A network that is trained already: a state dict of PyTorch or the folder of a
     training of ours. What needs further networks is left out."""
@@ -69,7 +80,8 @@ class FigureOptions:
     """Where results, weights and scores go."""
     data_dir: Path | None = None
     """Take the data from this folder's subfolders, and from nowhere else: IDX files in
-    fashion_mnist and mnist, class folders of images in cifar10 and svhn_cropped."""
+    fashion_mnist and mnist, class folders of images in cifar10 and svhn_cropped; `fssd
+    data --check NAME` tells what others need."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +102,7 @@ def with_options(preset: Preset, config: FigureOptions) -> Preset:
     Raises:
       InputError: numbers that could not work.
     """
+    machine.check(config)
     names = ("images", "epochs", "passes")
     given = {name: getattr(config, name, None) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
@@ -109,9 +122,11 @@ def with_options(preset: Preset, config: FigureOptions) -> Preset:
 def chosen_for(benchmark: Benchmark, config: FigureOptions, preset: Preset) -> Chosen:
     """Which network it is, or which weights."""
     if config.weights is not None:
-        return brought_network(benchmark, config.weights, config.network)
+        own = config.weights, config.network
+        return brought_network(benchmark, *own, dtype=config.dtype)
     own = {"width": config.width, "tiny": preset.tiny}
-    return Chosen(network_of(benchmark, config.network, **own), None)
+    shared = network_of(benchmark, config.network, **own)
+    return Chosen(computing_in(config.dtype, shared, benchmark), None)
 
 
 class Ready(NamedTuple):
@@ -136,6 +151,7 @@ def ready(
     """
     if preset.validation is not None:
         benchmark = benchmark._replace(validation=preset.validation)
+    benchmark = machine.reading_all(config, benchmark)
     chosen = chosen_for(benchmark, config, preset)
     options = Options(
         epochs=preset.epochs,
@@ -147,7 +163,7 @@ def ready(
         data_dir=config.data_dir,
         tiny=preset.tiny,
     )
-    prepared = prepare(benchmark, config.seed, options, *chosen)
+    prepared = prepare(benchmark, config.seed, options, *chosen, machine=config)
     auxiliary, why = outliers
     s = make_setting(
         *(prepared, pair, PROTOCOLS[protocol], auxiliary), tiny=preset.tiny, why=why
@@ -178,7 +194,8 @@ def drawn(x: Any, count: int | None, key: PRNGKeyArray) -> Any:
     if count is None or count >= len(x):
         return x
     order = np.asarray(jax.random.permutation(key, len(x)))
-    return np.asarray(x)[np.sort(order[:count])]
+    chosen = np.sort(order[:count])
+    return x.part(chosen) if isinstance(x, Decoded) else np.asarray(x)[chosen]
 
 
 def deciding(
@@ -203,7 +220,8 @@ def auxiliary_for(
     """Of Outlier Exposure, if it is asked for; see `outliers_for`."""
     if "outlier_exposure" not in methods or config.weights is not None:
         return None, {}
-    return outliers_for(benchmark, config.outliers, config.data_dir)
+    found, why = outliers_for(benchmark, config.outliers, config.data_dir)
+    return found and machine.reading(config, found), why
 
 
 def told_of(facts: dict[str, Any]) -> str:
@@ -230,4 +248,5 @@ def pair_of(benchmark: Benchmark, name: str | None) -> str:
     raise InputError(f"--pair: {wanted}: {why}; those that are here: {here}")
 
 
-Benchmarks = Literal["digits", "fmnist", "cifar10", "cifar6"]
+# Those of the paper's that do not fit in memory come last.
+Benchmarks = Literal["digits", "fmnist", "cifar10", "cifar6", "dogs", "celeba", "ms1m"]

@@ -5,7 +5,8 @@ on the validation images, which are its only ones, and then scores all sets in o
 so that networks, weights, ε and temperatures are the same for all of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +29,55 @@ PAPER = (
 )
 # Of `CONTROLS`: an untrained network, and none at all.
 RIVALS = ("untrained", "pixel_stats", "nearest_in_pixels", "brightness")
-MANY = 2000  # images, from which on corruptions are made in processes of their own
+# Values, from which on corruptions are made in processes: 2,000 images of CIFAR-10.
+MANY = 2000 * 32 * 32 * 3
 # Parts of a row that is there whole, and rows of other images than the pair's.
 INSIDE = ("mc dropout, mean", "mc dropout, variance")
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Sets behind each other: to NumPy, one array, of which no whole is in memory.
+
+    Attributes:
+      sets: of one shape [n, …] and type: arrays, which may lie in files, or `Decoded`.
+    """
+
+    sets: Sequence[Any]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.sets[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), *self.sets[0].shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def __getitem__(self, chosen) -> np.ndarray:
+        """An image, or those of a slice, of numbers or of a mask, in one array."""
+        which, at = np.divmod(np.arange(len(self))[chosen], len(self.sets[0]))
+        if not np.ndim(which):
+            return self.sets[int(which)][at]
+        found = np.empty((len(which), *self.shape[1:]), self.dtype)
+        for k in np.unique(which):
+            found[which == k] = self.sets[k][at[which == k]]
+        return found
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """All of them, which are to fit in memory."""
+        del copy
+        return np.asarray(self[:], dtype)
 
 
 class Shifted(NamedTuple):
@@ -69,14 +116,14 @@ def available(kinds: Iterable[str] | None) -> tuple[tuple[str, ...], dict[str, s
 
 
 def corrupted(
-    x: np.ndarray,
+    x: Any,
     kinds: Iterable[str],
     levels: Iterable[int] = LEVELS,
     *,
     seed: int,
     cache: Path | None,
 ) -> dict[tuple[str, int], np.ndarray]:
-    """(kind, level) → the same images, corrupted."""
+    """(kind, level) → the same images, corrupted; with a cache in files, not memory."""
     cells = [(kind, level) for kind in kinds for level in levels]
     how = {"seed": seed, "cache": cache, "workers": _workers(x), "progress": False}
     return {
@@ -86,12 +133,12 @@ def corrupted(
 
 
 def noised(
-    x: np.ndarray,
+    x: Any,
     amounts: Mapping[str, Iterable[float]],
     *,
     seed: int,
     cache: Path | None,
-) -> dict[tuple[str, float], np.ndarray]:
+) -> dict[tuple[str, float], Any]:
     """(noise, amount) → the same images with that noise; at 0 they are as they were.
 
     Args:
@@ -106,9 +153,9 @@ def noised(
     }
 
 
-def _workers(x: np.ndarray) -> int | None:
+def _workers(x: Any) -> int | None:
     """To start processes for each of many small sets would take longer than they do."""
-    return None if len(x) >= MANY else 0
+    return None if x.size >= MANY else 0
 
 
 def corrupted_validation(
@@ -132,8 +179,8 @@ def score(
     s: Setting,
     names: Iterable[str],
     folder: Path,
-    ind: np.ndarray | list[np.ndarray],
-    ood: list[np.ndarray],
+    ind: Any,
+    ood: list[Any],
     told: Callable[[str], Any] = lambda name: None,
 ) -> Shifted:
     """Scores of all sets by methods that are fitted once.
@@ -142,14 +189,12 @@ def score(
       s: whose validation images, noise and networks are taken, and no test image.
       names: of `METHODS`; the controls `RIVALS` are run beside them.
       folder: where the scores are kept, of these sets only.
-      ind: the in-distribution images [n, …]; or, as many sets as `ood` has.
+      ind: the in-distribution images [n, …]; or a list of as many sets as `ood` has.
       ood: sets of OoD images, of one size.
       told: called with the name of each method.
     """
     many = isinstance(ind, list)
-    stacked = s._replace(
-        test_ind=np.concatenate(ind) if many else ind, test_ood=np.concatenate(ood)
-    )
+    stacked = s._replace(test_ind=Stacked(ind) if many else ind, test_ood=Stacked(ood))
     groups = {
         "methods": METHODS,
         "controls": {name: CONTROLS[name] for name in RIVALS},

@@ -22,6 +22,8 @@ class Part(NamedTuple):
 GREY = ("fashion_mnist", "mnist")
 CIFAR = ("cifar10",)
 FAR = ("svhn_cropped", *GREY)  # OoD sets of CIFAR-10
+SVHN = (*CIFAR, "svhn_cropped")
+FACES = ("ms1m", "imagenet")
 OE = ("outliers",)  # of Outlier Exposure, which is one of all methods
 TANGENT = "neural_tangents"
 ALL = "--methods all --seeds 0 1 2"
@@ -232,6 +234,16 @@ PAPER = (
             ("genomics", 8000),
             ("ms1m", 10_000),
             ("imagenet", 24_000),
+        )
+    ),
+    # The paper's own, of the networks that are trained by then.
+    *(
+        Part(name, name.partition("-")[0], f"--preset paper {args}", m, (*of, LARGE))
+        for name, args, m, of in (
+            ("figure1-ms1m", "--benchmark ms1m --pair ms1m_imagenet", 60, FACES),
+            ("figure5-cifar10", "--benchmark cifar10", 300, SVHN),
+            ("figure5-dogs", "--benchmark dogs", 300, ("dogs",)),
+            ("figure6-dogs", "--benchmark dogs", 30, ("dogs", *SVHN)),
         )
     ),
     Part("table2-genomes", "table2", f"--benchmark genomes {ALL}", 60, ("genomes",)),

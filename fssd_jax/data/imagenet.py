@@ -222,7 +222,9 @@ def _benchmark(name, train, test, ood, num_classes: int) -> Benchmark:
     )
 
 
-def imagenet_images(side: int, data_dir: str | Path | None = None) -> ArrayDataset:
-    """The training images, cut to squares: to train on as outliers."""
-    whole = find("imagenet2012", "train", data_dir)
-    return whole.decoded("imagenet2012", "train", Cut(side))
+def imagenet_images(
+    side: int, data_dir: str | Path | None = None, split: str = "train"
+) -> ArrayDataset:
+    """Images cut to squares: of training, as outliers; or to test, as OoD."""
+    whole = find("imagenet2012", split, data_dir)
+    return whole.decoded("imagenet2012", split, Cut(side))

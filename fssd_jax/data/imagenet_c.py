@@ -35,6 +35,7 @@ from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data import common_corruptions, frost_pictures
 from fssd_jax.data.corruption_amounts import AMOUNTS
+from fssd_jax.data.decoded import Decoded
 from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import bar_options
 
@@ -63,7 +64,8 @@ def corrupt(
     the others, their order, or `workers`.
 
     Args:
-      images: uint8, or floats in [0, 1]; 1 or 3 channels.
+      images: uint8, or floats in [0, 1]; 1 or 3 channels. `Decoded` are decoded a part
+        at a time.
       kind: one of `KINDS`; `frost` needs photographs (see frost_pictures.py).
       level: 1 to 5.
       seed: of all random numbers.
@@ -126,8 +128,8 @@ def noisy(
     return _made(images, kind, float(amount), seed, workers, cache, progress)
 
 
-def _checked(images) -> np.ndarray:
-    images = checks.to_numpy(images)
+def _checked(images):
+    images = images if isinstance(images, Decoded) else checks.to_numpy(images)
     floats = np.issubdtype(images.dtype, np.floating)
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(
@@ -278,7 +280,7 @@ def _write(
             unfinished.unlink(missing_ok=True)
 
 
-def _read(path: Path, images: np.ndarray) -> np.ndarray:
+def _read(path: Path, images) -> np.ndarray:
     """Memory-mapped, once its bytes are seen to be those that were written."""
     try:
         whole = _sha256(path) == _beside(path).read_text().strip()
