@@ -36,10 +36,22 @@ TITLES = {
     "G": Title("bacteria before 2011 against after 2016, BiLSTM", "genomics"),
 }
 # Real, and run here, but not the paper's.
+FAR = {
+    "photos": "patches of photographs",
+    "fashion_mnist": "FashionMNIST in colour",
+    "mnist": "MNIST in colour",
+}
 OURS = {
     "genomes": "Five species of bacteria against three others, BiLSTM of 64 units",
+    **{f"cifar10_{name}": f"CIFAR-10 against {words}" for name, words in FAR.items()},
     "cifar6": "Six classes of CIFAR-10 against the other four",
+    **{
+        f"cifar6_{name}": f"Six classes of CIFAR-10 against {words}"
+        for name, words in FAR.items()
+    },
     "fmnist6": "Six classes of FashionMNIST against the other four, LeNet",
+    "digits_near": "Digits 0-4 against 5-9, of scikit-learn, LeNet",
+    "digits_far": "Digits 0-4, of scikit-learn, against patches of photographs, LeNet",
 }
 
 
