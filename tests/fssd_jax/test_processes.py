@@ -20,7 +20,10 @@ def of_one(tmp_path_factory) -> dict[str, np.ndarray]:
     return numbers(tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
+FOUR = pytest.param(4, 1, marks=pytest.mark.slow)  # of two cores, a minute
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 2), FOUR])
 def test_trainings_fits_and_scores_are_those_of_one_process(
     count, devices, of_one, tmp_path
 ):
