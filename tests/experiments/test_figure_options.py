@@ -85,6 +85,8 @@ def test_the_papers_methods_are_seven():
         (figure6, ["--epochs", "0"]),
         (figure6, ["--width", "8", "--weights", "there"]),
         (figure6, ["--width", "8"]),
+        (figure1, ["--dtype", "bfloat16"]),
+        (figure5, ["--workers", "-1"]),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, script, args):

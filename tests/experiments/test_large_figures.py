@@ -9,7 +9,7 @@ import pytest
 
 from experiments import figure1, figure5, figure6
 from experiments.comparison import figure_settings, shifted
-from experiments.comparison.figure_settings import drawn
+from experiments.comparison.figure_settings import TINY, drawn
 from experiments.comparison.shifted import Stacked
 from experiments.harness.machine import reading_all
 from fssd_jax.checks import InputError
@@ -138,7 +138,9 @@ def test_what_is_drawn_of_decoded_images_is_not_decoded(data):
     assert isinstance(part, Decoded)
     expected = drawn(np.asarray(x), 5, jax.random.key(3))
     np.testing.assert_array_equal(part[:], expected)
-    config = figure5.Config(workers=3, worker_processes=True)
+    config = figure5.Config(workers=3, worker_processes=True, dtype="bfloat16")
+    model = figure_settings.chosen_for(dogs, config, TINY).network.build(dogs, None)
+    assert model.dtype == "bfloat16"
     held = reading_all(config, dogs).ood["dogs"].x
     assert (held.workers, held.processes) == (3, True)
 

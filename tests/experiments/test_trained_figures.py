@@ -138,6 +138,13 @@ def test_figure1(out, s, pictured, capsys):
     assert_it_fits(capsys.readouterr().out, ["control: nearest in pixels"])
 
 
+def test_a_training_is_told_of_the_machine(out):
+    options = FigureOptions(out=out, save_every_steps=7, shard_optimiser=True)
+    s = ready(load_benchmark("digits"), "digits_near", "paper", options, TINY).setting
+    found = s.training.machine
+    assert (found.save_every_steps, found.shard_optimiser) == (7, True)
+
+
 def test_examples_are_within_half_the_spacing():
     at = np.array([1.0, 2.0, 3.0])
     found = layer_looks.examples(np.array([2.6, 0.4, 1.1]), at)
