@@ -52,11 +52,12 @@ class Config:
     set, looked at after 1, 3, 10, …, 3,000 steps of 100 images (of the convolutional
     networks 1,000), linearised at steps 0 and 30; minutes to an hour on an
     accelerator, many hours on two cores. paper: 10,000 images, 30,000 steps."""
-    benchmarks: tuple[Literal["fmnist", "mnist", "fmnist6", "digits"], ...] = (
-        *("fmnist", "fmnist6", "digits"),
-    )
+    benchmarks: tuple[
+        Literal["fmnist", "mnist", "fmnist6", "digits", "cifar6"], ...
+    ] = ("fmnist", "fmnist6", "digits")
     """FashionMNIST with MNIST as OoD, the other way round, six classes of FashionMNIST
-    with its other four, digits 0 to 4 with 5 to 9."""
+    with its other four, digits 0 to 4 with 5 to 9, six classes of CIFAR-10 with its
+    other four, in colour."""
     networks: tuple[Network, ...] = ("perceptron", "strided", "resnet")
     """Two hidden layers; LeNet's shape with strides; two residual blocks; LeNet's."""
     losses: tuple[Literal["squared", "cross_entropy"], ...] = (
@@ -85,8 +86,8 @@ class Config:
     out: Path = Path("results")
     """Where results go."""
     data_dir: Path | None = None
-    """Take the data from IDX files in this folder's subfolders fashion_mnist and
-    mnist, and from nowhere else."""
+    """Take the data from this folder's subfolders, and from nowhere else: IDX files in
+    fashion_mnist and mnist, class folders of images in cifar10."""
 
 
 def run(config: Config) -> list[Path]:

@@ -25,6 +25,7 @@ from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.features import make_init_fn
 from fssd_jax.fssd import Singularity, fssd
 from fssd_jax.losses import squared
+from tests import image_folders
 from tests.experiments.recorded import recorded
 from tests.experiments.screen import assert_it_fits
 
@@ -306,3 +307,19 @@ def test_tiny(tmp_path, capsys):
 def test_errors_say_what_to_do(tmp_path, capsys, args, told):
     assert main(tmp_path, *args) == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_pair_in_colour(tmp_path):
+    for i, split in enumerate(("train", "test")):
+        image_folders.write(tmp_path / "cifar10" / split, *image_folders.drawn(i, 12))
+    of = ["--benchmarks", "cifar6", "--networks", "perceptron", "--seeds", "0"]
+    of += ["--parametrisations", "standard", "--widths", "4", "--preset", "tiny"]
+    of += ["--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert kernel_phases.main([*of, "--losses", "squared"]) == 0
+    (path,) = (tmp_path / "out" / "kernel_phases").glob("cifar6-perceptron-*")
+    with np.load(path / "scores.npz") as file:
+        numbers = dict(file)
+    cell = "cifar6-perceptron-squared-standard-4"
+    assert any(name.startswith(cell) for name in numbers)
+    assert all(np.isfinite(of).all() for of in numbers.values() if of.dtype == float)
