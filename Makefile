@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
-# uv takes a fifth of pip's time; where it cannot be had, or not reach what pip is told
-# of in its configuration, pip does it.
+# uv is several times as fast; where it cannot be had, or not reach what pip is told of
+# in its configuration, pip does it.
 UV = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 PIP = $(BIN)/python -m pip install --quiet
 install = $(UV) -c constraints.txt $(1) || $(PIP) -c constraints.txt $(1)

@@ -1,4 +1,4 @@
-"""Figures 1, 5 and 6 of the paper's large sets: small ones of the real layouts.
+"""Figures 1, 4, 5 and 6 of the paper's large sets: small ones of the real layouts.
 
 pytest -m slow tests/experiments/test_large_figures.py
 """
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import figure1, figure5, figure6
+from experiments import figure1, figure4, figure5, figure6
 from experiments.comparison import figure_settings, shifted
 from experiments.comparison.figure_settings import TINY, drawn
 from experiments.comparison.shifted import Stacked
@@ -88,6 +88,17 @@ def test_figure1_tells_what_it_lacks(data, tmp_path):
     )
     with pytest.raises(InputError, match=r"ms1m_imagenet: not here: imagenet2012/val"):
         figure1.run(config)
+
+
+@pytest.mark.slow
+def test_figure4_of_dogs(data, tmp_path):
+    of = ["--benchmark", "dogs", "--methods", "msp", "fssd_clean"]
+    facts, arrays = made(figure4, data, tmp_path, *of)
+    assert not facts["failed"]
+    for row, of_kinds in facts["auroc"].items():
+        inside, outside = arrays[f"{row}/in-distribution"], arrays[f"{row}/corrupted"]
+        found = [[by_sklearn(inside, x) for x in of_kind] for of_kind in outside]
+        assert of_kinds == found
 
 
 @pytest.mark.slow
