@@ -10,13 +10,12 @@ metrics.json and the table.
 
 import dataclasses
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 from analysis import auroc_plots
 from experiments.comparison import switches
 from experiments.comparison.records import of_metrics
-from experiments.comparison.setting import Options, prepare
+from experiments.comparison.setting import Options, check, prepare
 from experiments.harness import cli, files, results
 from experiments.harness.records import Record, records
 from experiments.harness.sheets import Sheet
@@ -24,20 +23,15 @@ from fssd_jax.data.benchmarks import load_benchmark
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     benchmark: Literal["digits", "fmnist", "fmnist6"] = "fmnist"
     """Which data; of several OoD sets the first is taken."""
     seed: int = 0
     """Of the network, the split and the noise."""
-    out: Path = Path("results")
-    """Where results and weights go; the weights of table2 are used again."""
-    data_dir: Path | None = None
-    """Take the data from IDX files in this folder and from nowhere else."""
-    tiny: bool = False
-    """A smoke test of seconds. Its numbers mean nothing."""
 
 
 def run(config: Config) -> list[dict[str, Any]]:
+    check(config)
     files.writable(config.out / "ablation_protocol")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     pair = next(iter(benchmark.ood))
@@ -49,9 +43,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         [benchmark.train, benchmark.test, benchmark.ood[pair]],
         measured_by=switches,
     )
-    prepared = prepare(
-        benchmark, config.seed, Options(out=config.out, tiny=config.tiny)
-    )
+    prepared = prepare(benchmark, config.seed, config)
     found = switches.walk(prepared, pair, tiny=config.tiny)
     facts = {"benchmark": pair, "seed": config.seed, "rows": found.rows}
     sheet = to_sheet(found.rows, pair, config.seed)

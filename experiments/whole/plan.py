@@ -27,8 +27,8 @@ FACES = ("ms1m", "imagenet")
 OE = ("outliers",)  # of Outlier Exposure, which is one of all methods
 TANGENT = "neural_tangents"
 ALL = "--methods all --seeds 0 1 2"
-SHORT = f"{ALL} --short-epochs 3"  # of those networks that only some methods need
-METHODS = "--methods paper fssd_clean"  # of Figures 4 and 5
+BRIEF = "--epochs 4 --short-epochs 1"
+METHODS = "--methods fssd fssd_clean msp"  # with a single network
 SQUARED = "--loss squared --network"
 
 TINY = (
@@ -74,77 +74,98 @@ TINY = (
     Part("label_free", "label_free", "--families digits --seeds 0 --tiny", 2),
 )
 
-# First what is soon done and what shows early that something is wrong; then the
-# networks that others take up: figures 1 and 6, leakage, gaps, ablation_protocol.
+# Of one seed, with few epochs and images, so that all of it fits into an afternoon: to
+# see that everything works, and what it looks like. First what is soon done and what
+# shows early that something is wrong; then the networks that others take up: figures 1
+# and 6, leakage, gaps, ablation_protocol.
 SMALL = (
-    Part("table2-digits", "table2", f"--benchmark digits {ALL}", 20, takes=OE),
+    Part("table2-digits", "table2", "--benchmark digits --methods all", 15, takes=OE),
     Part("figure3", "figure3", "", 5, GREY),
     Part("figure2", "figure2", "", 10, GREY),
-    Part("tangent_kernel", "tangent_kernel", "", 10, GREY),
-    Part("infinite_width", "infinite_width", "", 10, (*GREY, TANGENT)),
-    Part("kernel-perceptron", "kernel_regression", "--network perceptron", 20, GREY),
-    Part("table2-fmnist6", "table2", f"--benchmark fmnist6 {SHORT}", 100, GREY[:1], OE),
-    Part("figure6", "figure6", "", 5, GREY),
-    Part("leakage", "leakage", "--benchmark fmnist6", 30, GREY[:1]),
-    Part("table2-fmnist", "table2", f"--benchmark fmnist {SHORT}", 150, GREY, OE),
-    Part("figure1", "figure1", "", 5, GREY),
-    Part("ablation_protocol", "ablation_protocol", "", 15, GREY),
-    Part("gaps", "gaps", "--short-epochs 3", 60, (*GREY, "outliers")),
+    Part("tangent_kernel", "tangent_kernel", "--steps 400", 5, GREY),
+    Part("infinite_width", "infinite_width", "--seeds 0", 4, (*GREY, TANGENT)),
+    *(
+        Part(
+            f"kernel-{network}",
+            "kernel_regression",
+            f"--network {network} --widths {widths} --steps {steps}",
+            5,
+            GREY,
+        )
+        for network, widths, steps in (
+            ("perceptron", "32 512", 400),
+            ("convnet", "4 16", 200),
+        )
+    ),
+    *(
+        Part(
+            f"kernel-{network}-squared",
+            "kernel_regression",
+            f"{SQUARED} {network} --widths {widths} --steps 200",
+            5,
+            (*GREY, TANGENT),
+        )
+        for network, widths in (("perceptron", "32 512"), ("strided", "16 64"))
+    ),
+    Part(
+        "kernel_phases",
+        "kernel_phases",
+        "--benchmarks digits --networks perceptron --losses squared "
+        "--parametrisations ntk standard --widths 32 512 --seeds 0 --no-twin",
+        5,
+    ),
+    Part(
+        "table2-fmnist6",
+        "table2",
+        f"--benchmark fmnist6 --methods all {BRIEF}",
+        15,
+        GREY[:1],
+        OE,
+    ),
+    Part("figure6", "figure6", "--epochs 4", 2, GREY),
+    Part("leakage", "leakage", f"--benchmark fmnist6 {BRIEF}", 10, GREY[:1]),
+    Part(
+        "table2-fmnist",
+        "table2",
+        f"--benchmark fmnist --methods all {BRIEF}",
+        20,
+        GREY,
+        OE,
+    ),
+    Part("figure1", "figure1", "--epochs 4", 2, GREY),
+    Part("ablation_protocol", "ablation_protocol", BRIEF, 8, GREY),
+    Part("gaps", "gaps", BRIEF, 15, (*GREY, "outliers")),
     Part(
         "table2-fmnist-clean",
         "table2",
-        f"--benchmark fmnist --protocol clean {SHORT}",
-        30,
+        f"--benchmark fmnist --protocol clean {BRIEF}",
+        3,
         GREY,
-        OE,
     ),
     Part(
         "train_size",
         "train_size",
-        "--benchmark fmnist --methods all --short-epochs 3",
-        60,
+        f"--benchmark fmnist --sizes 1000 10000 --methods fssd fssd_clean msp {BRIEF}",
+        5,
         GREY,
-        OE,
     ),
-    Part("figure4", "figure4", f"--images 100 {METHODS}", 65, GREY, OE),
-    Part("figure5", "figure5", METHODS, 35, GREY, OE),
-    Part("kernel-convnet", "kernel_regression", "--network convnet", 40, GREY),
-    Part(
-        "kernel-perceptron-squared",
-        "kernel_regression",
-        f"{SQUARED} perceptron",
-        20,
-        (*GREY, TANGENT),
-    ),
-    Part(
-        "kernel-strided-squared",
-        "kernel_regression",
-        f"{SQUARED} strided",
-        40,
-        (*GREY, TANGENT),
-    ),
-    Part(
-        "kernel_phases",
-        "kernel_phases",
-        "--benchmarks fmnist --networks perceptron --seeds 0",
-        60,
-        (*GREY, TANGENT),
-    ),
-    Part("label_free", "label_free", "--families digits fmnist --seeds 0 1", 40, GREY),
+    Part("figure4", "figure4", f"--images 50 {METHODS}", 8, GREY),
+    Part("figure5", "figure5", METHODS, 5, GREY),
+    Part("label_free", "label_free", "--families digits --seeds 0 1", 5),
     Part(
         "table2-cifar6",
         "table2",
-        "--benchmark cifar6 --network cifar_resnet20 --width 8 --methods all "
-        "--epochs 15 --short-epochs 2",
-        120,
+        "--benchmark cifar6 --network cifar_resnet20 --width 8 --epochs 5 "
+        f"--train-size 5000 {METHODS}",
+        10,
         CIFAR,
         FAR,
     ),
     Part(
         "table2-genomes",
         "table2",
-        "--benchmark genomes --methods all --short-epochs 2",
-        120,
+        "--benchmark genomes --epochs 2 --methods fssd_clean msp",
+        10,
         ("genomes",),
     ),
 )
