@@ -22,7 +22,7 @@ from tests.fssd_jax.saved import WEIGHTS, rewrite
 from tests.hostile import judge
 from tests.hostile_readers import READERS
 
-MUTATIONS = 200
+MUTATIONS = 120
 
 
 @pytest.fixture(scope="module")

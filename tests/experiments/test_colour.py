@@ -42,12 +42,21 @@ def run(folder, out, *args):
     return path.parent, json.loads(path.read_text())
 
 
+SOME = (
+    *("layers", "fssd_clean", "displacement", "knn", "deep_ensemble", "mc_dropout"),
+    *("outlier_exposure", "mahalanobis", "fssd", "ensembles"),
+)
+
+
+@pytest.mark.parametrize(
+    "methods", [SOME, pytest.param(("all",), marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("undrawn")
-def test_all_methods_on_cifar6(folder, tmp_path, monkeypatch, capsys):
+def test_methods_on_cifar6(methods, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table2, "load_benchmark", partial(only, "cifar6"))
     monkeypatch.setattr(retrained, "MEMBERS", 2)  # each is another training
     monkeypatch.setattr(retrained, "RATES", (0.05,))
-    path, told = run(folder, tmp_path, "--benchmark", "cifar6", "--methods", "all")
+    path, told = run(folder, tmp_path, "--benchmark", "cifar6", "--methods", *methods)
     assert told["failed"] == {}
     assert list(told["left_out"]) == ["outlier_exposure"]
     assert "the paper takes imagenet2012" in told["left_out"]["outlier_exposure"]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import table2
-from experiments.comparison import chosen, networks
+from experiments.comparison import chosen, networks, retrained
+from experiments.comparison import methods as methods_module
 from experiments.comparison.methods import METHODS
 from experiments.comparison.protocols import PROTOCOLS
 from experiments.comparison.setting import Options, make_setting, prepare
@@ -108,6 +109,8 @@ def test_the_whole_pipeline(monkeypatch, tmp_path, data, name):
 
 def test_of_decoded_images_the_table_is_complete(monkeypatch, tmp_path, data):
     of_two_steps(monkeypatch, whole=False)
+    monkeypatch.setattr(methods_module, "MIXES", 50)  # of 16 images each to decode
+    monkeypatch.setattr(retrained, "RATES", (0.05,))  # each is another training
     methods = ("fssd_tiles", "fssd_mahalanobis", "knn", "mc_dropout")
     status, found = run("celeba", data, tmp_path, methods)
     assert status == 0
