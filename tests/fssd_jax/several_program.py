@@ -24,6 +24,7 @@ RNG = np.random.default_rng(0)
 # Of the last batch of 16 two of four processes have no row.
 X, Y = RNG.random((37, 8, 8, 1), np.float32), np.arange(37) % 3
 OOD = RNG.random((21, 8, 8, 1), np.float32) ** 3
+HEARTBEAT = 10  # seconds, for the tests not to wait for half a minute
 STEPS = {"num_classes": 3, "seed": 1, "epochs": 3, "batch_size": 16, "progress": False}
 
 
@@ -143,4 +144,5 @@ def run(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    processes.HEARTBEAT = HEARTBEAT
     sys.exit(cli.run_main(Config, run, __doc__, None))

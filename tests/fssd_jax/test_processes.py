@@ -10,7 +10,7 @@ import pytest
 from experiments.harness import cli
 from fssd_jax import InputError, checkpoint, processes
 from tests import several
-from tests.fssd_jax.several_program import Config, X, numbers, run
+from tests.fssd_jax.several_program import HEARTBEAT, Config, X, numbers, run
 
 PROGRAM = "-m", "tests.fssd_jax.several_program"
 
@@ -53,16 +53,16 @@ def test_when_one_dies_the_others_end_and_any_number_goes_on(tmp_path):
     killed = several.run(
         2, *PROGRAM, "--out", str(tmp_path), "--what", "killed", "--dies", "1"
     )
-    # What one waits for is two heartbeats, not the minutes of `several.SECONDS`.
+    # What one waits for is a heartbeat or two, not the minutes of `several.SECONDS`.
     kept = max(path.stat().st_mtime for path in (tmp_path / "killed").rglob("*"))
-    assert time.time() - kept < 3 * processes.HEARTBEAT
+    assert time.time() - kept < 3 * HEARTBEAT
     assert killed[1].returncode == -9
     assert killed[0].returncode not in (0, None)
     assert "another process has ended" in killed[0].stderr, killed[0].stderr[-2000:]
     names = [path.name for path in (tmp_path / "killed").iterdir()]
     assert any("step" in name for name in names), names
-    done = several.run(3, *PROGRAM, "--out", str(tmp_path), "--what", "killed")
-    assert [d.returncode for d in done] == [0] * 3, done[0].stderr[-2000:]
+    done = several.run(4, *PROGRAM, "--out", str(tmp_path), "--what", "killed")
+    assert [d.returncode for d in done] == [0] * 4, done[0].stderr[-2000:]
     whole = tmp_path / "whole"
     whole.mkdir()
     run(Config(process_id=0, out=whole, what="killed"))
