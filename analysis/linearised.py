@@ -29,6 +29,7 @@ from analysis.forward import jvp
 from analysis.parameters import logit_fn_of, one_array, parameters, with_parameters
 from analysis.steps import Followed
 from fssd_jax import checks, losses
+from fssd_jax.checks import as_input
 from fssd_jax.compiled import compiled
 from fssd_jax.features import make_feature_fn
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
@@ -123,6 +124,41 @@ class _Linen(nn.Module):
                 "give initial=linearise(model, variables).variables"
             )
         return self.logit_fn(self.variables, x)
+
+
+def largest_rate(
+    model: nn.Module | Callable, variables: Variables, x: Any, *, steps: int = 100
+) -> float:
+    """2/λ, the learning rate above which the linearised network's dynamics diverge.
+
+    λ is the largest eigenvalue of Θ(X, X)/n of the logits, by which each step of full
+    batches on the squared loss ½‖f − Y‖²/n multiplies what is left of the error: by
+    1 − ηλ. It is found by power iteration, v → J Jᵀv, without the kernel.
+
+    Args:
+      model: see `linearise`.
+      x: the n training images; they pass the network at once.
+      steps: of the iteration. λ is from below, so that the rate is from above.
+    """
+    logits, x = logit_fn_of(model), as_input(x)
+    return float(2 / _largest(logits, steps, variables, x))
+
+
+@compiled(static=2)
+def _largest(logits, steps, variables, x):
+    def of(params):
+        return one_array(logits(with_parameters(variables, params), x))
+
+    def step(v, _):
+        (pulled,) = pull(v)
+        found = jvp(of, at, pulled)[1] / len(x)
+        length = jnp.linalg.norm(found)
+        return found / length, length
+
+    at = parameters(variables)
+    value, pull = jax.vjp(of, at)
+    first = jax.random.normal(jax.random.key(0), value.shape, value.dtype)
+    return jax.lax.scan(step, first / jnp.linalg.norm(first), length=steps)[1][-1]
 
 
 class LinearisedRun:

@@ -19,11 +19,9 @@ def drawn(benchmark: str) -> dict[str, Figure]:
     of_pairs: dict[str, list] = {}
     for path in sorted((RESULTS / benchmark).glob("*.json")):
         # Not what earlier versions left, nor timings.
-        if re.fullmatch(r"table2-(?!timing)[-\w]*\d|ensembles", path.stem):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            # Of a run beside that of the tables, all seeds and pairs in one file.
-            for result in found if isinstance(found, list) else [found]:
-                of_pairs.setdefault(result["benchmark"], []).append(result)
+        if re.fullmatch(r"table2-(?!timing)[-\w]*\d", path.stem):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            of_pairs.setdefault(result["benchmark"], []).append(result)
     return {
         f"{benchmark}/{name}-{pair}.png": figure
         for pair, results in of_pairs.items()

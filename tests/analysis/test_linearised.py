@@ -12,7 +12,7 @@ import pytest
 import fssd_jax
 from analysis.displacement import decompose, displacement
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
-from analysis.linearised import LinearisedRun, linearise
+from analysis.linearised import LinearisedRun, largest_rate, linearise
 from fssd_jax import InputError, make_feature_fn, recipes
 from fssd_jax.checks import DivergedError
 from fssd_jax.losses import cross_entropy, squared
@@ -255,3 +255,28 @@ def test_errors_of_linearised_networks():
     wild(0, start(Smooth()), start(Smooth()), X, Y)
     with pytest.raises(DivergedError, match="linearised"):
         _ = wild.network
+
+
+def test_above_the_largest_rate_linear_dynamics_diverge():
+    """Its eigenvalue is that of the dense Θ(X, X)/n, and decides which way it goes."""
+    model, variables = Smooth(), start(Smooth())
+    feature_fn = make_feature_fn(model)
+    j = jacobian(feature_fn, variables, "logits", FEW)
+    j = j.reshape(-1, j.shape[-1]).astype(np.float64)
+    expected = 2 / np.linalg.eigvalsh(j @ j.T / len(FEW))[-1]
+    found = largest_rate(model, variables, FEW, steps=300)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+    def left(rate, steps=400):
+        """Of the loss, after full batches of the linearised network."""
+        network = linearise(model, variables)
+        recipe = lambda *_: optax.sgd(rate)  # noqa: E731
+        few = {"epochs": steps, "batch_size": len(FEW), "loss": squared}
+        few |= {"initial": network.variables, "seed": 0, "num_classes": 3}
+        history = train(
+            network.model, FEW, LABELS, recipe=recipe, progress=False, **few
+        ).history
+        return history[-1, 0] / history[0, 0]
+
+    assert left(0.97 * expected) < 1
+    assert left(1.03 * expected) > 100
