@@ -251,6 +251,7 @@ def test_a_real_part_and_the_page_of_it(tmp_path, capsys):
     told = capsys.readouterr()
     assert "2 done, 1 not run here" in told.out  # published has nothing to read
     assert "digits_near" in (tmp_path / "report.html").read_text()
+    args += ["--skip", "published", "report"]
     assert WHOLE.main(args) == 0
     assert "figure3: done before" in capsys.readouterr().err
     (folder,) = (tmp_path / "figure3").glob("digits*")
