@@ -21,6 +21,7 @@ from jaxtyping import Array
 from analysis.parameters import parameters, with_parameters
 from fssd_jax import checks
 from fssd_jax.compiled import spelled
+from fssd_jax.devices import apart
 from fssd_jax.outputs import FeatureFn, Variables, features_of
 
 # Calls whose inside is part of the program: a layer may lie in there. (What has a rule
@@ -188,13 +189,16 @@ class GradientFn:
     to the layer's output there.
     """
 
+    @apart
     def __init__(self, loss_fn: Callable, feature_fn: FeatureFn):
         self._loss_fn, self._feature_fn = loss_fn, feature_fn
         self._gradients = jax.jit(self._trace_gradients)
 
+    @apart
     def __call__(self, variables: Variables, x, y) -> tuple[Any, OrderedDict]:
         return self._gradients(variables, x, y)
 
+    @apart
     def bottlenecks(self, variables: Variables, x, y) -> list[str]:
         """The layers through which all of the loss passes; nothing is computed."""
         program = self._program(variables, x, y)

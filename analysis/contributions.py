@@ -16,6 +16,7 @@ from analysis.steps import Followed, check_sgd, sgd_error
 from fssd_jax import checks
 from fssd_jax.compiled import compiled
 from fssd_jax.data.inputs import as_input, joined
+from fssd_jax.devices import apart
 from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 
 
@@ -102,6 +103,7 @@ class Contributions:
       start: τ, the step to begin with: earlier ones are ignored.
     """
 
+    @apart
     def __init__(
         self,
         feature_fn: FeatureFn,
@@ -123,6 +125,7 @@ class Contributions:
         self._total = np.zeros((len(x), len(train)))
         self._ends = {}, {}  # variables before these steps, and after them
 
+    @apart
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
         if not self._followed.takes(step):
             return
@@ -144,11 +147,13 @@ class Contributions:
         # Not +=, which would count an image once that is twice in the batch.
         np.add.at(self._total.T, numbers, np.asarray(found).T)
 
+    @apart
     def value(self) -> np.ndarray:
         """[point, n]: what each training image added to ⟨F_T(x) − F_τ(x), v⟩."""
         self._followed.check()
         return self._total.copy()
 
+    @apart
     def error(self) -> float:
         """‖Σ_m value − ⟨Δ, v⟩‖/‖⟨Δ, v⟩‖ over the points, Δ = F_T(x) − F_τ(x): what is
         beyond first order in the steps."""

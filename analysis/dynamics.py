@@ -37,6 +37,7 @@ from analysis.parameters import (
 from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.data.pipeline import map_batches
+from fssd_jax.devices import apart
 from fssd_jax.fssd import Singularity, distances, estimate_singularity, norm
 from fssd_jax.outputs import FeatureFn, Variables, features_of, pool
 from fssd_jax.shown import brief
@@ -181,6 +182,7 @@ class Recorder:
         from the state before it.
     """
 
+    @apart
     def __init__(
         self,
         feature_fn: FeatureFn,
@@ -209,6 +211,7 @@ class Recorder:
         self._initial, self._start = None, start
         self._last: int | None = None
 
+    @apart
     def __call__(self, step: SupportsIndex, before, after=None, x=None, y=None) -> None:
         step = later(self._last, step)
         if self._initial is None:

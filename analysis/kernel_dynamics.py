@@ -33,6 +33,7 @@ from analysis.steps import begins, later
 from fssd_jax import checks
 from fssd_jax.checks import InputError
 from fssd_jax.data.inputs import as_input, joined
+from fssd_jax.devices import apart
 from fssd_jax.outputs import FeatureFn, Variables, features_of
 from fssd_jax.shown import brief
 
@@ -93,6 +94,7 @@ class KernelRecorder:
       start: τ, the step to begin with: earlier ones are ignored, and Θ_0 is Θ_τ.
     """
 
+    @apart
     def __init__(
         self,
         feature_fn: FeatureFn,
@@ -123,6 +125,7 @@ class KernelRecorder:
         self._first: dict[str, np.ndarray] | None = None
         self._last: int | None = None
 
+    @apart
     def __call__(self, step: SupportsIndex, before, after=None, x=None, y=None) -> None:
         step = later(self._last, step)
         if self._first is None:

@@ -65,6 +65,7 @@ from analysis.steps import (
 from fssd_jax import losses
 from fssd_jax.compiled import compiled
 from fssd_jax.data.pipeline import batches
+from fssd_jax.devices import apart
 from fssd_jax.outputs import FeatureFn, Variables, features_of
 
 # The forms that a layer may have in `FrozenForm`.
@@ -90,6 +91,7 @@ class PathForm:
         equals F_T(x) − F_τ(x).
     """
 
+    @apart
     def __init__(
         self, feature_fn: FeatureFn, x, *, nodes: int = 0, batch_size=64, start: int = 0
     ):
@@ -105,6 +107,7 @@ class PathForm:
             on_unit = np.stack([(at + 1) / 2, weight / 2], axis=1)
             self._rule = tuple(map(tuple, on_unit.tolist()))
 
+    @apart
     def __call__(self, step: int, before: Variables, after: Variables, *_) -> None:
         if not self._followed.takes(step):
             return
@@ -115,11 +118,13 @@ class PathForm:
                 self._feature_fn, self._rule, self._totals[i], before, after, x
             )
 
+    @apart
     def value(self) -> OrderedDict[str, np.ndarray]:
         """The path form of every layer [n, dim]."""
         self._followed.check()
         return joined(self._totals, [mask for _, mask in self._batches])
 
+    @apart
     def error(self) -> OrderedDict[str, float]:
         """layer → ‖path form − Δ‖/‖Δ‖ over all points, Δ = F_T(x) − F_0(x) of the run.
 
@@ -199,6 +204,7 @@ class FrozenForm:
         `value()` stands for F_T(x) − F_τ(x) (Fort et al. 2020, arXiv:2010.15110).
     """
 
+    @apart
     def __init__(
         self,
         feature_fn: FeatureFn,
@@ -214,6 +220,7 @@ class FrozenForm:
         self._through, self._after, self._followed = (), {}, Followed(start)
         self.forms: OrderedDict[str, str] = OrderedDict()
 
+    @apart
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
         if not self._followed.takes(step):
             return
@@ -257,6 +264,7 @@ class FrozenForm:
             passes = layer in self._through
             self.forms[layer] = BOTTLENECK if passes else PARAMETER_GRADIENT
 
+    @apart
     def value(self, x, batch_size: int = 64) -> OrderedDict[str, np.ndarray]:
         """The form of every layer [n, dim], see `forms`; linear in the points."""
         self._followed.check(bool(self.forms))
@@ -267,6 +275,7 @@ class FrozenForm:
             masks.append(mask)
         return joined(parts, masks)
 
+    @apart
     def error(self, x, batch_size: int = 64) -> OrderedDict[str, float]:
         """layer → ‖value(x) − Δ‖/‖Δ‖ over these points, Δ = F_T(x) − F_0(x): how little
         of the run the kernel of its start explains."""

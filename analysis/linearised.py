@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -31,6 +32,7 @@ from analysis.steps import Followed
 from fssd_jax import checks, losses
 from fssd_jax.checks import as_input
 from fssd_jax.compiled import compiled
+from fssd_jax.devices import apart
 from fssd_jax.features import make_feature_fn
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables
 from fssd_jax.shown import brief
@@ -175,6 +177,7 @@ class LinearisedRun:
       start: τ, the step before which the network is linearised.
     """
 
+    @apart
     def __init__(
         self,
         model: nn.Module | Callable,
@@ -190,6 +193,7 @@ class LinearisedRun:
         self._followed, self._opt_state = Followed(start), None
         self._network: Any = None
 
+    @apart
     def __call__(self, step: int, before: Variables, after: Variables, x, y) -> None:
         if not self._followed.takes(step):
             return
@@ -213,13 +217,14 @@ class LinearisedRun:
         """
         self._followed.check()
         params = self._network.variables["params"]
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise checks.DivergedError(
                 "the weights of the linearised network are not finite: its kernel "
                 "stays, where the network's may have fallen; lower the learning rate"
             )
         return self._network
 
+    @apart
     def error(self, x, batch_size: int = 64) -> OrderedDict[str, float]:
         """layer → ‖F_lin(x) − F_T(x)‖/‖F_T(x) − F_τ(x)‖ over these points."""
         linear, variables = self.network.feature_fn, self.network.variables

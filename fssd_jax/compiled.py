@@ -23,6 +23,8 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.stages import Compiled, Traced
 
+from fssd_jax.devices import apart
+
 PROGRAMS = 256  # that are kept in all
 TRACES = 256  # that each function remembers the programs of
 CONFIGURATION = (
@@ -83,6 +85,7 @@ def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], An
         traces = Recent(TRACES)
 
         @wraps(function)
+        @apart
         def call(*args, **kwargs):
             fixed, arrays = args[:static], args[static:]
             leaves, structure = jax.tree.flatten((arrays, kwargs))

@@ -4,18 +4,76 @@ A mesh may span several processes (see `processes`). Then each puts its own rows
 place, and `fetched` sends to each what all have computed.
 """
 
-from functools import cache, partial
-from typing import Any
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache, partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fssd_jax import processes
 from fssd_jax.checks import InputError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 AXIS = "data"  # of the mesh: along it lie the rows of a batch
+NO_MESH = Mesh(np.empty((), object), ())
+
+
+def apart(call: Callable[P, T]) -> Callable[P, T]:
+    """A decorator: a call to which `jax.set_mesh` and typed shardings mean nothing.
+
+    Our programs lay arrays over devices by themselves, and JAX refuses those of a mesh
+    of the user's beside them, if its axes are explicit, as `jax.make_mesh` makes them.
+    Arrays stay where they lie; what comes out whole on each device of such a mesh is of
+    that mesh.
+    """
+
+    @wraps(call)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return call(*args, **kwargs)  # a part of the user's program
+        meshes = [leaf.sharding.mesh for leaf in leaves if _typed(leaf)]
+        if meshes:
+            leaves = [_untyped(leaf) if _typed(leaf) else leaf for leaf in leaves]
+            args, kwargs = structure.unflatten(leaves)
+        within = nullcontext()
+        if not jax.sharding.get_abstract_mesh().empty:
+            meshes = [jax.sharding.get_mesh()]
+            within = jax.set_mesh(NO_MESH)
+        with within:
+            found = call(*args, **kwargs)
+        return jax.tree.map(partial(_of, meshes[0]), found) if meshes else found
+
+    return called
+
+
+def _of(mesh: Mesh, leaf: Any) -> Any:
+    lies = getattr(leaf, "sharding", None)
+    if not isinstance(lies, NamedSharding) or not lies.is_fully_replicated:
+        return leaf
+    explicit = AxisType.Explicit in mesh.axis_types
+    if not explicit or lies.device_set != set(mesh.devices.flat):
+        return leaf
+    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
+
+
+def _typed(leaf: Any) -> bool:
+    """Whether it lies on a mesh that has explicit axes."""
+    if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
+        return False
+    return AxisType.Explicit in leaf.sharding.mesh.axis_types
+
+
+def _untyped(leaf: jax.Array) -> jax.Array:
+    lies: Any = leaf.sharding
+    mesh = Mesh(lies.mesh.devices, lies.mesh.axis_names)
+    return jax.device_put(leaf, NamedSharding(mesh, lies.spec))
 
 
 def default_mesh(*, all_processes: bool = False) -> Mesh | None:
@@ -46,7 +104,7 @@ def chosen_mesh(mesh: Any, *, all_processes: bool = False) -> Mesh | None:
             "mesh: has devices of other processes; begin by fssd_jax.processes.begin() "
             "in the place of jax.distributed.initialize()"
         )
-    return mesh
+    return Mesh(mesh.devices, (AXIS,))  # whatever the type of its axis
 
 
 def spans(mesh: Mesh | None) -> bool:

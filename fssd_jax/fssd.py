@@ -120,7 +120,7 @@ def estimate_singularity(
             total = part if total is None else _merge(total, part)
             bar.update(int(mask.sum()))
     assert total is not None  # `batches` refuses an empty set
-    bad = [k for k, spread in total.spread.items() if not jnp.isfinite(spread)]
+    bad = [k for k, spread in total.spread.items() if not np.isfinite(spread)]
     if bad:
         raise InputError(
             f"layers {bad} have features of noise that are NaN or infinite: the "

@@ -22,7 +22,7 @@ from fssd_jax.data.feed import DROPOUT, INIT, Feeds, Rows, feed
 from fssd_jax.data.image_files import located
 from fssd_jax.data.pipeline import bar_options, map_batches
 from fssd_jax.descent import TrainState, train_step
-from fssd_jax.devices import own_copy, own_rows, spans
+from fssd_jax.devices import apart, own_copy, own_rows, spans
 from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import LogitFn, Variables
 from fssd_jax.shown import brief
@@ -40,6 +40,7 @@ class Trained(NamedTuple):
     __repr__ = brief
 
 
+@apart
 def train(
     model: nn.Module,
     x,

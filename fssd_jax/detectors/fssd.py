@@ -184,7 +184,7 @@ def check_alive(singularity: fssd.Singularity) -> None:
     dead = [
         name
         for name, center in singularity.center.items()
-        if singularity.spread[name] <= 1e-5 * np.linalg.norm(np.asarray(center))
+        if float(singularity.spread[name]) <= 1e-5 * np.linalg.norm(np.asarray(center))
     ]
     if dead:
         raise InputError(
