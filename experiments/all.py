@@ -41,8 +41,8 @@ from experiments.whole.parts import Row
 class Config:
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny: a smoke test of minutes on two cores, whose numbers mean nothing. small:
-    what two cores can do in 18 hours. paper: the paper's scale, for an
-    accelerator."""
+    what one core can do in 3 hours, of one seed and short trainings. paper: the
+    paper's scale, for an accelerator."""
     only: tuple[str, ...] = ()
     """Run these parts alone, by their names (table2-fmnist) or their scripts (table2),
     and `published` and `report` after them."""

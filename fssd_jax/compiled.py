@@ -91,6 +91,9 @@ def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], An
             leaves, structure = jax.tree.flatten((arrays, kwargs))
             if any(isinstance(leaf, Tracer) for leaf in leaves):
                 return function(*args, **kwargs)
+            if _uncompiled():
+                arrays, kwargs = jax.device_put((arrays, kwargs))
+                return function(*fixed, *arrays, **kwargs)
 
             known = tuple(map(hashable, fixed)), structure, _kinds(leaves)
             known = known, _configuration()
@@ -108,6 +111,11 @@ def compiled(static: int, donate: Sequence[int] = ()) -> Callable[[Callable], An
     return decorate
 
 
+def _uncompiled() -> bool:
+    """Whether `jax.disable_jit` is on, to look into what is computed."""
+    return getattr(jax.config, "jax_disable_jit")  # noqa: B009
+
+
 def by_parts(score: Callable) -> Callable:
     """A decorator: of a score that calls what is compiled, and need not be compiled.
 
@@ -118,13 +126,16 @@ def by_parts(score: Callable) -> Callable:
     return score
 
 
-def executable(traced: Traced, leaves: Sequence[Any]) -> Compiled:
+def executable(function: Callable, traced: Traced, leaves: Sequence[Any]) -> Callable:
     """The compiled program of a trace, or of an equal one before.
 
     Args:
-      traced: of `jax.jit(...).trace(...)`.
+      function: itself, to call it with `jax.disable_jit`.
+      traced: of `jax.jit(function, ...).trace(...)`.
       leaves: of the arguments that it was traced with.
     """
+    if _uncompiled():
+        return lambda *args: function(*jax.device_put(args))
     key = _key(traced, leaves)
     return _PROGRAMS.get(key) or _compile(key, traced)
 

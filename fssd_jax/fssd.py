@@ -160,12 +160,13 @@ def _check_mates(feature_fn, variables, x, mask, part: Singularity) -> None:
 def _moments(feature_fn, variables, x, mask) -> Singularity:
     """Mean and spread of one batch; padded rows, where `mask` is false, are ignored."""
     count = mask.sum()
+    n = count.astype(jnp.result_type(float))
     center, spread = OrderedDict(), OrderedDict()
     for name, f in pool(features_of(feature_fn, variables, x), "flatten").items():
         # `where`, not a product with the mask: a padded row may hold NaN.
-        center[name] = jnp.where(mask[:, None], f, 0).sum(0) / count
+        center[name] = jnp.where(mask[:, None], f, 0).sum(0) / n
         squares = jnp.where(mask, jnp.square(f - center[name][None]).sum(-1), 0)
-        spread[name] = jnp.sqrt(squares.sum() / count)
+        spread[name] = jnp.sqrt(squares.sum() / n)
     return Singularity(center, spread, count)
 
 

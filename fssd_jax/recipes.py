@@ -5,6 +5,7 @@ With another number of epochs than the recipe's own, the rate falls at the same 
 
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import optax
 
 
@@ -15,7 +16,8 @@ def lenet(epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
     """
 
     def rate(step):
-        return 0.7 ** ((step // steps_per_epoch) * (14 / epochs))
+        epoch = jnp.asarray(step // steps_per_epoch, jnp.result_type(float))
+        return 0.7 ** (epoch * (14 / epochs))
 
     return optax.adadelta(rate, rho=0.9, eps=1e-6)
 

@@ -167,16 +167,18 @@ def train(
 
     first = state, on_each(jnp.zeros(2), mesh), *arguments(0, *feeds.like())
     jitted = jax.jit(step, donate_argnums=(0, 1), **placed(first[:2], mesh))
-    program = jitted.trace(*first)
+    with jax.disable_jit(False):
+        program = jitted.trace(*first)
 
     saved, kept = Progress(state, np.zeros((epochs, 2)), first[1]), {}
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(checkpoint.alone(folder))
             # A run may go on on other devices.
-            traced = program if mesh is None else jax.jit(step).trace(*anywhere(first))
+            with jax.disable_jit(False):
+                alone = jax.jit(step).trace(*anywhere(first)) if mesh else program
             run = {
-                "the compiled step (network, rate, loss, JAX)": traced.jaxpr,
+                "the compiled step (network, rate, loss, JAX)": alone.jaxpr,
                 "the initial weights": begun[0],
                 "the initial optimiser state": begun[1],
                 **feeds.stand_for(),
@@ -195,7 +197,7 @@ def train(
                 kept[epoch] = checkpoint.restore(path, initial, delete=folder)
         step_fn: Any = None
         if saved.epoch < epochs:
-            step_fn = executable(program, jax.tree.leaves(first))
+            step_fn = executable(step, program, jax.tree.leaves(first))
         state, history = saved.state, saved.history
         bar = stack.enter_context(
             tqdm(

@@ -74,16 +74,16 @@ TINY = (
     Part("label_free", "label_free", "--families digits --seeds 0 --tiny", 2),
 )
 
-# Of one seed, with few epochs and images, so that all of it fits into an afternoon: to
-# see that everything works, and what it looks like. First what is soon done and what
-# shows early that something is wrong; then the networks that others take up: figures 1
-# and 6, leakage, gaps, ablation_protocol.
+# Of one seed, with few epochs and images, so that all of it fits into an afternoon of
+# one core: to see that everything works, and what it looks like. First what is soon
+# done and what shows early that something is wrong; then the networks that others take
+# up: figures 1 and 6, leakage, gaps, ablation_protocol.
 SMALL = (
-    Part("table2-digits", "table2", "--benchmark digits --methods all", 15, takes=OE),
-    Part("figure3", "figure3", "", 5, GREY),
-    Part("figure2", "figure2", "", 10, GREY),
-    Part("tangent_kernel", "tangent_kernel", "--steps 400", 5, GREY),
-    Part("infinite_width", "infinite_width", "--seeds 0", 4, (*GREY, TANGENT)),
+    Part("table2-digits", "table2", "--benchmark digits --methods all", 11, takes=OE),
+    Part("figure3", "figure3", "", 1.5, GREY),
+    Part("figure2", "figure2", "", 11, GREY),
+    Part("tangent_kernel", "tangent_kernel", "--steps 400", 9, GREY),
+    Part("infinite_width", "infinite_width", "--seeds 0", 1, (*GREY, TANGENT)),
     *(
         Part(
             f"kernel-{network}",
@@ -112,27 +112,27 @@ SMALL = (
         "kernel_phases",
         "--benchmarks digits --networks perceptron --losses squared "
         "--parametrisations ntk standard --widths 32 512 --seeds 0 --no-twin",
-        5,
+        6,
     ),
     Part(
         "table2-fmnist6",
         "table2",
         f"--benchmark fmnist6 {METHODS} {BRIEF}",
-        6,
+        8,
         GREY[:1],
     ),
-    Part("figure6", "figure6", "--epochs 4", 2, GREY),
-    Part("leakage", "leakage", f"--benchmark fmnist6 {BRIEF}", 10, GREY[:1]),
+    Part("figure6", "figure6", "--epochs 4", 1, GREY),
+    Part("leakage", "leakage", f"--benchmark fmnist6 {BRIEF}", 7, GREY[:1]),
     Part(
         "table2-fmnist",
         "table2",
         f"--benchmark fmnist {METHODS} energy knn vim odin mahalanobis {BRIEF}",
-        10,
+        20,
         GREY,
     ),
-    Part("figure1", "figure1", "--epochs 4", 2, GREY),
-    Part("ablation_protocol", "ablation_protocol", BRIEF, 8, GREY),
-    Part("gaps", "gaps", BRIEF, 15, (*GREY, "outliers")),
+    Part("figure1", "figure1", "--epochs 4", 0.5, GREY),
+    Part("ablation_protocol", "ablation_protocol", BRIEF, 20, GREY),
+    Part("gaps", "gaps", BRIEF, 20, (*GREY, "outliers")),
     Part(
         "table2-fmnist-clean",
         "table2",
@@ -269,7 +269,7 @@ PAPER = (
 )
 
 PRESETS = {"tiny": TINY, "small": SMALL, "paper": PAPER}
-MACHINE = {"tiny": "two cores", "small": "two cores", "paper": "one accelerator"}
+MACHINE = {"tiny": "two cores", "small": "one core", "paper": "one accelerator"}
 
 # Made at the end of every run, of whatever is there.
 ENDS = (
