@@ -189,7 +189,6 @@ class GradientFn:
     to the layer's output there.
     """
 
-    @apart
     def __init__(self, loss_fn: Callable, feature_fn: FeatureFn):
         self._loss_fn, self._feature_fn = loss_fn, feature_fn
         self._gradients = jax.jit(self._trace_gradients)

@@ -147,7 +147,6 @@ class Contributions:
         # Not +=, which would count an image once that is twice in the batch.
         np.add.at(self._total.T, numbers, np.asarray(found).T)
 
-    @apart
     def value(self) -> np.ndarray:
         """[point, n]: what each training image added to ⟨F_T(x) − F_τ(x), v⟩."""
         self._followed.check()

@@ -177,7 +177,6 @@ class LinearisedRun:
       start: τ, the step before which the network is linearised.
     """
 
-    @apart
     def __init__(
         self,
         model: nn.Module | Callable,
@@ -208,6 +207,7 @@ class LinearisedRun:
         self._network = self._network._replace(variables=variables)
 
     @property
+    @apart
     def network(self) -> Linearised:
         """As trained so far.
 

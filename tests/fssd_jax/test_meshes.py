@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import fssd_jax
 from analysis.kernel_regression import FrozenForm, make_gradient_fn
+from analysis.linearised import LinearisedRun
 from fssd_jax.detectors import fssd
 from fssd_jax.models import MLP
 from fssd_jax.train import train
@@ -34,9 +35,15 @@ def told(initial, within=None, **mesh):
         )
         gradient_fn = make_gradient_fn(MODEL, FEATURE_FN)
         frozen = FrozenForm(FEATURE_FN, gradient_fn, initial, 0.1)
+        linear = LinearisedRun(MODEL, optax.sgd(0.1))
+
+        def on_step(*step):
+            frozen(*step)
+            linear(*step)
+
         trained = train(
             MODEL, X, Y, num_classes=4, seed=0, epochs=2, batch_size=16, progress=False,
-            initial=initial, recipe=lambda *_: optax.sgd(0.1), on_step=frozen, **mesh,
+            initial=initial, recipe=lambda *_: optax.sgd(0.1), on_step=on_step, **mesh,
         )
         by_hand = fssd_jax.fssd.fssd(FEATURE_FN, initial, state.singularity, OOD)
         return {
@@ -45,6 +52,7 @@ def told(initial, within=None, **mesh):
             # What came out is of use beside what the user computes.
             "logits": MODEL.apply(trained.variables, X),
             "by hand": by_hand,
+            "linearised": linear.network.logit_fn(linear.network.variables, X),
             "frozen": frozen.value(OOD)["logits"],
             "singularity": state.singularity.center["logits"],
         }
