@@ -17,6 +17,7 @@ import jax
 from jax.extend.core import get_opaque_trace_state
 
 from fssd_jax.checks import InputError
+from fssd_jax.compiled import traced_once
 from fssd_jax.outputs import FeatureFn, LogitFn, Variables, only
 
 
@@ -150,6 +151,7 @@ def _network(run: Callable, variables, layers, model) -> Network:
     if len(set(wanted)) < len(wanted):
         raise InputError(f"layers: a name stands twice in {list(wanted)}")
 
+    @traced_once
     def feature_fn(variables: Variables, x: Any) -> OrderedDict[str, jax.Array]:
         _, found = run(variables, x, True)
         missing = [name for name in wanted if name not in found]
@@ -160,6 +162,7 @@ def _network(run: Callable, variables, layers, model) -> Network:
             )
         return OrderedDict((k, f) for k, f in found.items() if k in wanted)
 
+    @traced_once
     def logit_fn(variables: Variables, x: Any) -> Any:
         return run(variables, x, False)[0]
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from fssd_jax import capture
 from fssd_jax.checks import InputError
-from fssd_jax.compiled import Recent, compiled
+from fssd_jax.compiled import Recent, compiled, traced_once
 from fssd_jax.outputs import (
     FeatureFn,
     LogitFn,
@@ -58,6 +58,7 @@ def make_feature_fn(
         raise InputError(f"layers: a name stands twice in {list(wanted)}")
     known = Recent(KEPT)
 
+    @traced_once
     def feature_fn(variables: Variables, x: Any) -> OrderedDict[str, Array]:
         kind = jax.tree.structure(variables), row_kinds(x)
         found = known.get(kind)
@@ -139,6 +140,7 @@ def make_logit_fn(
     """
     _check_linen(model)
 
+    @traced_once
     def logit_fn(variables: Variables, x: Any) -> Any:
         with capture.advised(model, variables, call_kwargs):
             returned = model.apply(variables, x, **call_kwargs)
@@ -175,6 +177,7 @@ def make_stochastic_logit_fn(
     """
     _check_linen(model)
 
+    @traced_once
     def logit_fn(variables: Variables, x: Any, key: PRNGKeyArray) -> Any:
         rngs = {"dropout": key}
         with capture.advised(model, variables, call_kwargs):

@@ -132,7 +132,13 @@ SMALL = (
     ),
     Part("figure1", "figure1", "--epochs 4", 0.5, GREY),
     Part("ablation_protocol", "ablation_protocol", BRIEF, 20, GREY),
-    Part("gaps", "gaps", BRIEF, 20, (*GREY, "outliers")),
+    Part(
+        "gaps",
+        "gaps",
+        f"{BRIEF} --train-size 10000",
+        15,
+        (*GREY, "outliers"),
+    ),
     Part(
         "table2-fmnist-clean",
         "table2",

@@ -141,27 +141,27 @@ def test_ood_images_change_no_other_score(files, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_resnet_and_chosen_layers(files, tmp_path):
     """The stages alone; images of another size are made to fit."""
-    weights = save_weights(files / "r18.safetensors", "cifar_resnet18")
-    args = ["--weights", str(weights), "--model", "cifar_resnet18", "--noise", "20"]
+    weights = save_weights(files / "r20.safetensors", "cifar_resnet20")
+    args = ["--weights", str(weights), "--model", "cifar_resnet20", "--noise", "20"]
     args += ["--mean", *map(str, CIFAR10["mean"]), "--std", *map(str, CIFAR10["std"])]
     args += ["--in", str(files / "digits"), "--ood", str(files / "others" / "3")]
-    args += ["--layers", "stage1", "stage4", "--limit", "190", "--dtype", "bfloat16"]
+    args += ["--layers", "stage1", "stage3", "--limit", "190", "--dtype", "bfloat16"]
     assert score.main([*args, "--out", str(tmp_path)]) == 0
     (path,) = (tmp_path / "score").iterdir()
     facts = json.loads((path / "metrics.json").read_text())
     assert [k for k in facts["methods"] if k.startswith("fssd")] == [
-        *("fssd stage1", "fssd stage4", "fssd noise", "fssd clean"),
+        *("fssd stage1", "fssd stage3", "fssd noise", "fssd clean"),
         *("fssd clean, photographs", "fssd deep", "fssd deep, photographs"),
         *("fssd tiles", "fssd tiles, photographs"),
     ]
-    assert facts["methods"]["fssd deep"]["note"] == "ε = 0; of stage1, stage4"
+    assert facts["methods"]["fssd deep"]["note"] == "ε = 0; of stage1, stage3"
     tiles = facts["methods"]["fssd tiles"]
     assert tiles["note"] == (
-        "of stage4, logits; F* of shuffled 2×2 tiles of validation images"
+        "of stage3, logits; F* of shuffled 2×2 tiles of validation images"
     )
     network = {"mean": CIFAR10["mean"], "std": CIFAR10["std"]}
     given = {"dtype": "bfloat16", **network}
-    model, variables = torch_weights.load(weights, "cifar_resnet18", **given)
+    model, variables = torch_weights.load(weights, "cifar_resnet20", **given)
     fitted = fssd_jax.load(path / "fssd.npz", variables, **network)
     assert fitted.config["row"] == "fssd tiles"
     tested = read_npz(path / "explorer.npz")

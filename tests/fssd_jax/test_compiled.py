@@ -83,6 +83,23 @@ def test_a_function_made_in_a_loop_is_compiled_once(monkeypatch):
     assert np.any(found[0] != found[2])
 
 
+def test_a_network_is_traced_once_whatever_asks_it():
+    class Own(Scaled):
+        """Not equal to a network of other tests."""
+
+    model = Own()
+    variables = model.init(jax.random.key(0), X[:1])
+    feature_fn = make_feature_fn(model)
+    map_batches(score, feature_fn, variables, None, X)
+    traces = Scaled.traces
+    for power in (2, 3):
+        also = lambda f, v, _, x, power=power: score(f, v, _, x) ** power  # noqa: E731
+        map_batches(also, feature_fn, variables, None, X)
+    assert Scaled.traces == traces
+    map_batches(score, feature_fn, variables, None, X[:3])  # of another shape
+    assert Scaled.traces > traces
+
+
 def test_callbacks_are_told_apart_by_identity():
     """Of a program that calls back, the text tells no difference."""
     apply = compiled.compiled(static=1)(lambda f, x: f(x))
