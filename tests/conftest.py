@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items):
 
 
 # Networks are trained, or many images scored, for longer than it takes to compile.
-RUN_LONG = ("docs", "failures", "gaps", "methods", "networks", "table2")
+RUN_LONG = ("docs", "failures", "gaps", "networks", "table2")
 
 
 @pytest.fixture(autouse=True, scope="module")

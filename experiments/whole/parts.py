@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from experiments.harness import files, provenance, results
 from experiments.whole import needed, plan
-from experiments.whole.plan import Part
+from experiments.whole.presets import Part
 from fssd_jax.checks import InputError
 
 Status = Literal[

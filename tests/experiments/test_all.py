@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from experiments.harness import provenance
 from experiments.whole import needed, parts, plan
-from experiments.whole.plan import Part
+from experiments.whole.presets import Part
 from tests.experiments.whole import FAKE, state
 
 ROOT = Path(__file__).parents[2]

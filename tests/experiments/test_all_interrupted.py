@@ -18,7 +18,7 @@ RUN = """
 import sys
 from importlib import import_module
 from experiments.whole import parts, plan
-from experiments.whole.plan import Part
+from experiments.whole.presets import Part
 parts.PROGRAM = (sys.executable, sys.argv[1])
 plan.PRESETS["tiny"] = (Part("e", "endless", "", 1), Part("last", "good", "", 1))
 plan.ENDS = ()

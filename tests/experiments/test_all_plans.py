@@ -17,7 +17,7 @@ from experiments.comparison import run_options, shifted
 from experiments.kernel_study.phase_presets import PRESETS as PHASES
 from experiments.whole import needed, plan, shown
 from experiments.whole.parts import Row
-from experiments.whole.plan import Part
+from experiments.whole.presets import Part
 from fssd_jax.__main__ import menu
 
 GOOD = Part("first", "good", "--some 'two words'", 1)
