@@ -270,6 +270,7 @@ def one_class(name: str, label) -> InputError:
 
 def classes(y: np.ndarray, num_classes: int, name: str = "labels") -> np.ndarray:
     """Return `y` as int32 if they are class indices in range, else raise."""
+    at_least_one("num_classes", num_classes)
     if not np.issubdtype(y.dtype, np.integer):
         raise InputError(
             f"{name}: expected integer class indices, got dtype {y.dtype}; one-hot "

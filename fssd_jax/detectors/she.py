@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from fssd_jax.checks import at_least_one
 from fssd_jax.data.pipeline import check_finite
 from fssd_jax.head import layer_and_logits
 from fssd_jax.labelled import refuse_empty, with_classes
@@ -58,6 +59,7 @@ def fit(
       InputError: unusable images or labels, or a class without images.
     """
     of_layer = OrderedDict([(layer, None)])
+    at_least_one("num_classes", num_classes)
     count = np.zeros((2, num_classes))  # of all, and of those predicted rightly
     total = np.zeros((2, num_classes, 0))
     for (h, logits), classes in with_classes(

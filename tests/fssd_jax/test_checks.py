@@ -153,6 +153,12 @@ def test_bad_labels(y, message):
         checks.labels(y, 4, 3)
 
 
+@pytest.mark.parametrize("count", [0, -1, True])
+def test_what_is_no_number_of_classes(count):
+    with pytest.raises(InputError, match="num_classes: expected 1 or more, got"):
+        checks.labels([0, 1], 2, count)
+
+
 @pytest.mark.parametrize("value", [-1, None, True, 2.0, "2", np.ones(2, int)])
 def test_what_is_no_number_of_workers_or_level(value):
     with pytest.raises(InputError, match="workers: expected 0 or more, got"):
