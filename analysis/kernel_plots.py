@@ -1,6 +1,6 @@
 """Pictures of Eq. (4): FSSD against its kernel forms, and what the width does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,29 @@ def _widths(ax, widths: Sequence[int]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
+# Width → layer → what metrics.json tells of it.
+OfWidths = Mapping[int, Mapping[str, Mapping[str, Any]]]
+
+
+def _over(
+    ax, runs: Sequence[OfWidths], number: Callable, layer: str, style, **told
+) -> list[float]:
+    """Draw a layer's number by width, mean and range of the runs; return the means."""
+    widths = sorted(runs[0])
+    values = [[number(run[w][layer]) for run in runs] for w in widths]
+    means, low, high = mean_and_ends(values)
+    interval(ax, widths, means, low, high, style, **told)
+    return means
+
+
 @styled
-def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
+def against_width(runs: Sequence[OfWidths]) -> Figure:
     """Errors and kernel drift, a panel each; a line of slope −1/2 is drawn in.
 
+    Of several runs the means; the bars are their range.
+
     Args:
-      facts: width → layer → what metrics.json tells of it.
+      runs: of each seed.
     """
     panels = {
         "error of the path form": lambda of: of["forms"]["path"]["relative_error"],
@@ -81,15 +98,14 @@ def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figur
         "kernel drift": lambda of: of["kernel_drift"],
     }
     labels = (*["error / displacement"] * 2, r"‖$\Theta_T - \Theta_0$‖ / ‖$\Theta_0$‖")
-    widths = sorted(facts)
+    widths = sorted(runs[0])
     figure, axes = page(1, 3, 2.5)
     for ax, label, (title, number) in zip(axes[0], labels, panels.items(), strict=True):
-        for i, layer in enumerate(facts[widths[0]]):
-            values = [number(facts[w][layer]) for w in widths]
-            style = style_of(layer, LAYERS, i)
-            ax.plot(widths, values, **style.of_line(), label=layer)
-        top = max(number(of) for of in facts[widths[0]].values())
-        guide = top * np.sqrt(widths[0] / np.array(widths))
+        narrowest = [
+            _over(ax, runs, number, layer, style_of(layer, LAYERS, i), label=layer)[0]
+            for i, layer in enumerate(runs[0][widths[0]])
+        ]
+        guide = max(narrowest) * np.sqrt(widths[0] / np.array(widths))
         ax.plot(widths, guide, color="black", linewidth=0.6, label="∝ 1/√width")
         ax.set(title=title, ylabel=label, yscale="log")
         _widths(ax, widths)
@@ -98,13 +114,14 @@ def against_width(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figur
 
 
 @styled
-def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
+def detectors(runs: Sequence[OfWidths]) -> Figure:
     """AUROC of FSSD, of its forms and terms, and the terms' shares, by width.
 
-    The bars are 95 % intervals of new images, where metrics.json has them.
+    Of one run the bars are 95 % intervals of new images, where metrics.json has them;
+    of several they are the range of the runs, and the line is their mean.
 
     Args:
-      facts: as in `against_width`.
+      runs: of each seed.
     """
     shown = {
         "FSSD": "fssd",
@@ -114,25 +131,30 @@ def detectors(facts: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Figure:
         "offset ‖o‖ alone": "offset",
         "FSSD, untrained": "untrained",
     }
-    widths = sorted(facts)
-    layers = list(facts[widths[0]])
+    widths = sorted(runs[0])
+    layers = list(runs[0][widths[0]])
     figure, axes = page(3, len(layers), 1.9, sharey="row")
     for layer, (top, *bottoms) in zip(layers, axes.T, strict=True):
         for name, form in shown.items():
-            found = [facts[w][layer]["forms"] for w in widths]
+            found = [[run[w][layer]["forms"] for run in runs] for w in widths]
             # The infinitely wide network is known by its logits alone.
-            if form in found[0]:
-                values = [of[form]["auroc"] for of in found]
-                ends = [of[form].get("auroc_ci95", (v, v)) for of, v in
-                        zip(found, values, strict=True)]  # fmt: skip
+            if form not in found[0][0]:
+                continue
+            of_runs = [[of[form]["auroc"] for of in at] for at in found]
+            means, low, high = mean_and_ends(of_runs)
+            if len(runs) == 1:
+                ends = [
+                    at[0][form].get("auroc_ci95", (mean, mean))
+                    for at, mean in zip(found, means, strict=True)
+                ]
                 low, high = zip(*ends, strict=True)
-                interval(top, widths, values, low, high, METHODS[form], label=name)
+            interval(top, widths, means, low, high, METHODS[form], label=name)
         top.axhline(0.5, color="black", linewidth=0.5)
         top.set(title=layer, ylim=(0, 1))
         for ax, centre in zip(bottoms, ("shares", "shares_moving"), strict=True):
             for term in ("moved", "cross", "offset"):
-                values = [facts[w][layer][centre][term]["all"] for w in widths]
-                ax.plot(widths, values, **METHODS[term].of_line(), label=term)
+                share = lambda of, c=centre, t=term: of[c][t]["all"]  # noqa: E731
+                _over(ax, runs, share, layer, METHODS[term], label=term)
             ax.axhline(0, color="black", linewidth=0.5)
         for ax in (top, *bottoms):
             _widths(ax, widths)

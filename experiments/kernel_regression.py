@@ -11,7 +11,8 @@ held-out images and for MNIST, the displacement F_T(x) − F_0(x) and FSSD with
   infinite     √E‖Δ‖² of the infinitely wide network (perceptron and strided, squared
                loss, logits); its error is that of the lengths, image by image
 Leaves OUT/kernel_regression/BENCHMARK-NETWORK-LOSS-SEED-DIGEST/, a folder a seed, with
-metrics.json, the table, the sizes of every image's forms in scores.npz, and pictures.
+metrics.json, the table, the sizes of every image's forms in scores.npz, and pictures;
+of several seeds one table and the pictures with their range above.
 Killed, it goes on at its width.
 """
 
@@ -22,8 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from analysis import kernel_plots
+from analysis import kernel_plots, plots
 from experiments.harness import cli, files, provenance, results, sheets
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import forms, records
@@ -154,15 +156,17 @@ def one_seed(
 
 
 def leave_together(config: Config, facts: Sequence[dict[str, Any]]) -> None:
-    """One table of all seeds, above their folders."""
+    """One table and the pictures of all seeds, above their folders."""
     sheet = to_sheet(facts)
     digest = provenance.config_digest(files.plain(facts))
     name = f"{facts[0]['benchmark']}-{config.network}-{config.loss}-{digest}"
     stem = config.out / "kernel_regression" / name
     files.write_json(stem.with_name(f"{name}.json"), facts)
     results.write_tables(stem, [sheet])
+    for kind, figure in by_width(facts).items():
+        plots.save(figure, stem.with_name(f"{name}-{kind}"))
     sheets.show([sheet])
-    print(f"all of them: {stem}.md, .csv, .tex and .json")
+    print(f"all of them: {stem}.md, .csv, .tex and .json, and two pictures")
 
 
 # heading → where the number is in what is told of a layer
@@ -265,16 +269,24 @@ def accuracy(of_seeds: Sequence[dict[str, Any]], width: str, of: str) -> float:
     return float(100 * np.mean([facts["widths"][width][of] for facts in of_seeds]))
 
 
-def draw_figures(facts: dict[str, Any], sizes: dict[int, Sizes]):
+def draw_figures(facts: dict[str, Any], sizes: dict[int, Sizes]) -> dict[str, Figure]:
     """Of one seed: name → picture."""
     widest = max(sizes)
     layers = list(facts["widths"][str(widest)]["layers"])
     title = f"{facts['network']} of width {widest}"
-    of_layers = {int(w): of["layers"] for w, of in facts["widths"].items()}
+    forms_ = kernel_plots.forms(sizes[widest], layers, title)
+    return {"forms": forms_, **by_width([facts])}
+
+
+def by_width(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Figure]:
+    """Name → picture, of one seed or of several."""
+    runs = [
+        {int(width): of["layers"] for width, of in facts["widths"].items()}
+        for facts in of_seeds
+    ]
     return {
-        "forms": kernel_plots.forms(sizes[widest], layers, title),
-        "width": kernel_plots.against_width(of_layers),
-        "detectors": kernel_plots.detectors(of_layers),
+        "width": kernel_plots.against_width(runs),
+        "detectors": kernel_plots.detectors(runs),
     }
 
 

@@ -40,6 +40,9 @@ def scores(names):
     return {name: (RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)) for name in names}
 
 
+WIDTHS = 32, 128, 512, 2048
+
+
 def widths():
     def form():
         low, value, high, error = np.sort(RNG.uniform(size=4))
@@ -64,7 +67,7 @@ def widths():
             }
             for layer in LAYERS
         }
-        for width in (32, 128, 512, 2048)
+        for width in WIDTHS
     }
 
 
@@ -252,8 +255,10 @@ DRAWN = {
     "dots": dots,
     "train size": train_size,
     "forms": forms,
-    "width": lambda: kernel_plots.against_width(widths()),
-    "detectors": lambda: kernel_plots.detectors(widths()),
+    "width": lambda: kernel_plots.against_width([widths()]),
+    "width, seeds": lambda: kernel_plots.against_width([widths() for _ in range(3)]),
+    "detectors": lambda: kernel_plots.detectors([widths()]),
+    "detectors, seeds": lambda: kernel_plots.detectors([widths() for _ in range(3)]),
     "drift": lambda: kernel_plots.over_time(stored("kernel/tangent.json")["layers"]),
     "rbf": against_distance,
     "contributions": moved_by,

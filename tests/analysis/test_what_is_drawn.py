@@ -11,12 +11,16 @@ from matplotlib.patches import PathPatch, Rectangle, StepPatch
 from analysis import (
     example_plots,
     feature_plots,
+    kernel_plots,
     pca,
     phase_plots,
     plots,
     shift_plots,
 )
 from analysis.style import METHODS, SETS
+from tests.analysis.drawn import LAYERS as LAYERS_OF_WIDTHS
+from tests.analysis.drawn import WIDTHS as W
+from tests.analysis.drawn import widths
 
 RNG = np.random.default_rng(1)
 TESTED = ("in-distribution", "OoD")
@@ -245,6 +249,45 @@ def test_figure6_has_each_layer_of_each_pair():
             assert ax.get_title() == f"{layer}\n{titles[pair][k]}"
             assert pair in ax.get_ylabel() or k > 0
     assert next(axes, None) is None
+
+
+def test_over_widths_is_the_mean_of_seeds_and_their_range():
+    runs = [widths() for _ in range(3)]
+    numbers = (
+        lambda of: of["forms"]["path"]["relative_error"],
+        lambda of: of["forms"]["frozen"]["relative_error"],
+        lambda of: of["kernel_drift"],
+    )
+    figure = kernel_plots.against_width(runs)
+    for ax, number in zip(figure.axes, numbers, strict=True):
+        for layer in LAYERS_OF_WIDTHS:
+            check_range(ax, layer, [[number(run[w][layer]) for run in runs] for w in W])
+    figure = kernel_plots.detectors(runs)
+    figure.draw_without_rendering()
+    rows = np.reshape(figure.axes, (3, -1))
+    for k, layer in enumerate(LAYERS_OF_WIDTHS):
+        at = [[run[w][layer] for run in runs] for w in W]
+        of = [[found["forms"]["frozen"]["auroc"] for found in f] for f in at]
+        check_range(rows[0, k], "frozen form", of)
+        for ax, centre in zip(rows[1:, k], ("shares", "shares_moving"), strict=True):
+            of = [[found[centre]["cross"]["all"] for found in f] for f in at]
+            check_range(ax, "cross", of)
+    # Of one seed the bars are of new images.
+    ax = kernel_plots.detectors(runs[:1]).axes[0]
+    _, _, (bars,) = named(ax)["FSSD"]
+    ends = [runs[0][w][LAYERS_OF_WIDTHS[0]]["forms"]["fssd"]["auroc_ci95"] for w in W]
+    found = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(found, ends)
+
+
+def check_range(ax, name, values):
+    """A line of means over the widths, and bars from the least to the greatest."""
+    line, _, (bars,) = named(ax)[name]
+    np.testing.assert_array_equal(line.get_xdata(), W)
+    found = np.asarray(line.get_ydata(), float)
+    np.testing.assert_allclose(found, np.mean(values, 1))
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends, [(min(v), max(v)) for v in values])
 
 
 def test_histograms_of_a_run_have_each_layer():
