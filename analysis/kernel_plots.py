@@ -170,8 +170,14 @@ def detectors(runs: Sequence[OfWidths]) -> Figure:
 
 
 @styled
-def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Drift, distance and alignment of each layer's kernel in training."""
+def over_time(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> Figure:
+    """Drift, distance and alignment of each layer's kernel in training.
+
+    Of several runs the means; the bars are their range.
+
+    Args:
+      runs: of each seed: layer → what metrics.json tells of it.
+    """
     figure, axes = page(1, 3, 2.5)
     panels = {
         r"kernel drift ‖$\Theta_t - \Theta_0$‖ / ‖$\Theta_0$‖": lambda of: of["drift"],
@@ -181,9 +187,11 @@ def over_time(layers: Mapping[str, Mapping[str, Any]]) -> Figure:
         ],
     }
     for ax, (label, values) in zip(axes[0], panels.items(), strict=True):
-        for i, (layer, of) in enumerate(layers.items()):
+        for i, (layer, of) in enumerate(runs[0].items()):
             style = style_of(layer, LAYERS, i)
-            ax.plot(of["steps"], values(of), **style.of_line(), label=layer)
+            at_steps = zip(*(values(run[layer]) for run in runs), strict=True)
+            means, low, high = mean_and_ends(at_steps)
+            interval(ax, of["steps"], means, low, high, style, label=layer)
         ax.set_xscale("symlog", linthresh=1)
         ax.set(xlabel="step", ylabel=label)
         ax.axhline(0, color="black", linewidth=0.5)

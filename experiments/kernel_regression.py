@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import kernel_plots, plots
-from experiments.harness import cli, files, provenance, results, sheets
+from analysis import kernel_plots
+from experiments.harness import cli, files, results, sheets
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import forms, records
 from experiments.kernel_study.forms import Sizes
@@ -75,7 +75,9 @@ def run(config: Config) -> list[dict[str, Any]]:
     benchmark = load_benchmark(config.benchmark, config.data_dir)
     facts = [one_seed(config, setup, widths, benchmark, s) for s in config.seeds]
     if len(facts) > 1:
-        leave_together(config, facts)
+        name = f"{facts[0]['benchmark']}-{config.network}-{config.loss}"
+        folder = config.out / "kernel_regression"
+        results.leave_together(folder, name, facts, to_sheet(facts), by_width(facts))
     return facts
 
 
@@ -153,20 +155,6 @@ def one_seed(
         show=len(config.seeds) == 1,  # several are one table
     )
     return facts
-
-
-def leave_together(config: Config, facts: Sequence[dict[str, Any]]) -> None:
-    """One table and the pictures of all seeds, above their folders."""
-    sheet = to_sheet(facts)
-    digest = provenance.config_digest(files.plain(facts))
-    name = f"{facts[0]['benchmark']}-{config.network}-{config.loss}-{digest}"
-    stem = config.out / "kernel_regression" / name
-    files.write_json(stem.with_name(f"{name}.json"), facts)
-    results.write_tables(stem, [sheet])
-    for kind, figure in by_width(facts).items():
-        plots.save(figure, stem.with_name(f"{name}-{kind}"))
-    sheets.show([sheet])
-    print(f"all of them: {stem}.md, .csv, .tex and .json, and two pictures")
 
 
 # heading → where the number is in what is told of a layer

@@ -1,18 +1,21 @@
 """The tangent kernel while a network is trained: what it measures, and what moves F.
 
   fssd tangent_kernel
+  fssd tangent_kernel --seeds 0 1 2
 
 Of the small networks of experiments.kernel_regression, layer by layer: the kernel's
 drift and its alignment with the labels over training; its similarity to the training
 images, of in-distribution and of OoD images; the normalised kernel against ‖x − x_m‖
 with an RBF fitted (the paper's remark after Eq. 4); and the training images that moved
-a test image most. Leaves OUT/tangent_kernel/BENCHMARK-NETWORK-SEED-DIGEST/ with
-metrics.json, the table, the kernels in scores.npz, and pictures.
+a test image most. Leaves OUT/tangent_kernel/BENCHMARK-NETWORK-SEED-DIGEST/, a folder a
+seed, with metrics.json, the table, the kernels in scores.npz, and pictures; of several
+seeds one table, and a picture of drift and alignment with their range, above. A seed
+whose folder is there is not measured again.
 """
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +23,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import kernel_plots
-from experiments.harness import cli, results
+from experiments.harness import cli, files, results, sheets
 from experiments.harness.records import Record, record, records
 from experiments.harness.sheets import Sheet
 from experiments.kernel_study import tangent
 from experiments.kernel_study.tangent import LAYER, WHEN
 from fssd_jax.checks import InputError
-from fssd_jax.data.benchmarks import load_benchmark
+from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Config:
     """Random directions of the output, for the trace of a wide layer's kernel."""
     examples: int = 3
     """Test images of each set whose movement is told apart by training images."""
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
     """Of the weights, the order of the images, and the choice of images."""
     out: Path = Path("results")
     """Where results go."""
@@ -60,24 +63,50 @@ class Config:
     mnist, and from nowhere else."""
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config) -> list[dict[str, Any]]:
     sizes = (config.width, config.steps, config.moments, config.examples)
     if min(sizes) < 1 or not 2 <= config.kernel <= config.train:
         raise InputError(
             "--width, --steps, --moments, --examples: 1 or more; --kernel: 2 to --train"
         )
+    if not config.seeds:
+        raise InputError("--seeds: one or more")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
+    of_seeds = [one_seed(config, benchmark, seed) for seed in config.seeds]
+    if len(of_seeds) > 1:
+        results.leave_together(
+            config.out / "tangent_kernel",
+            f"{benchmark.name}-{config.network}",
+            of_seeds,
+            to_sheet(of_seeds),
+            {"drift": kernel_plots.over_time([facts["layers"] for facts in of_seeds])},
+        )
+    return of_seeds
+
+
+def one_seed(config: Config, benchmark: Benchmark, seed: int) -> dict[str, Any]:
+    """Measure one seed, or read what was found; metrics.json's facts."""
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k != "seeds"}
+    options |= {"seed": seed}
     place = results.place(
         config.out,
         "tangent_kernel",
-        f"{benchmark.name}-{config.network}-{config.seed}",
-        dataclasses.asdict(config),
+        f"{benchmark.name}-{config.network}-{seed}",
+        options,
         [benchmark.train, benchmark.test, next(iter(benchmark.ood.values()))],
         tangent,
     )
+    alone = len(config.seeds) == 1  # several are one table
+    if files.is_there(place.path):
+        mend = "delete the folder, and it is measured again"
+        facts = files.load_json(place.path / "metrics.json", mend)
+        if alone:
+            sheets.show([to_sheet([facts])])
+        results.tell(place.path)
+        return facts
     one = tangent.begin(
         benchmark,
-        config.seed,
+        seed,
         network=config.network,
         width=config.width,
         train=config.train,
@@ -92,12 +121,11 @@ def run(config: Config) -> dict[str, Any]:
         directions=config.directions,
         examples=config.examples,
     )
-    options = dataclasses.asdict(config)
     facts = {k: v for k, v in options.items() if k not in results.PLACES}
     facts |= {"benchmark": benchmark.name, **measured}
     figures = draw_figures(facts, arrays)
-    numbers = to_records(facts)
-    results.leave(place, facts, numbers, [to_sheet(facts)], figures, arrays)
+    tables = [to_sheet([facts])]
+    results.leave(place, facts, to_records(facts), tables, figures, arrays, show=alone)
     return facts
 
 
@@ -182,29 +210,49 @@ PAIRS = (
 SHOWN = (ALIGNMENT, FIT, COSINE)  # on the screen
 
 
-def to_sheet(facts: dict[str, Any]) -> Sheet:
+def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
+    """A row for each layer; mean ± deviation over several seeds."""
+    some = of_seeds[0]
+    mean = sheets.mean_cell
     rows = []
-    for layer, of in facts["layers"].items():
-        ends = [of[when] for when in WHEN]
+    for layer in some["layers"]:
+        told = [facts["layers"][layer] for facts in of_seeds]
+
+        def over_time(name: str, form: str, told=told) -> list[str]:
+            """Before training and after it."""
+            return [mean([of[name][i] for of in told], form) for i in (0, -1)]
+
+        def debiased(name: str, form: str, told=told) -> list[str]:
+            found = [of["debiased_alignment"] for of in told]
+            return [mean([of[i][name] for of in found], form) for i in (0, -1)]
+
+        def at_ends(*path: str, form: str, scale: int = 1, told=told) -> Iterator[str]:
+            for when in WHEN:
+                values = [number(of[when], path) for of in told]
+                yield mean([scale * value for value in values], form)
+
         rows.append(
             [
                 layer,
-                f"{of['drift'][-1]:.2f}",
-                f"{of['distance'][-1]:.2f}",
-                *(f"{of['alignment'][i]:.2f}" for i in (0, -1)),
-                *(f"{of['alignment_floor'][i]:.2f}" for i in (0, -1)),
-                *(f"{of['debiased_alignment'][i]['value']:.2f}" for i in (0, -1)),
-                *(f"{of['debiased_alignment'][i]['p_value']:.3f}" for i in (0, -1)),
-                *(f"{of['effective_rank'][i]:.1f}" for i in (0, -1)),
-                *(f"{end['plain_rbf']['r2']:.2f}" for end in ends),
-                *(f"{end['rbf']['r2']:.2f}" for end in ends),
-                *(f"{end['rbf']['spearman']:.2f}" for end in ends),
-                *(f"{100 * end['auroc_cosine']:.1f}" for end in ends),
-                *(f"{100 * end['auroc_similarity']:.1f}" for end in ends),
+                over_time("drift", ".2f")[1],
+                over_time("distance", ".2f")[1],
+                *over_time("alignment", ".2f"),
+                *over_time("alignment_floor", ".2f"),
+                *debiased("value", ".2f"),
+                *debiased("p_value", ".3f"),
+                *over_time("effective_rank", ".1f"),
+                *at_ends("plain_rbf", "r2", form=".2f"),
+                *at_ends("rbf", "r2", form=".2f"),
+                *at_ends("rbf", "spearman", form=".2f"),
+                *at_ends("auroc_cosine", form=".1f", scale=100),
+                *at_ends("auroc_similarity", form=".1f", scale=100),
             ]
         )
+    seeds = ", ".join(str(facts["seed"]) for facts in of_seeds)
+    pixels = mean([100 * facts["auroc_pixels"] for facts in of_seeds], ".1f")
+    error = mean([100 * facts["path_error"][LAYER] for facts in of_seeds], ".3g")
     return Sheet(
-        f"{facts['benchmark']}, {facts['network']} of width {facts['width']}: kernels",
+        f"{some['benchmark']}, {some['network']} of width {some['width']}: kernels",
         [
             "layer",
             "drift",
@@ -213,21 +261,26 @@ def to_sheet(facts: dict[str, Any]) -> Sheet:
         ],
         rows,
         [
-            f"{facts['kernel']} training images, {facts['kernel']} of each test set, "
-            f"seed {facts['seed']}; before and after {facts['steps']} steps. AUROC in "
+            f"{some['kernel']} training images, {some['kernel']} of each test set, "
+            f"seed {seeds}; before and after {some['steps']} steps. AUROC in "
             "%, of the mean similarity to the training images: of the normalised "
             "kernel, and of the kernel. By the nearest of these training images in "
-            f"pixels: {100 * facts['auroc_pixels']:.1f}. RBF, and Spearman's "
+            f"pixels: {pixels}. RBF, and Spearman's "
             "correlation, of the normalised kernel and ‖x − x_m‖, over the images of "
             "both test sets. Drift: ‖Θ_T − Θ_0‖/‖Θ_0‖; distance: 1 less their cosine. "
             "Alignment: centred, with the labels, its mean over permuted labels (the "
             "floor), debiased, and p by permutations. The movement that is told apart "
             "by training images is the path form with the kernel of each step's "
-            "start, of which "
-            f"{100 * facts['path_error'][LAYER]:.3g} % is error in the {LAYER}.",
+            f"start, of which {error} % is error in the {LAYER}.",
         ],
         ("layer", "distance", *(f"{p}, {when}" for p in SHOWN for when in WHEN)),
     )
+
+
+def number(facts: Any, path: Sequence[str]) -> float:
+    for key in path:
+        facts = facts[key]
+    return facts
 
 
 def draw_figures(
@@ -240,7 +293,7 @@ def draw_figures(
         for layer in layers
     }
     return {
-        "drift": kernel_plots.over_time(layers),
+        "drift": kernel_plots.over_time([layers]),
         "rbf": kernel_plots.against_distance(layers, arrays["distances"], cosines),
         "contributions": kernel_plots.moved_by(
             arrays["contributions/tested"],

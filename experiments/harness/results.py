@@ -128,6 +128,35 @@ def leave(
     return config.path
 
 
+def leave_together(
+    folder: Path,
+    name: str,
+    of_seeds: Sequence[Mapping[str, Any]],
+    sheet: Sheet,
+    figures: Mapping[str, Figure],
+) -> None:
+    """One table and the pictures of all seeds, above their folders.
+
+    Args:
+      folder: where those are.
+      name: begins the files' names.
+      of_seeds: what `leave` was given of each.
+      sheet: the table, which is shown, too.
+      figures: by name.
+    """
+    stem = folder / f"{name}-{provenance.config_digest(plain(of_seeds))}"
+
+    def write_all() -> None:
+        write_json(stem.with_name(f"{stem.name}.json"), of_seeds)
+        write_tables(stem, [sheet])
+        for kind, figure in figures.items():
+            plots.save(figure, stem.with_name(f"{stem.name}-{kind}"))
+
+    agreed(write_all)
+    sheets.show([sheet])
+    print(f"all of them: {stem}.md, .csv, .tex, .json; pictures: {', '.join(figures)}")
+
+
 def tell(folder: Path) -> None:
     """Print where the results are."""
     print(f"{TOLD}{folder / 'report.html'}")

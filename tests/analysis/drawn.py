@@ -259,7 +259,7 @@ DRAWN = {
     "width, seeds": lambda: kernel_plots.against_width([widths() for _ in range(3)]),
     "detectors": lambda: kernel_plots.detectors([widths()]),
     "detectors, seeds": lambda: kernel_plots.detectors([widths() for _ in range(3)]),
-    "drift": lambda: kernel_plots.over_time(stored("kernel/tangent.json")["layers"]),
+    "drift": lambda: kernel_plots.over_time([stored("kernel/tangent.json")["layers"]]),
     "rbf": against_distance,
     "contributions": moved_by,
     "infinite width": infinite_width,

@@ -37,10 +37,52 @@ def test_it_tells_of_every_layer(left, capsys):
     assert facts["steps"] == 3
     for name in ("drift", "rbf", "contributions"):
         assert (path / f"{name}.png").stat().st_size > 1000
-    sheet = tangent_kernel.to_sheet(facts)
+    sheet = tangent_kernel.to_sheet([facts])
     tangent_kernel.results.sheets.show([sheet])
     assert sheet.screen is not None
     assert_it_fits(capsys.readouterr().out, (*sheet.screen, "logits"))
+
+
+SIZES = "--width 16 --train 20 --kernel 4 --steps 1 --moments 2 --examples 1".split()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_several_seeds_are_one_table_and_none_is_measured_again(
+    tmp_path, capsys, monkeypatch
+):
+    begun = []
+    begin = tangent.begin
+
+    def counted(benchmark, seed, **sizes):
+        begun.append(seed)
+        return begin(benchmark, seed, **sizes)
+
+    monkeypatch.setattr(tangent, "begin", counted)
+    args = ["--benchmark", "digits", "--network", "perceptron", *SIZES]
+    args += ["--out", str(tmp_path), "--seeds"]
+    assert tangent_kernel.main([*args, "0"]) == 0
+    assert tangent_kernel.main([*args, "0", "1"]) == 0
+    assert begun == [0, 1]
+    printed = capsys.readouterr().out
+    assert printed.count("┏") == 2  # of the one seed, and of both
+    (table,) = (tmp_path / "tangent_kernel").glob("*.md")
+    stem = table.with_suffix("")
+    assert stem.with_name(f"{stem.name}-drift.png").stat().st_size > 1000
+    of_seeds = json.loads(stem.with_suffix(".json").read_text())
+    assert [facts["seed"] for facts in of_seeds] == [0, 1]
+    text = table.read_text()
+    assert "seed 0, 1" in text
+    for layer in ("fc1", "fc2", "logits"):
+        (row,) = (r for r in text.splitlines() if r.startswith(f"| {layer} "))
+        drifts = [facts["layers"][layer]["drift"][-1] for facts in of_seeds]
+        mean, deviation = np.mean(drifts), np.std(drifts, ddof=1)
+        assert row.split(" | ")[1] == f"{mean:.2f} ± {deviation:.2f}"
+    wide = [w for w in tangent_kernel.to_sheet(of_seeds).rows[0] if "±" not in w]
+    assert wide == ["fc1"]  # all else is a mean
+    # Alone, one that is there shows its table again.
+    assert tangent_kernel.main([*args, "1"]) == 0
+    assert begun == [0, 1]
+    assert "seed 1" in capsys.readouterr().out
 
 
 def test_drift_and_alignment_are_of_the_kernels_stored(left):
