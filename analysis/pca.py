@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from fssd_jax.shown import brief
 
@@ -33,6 +32,8 @@ def fit(features, components: int = 2) -> Basis:
     The sign of each is fixed (its largest entry is positive), so that runs agree. What
     there is no direction for, as features of one number have no second one, is 0.
     """
+    from sklearn.decomposition import PCA  # slow: see `fssd_jax.data.embedded`
+
     flat = _flat(features)
     found = min(components, *flat.shape)
     missing = (0, components - found)

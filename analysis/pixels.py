@@ -10,8 +10,6 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.neighbors import NearestNeighbors
 
 from fssd_jax.data.inputs import as_input, joined
 
@@ -21,6 +19,8 @@ RIDGE = 1e-3
 
 def nearest(reference, images) -> Float[np.ndarray, " n"]:
     """−min_m ‖x − x_m‖ over the reference images x_m."""
+    from sklearn.neighbors import NearestNeighbors  # slow: see `data.embedded`
+
     found = NearestNeighbors(n_neighbors=1).fit(flat(reference))
     return _of_parts(lambda part: -found.kneighbors(part)[0][:, 0], images)
 
@@ -40,6 +40,8 @@ def rbf_regression(
       images: scored.
       length: ℓ, in medians of the distance between two reference images.
     """
+    from sklearn.kernel_ridge import KernelRidge  # slow: see `data.embedded`
+
     train = flat(reference)
     between = cdist(train, train)
     median = np.median(between[np.triu_indices(len(train), 1)])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_curve
 
 from fssd_jax import checks, metrics
 from fssd_jax.checks import InputError
@@ -124,6 +123,8 @@ def roc(ind: Scores, ood: Scores | None = None, title: str = "") -> Figure:
     Raises:
       InputError: scores that are no vectors of finite numbers, or names that differ.
     """
+    from sklearn.metrics import roc_curve  # slow to import, for one of many pictures
+
     curves = _pairs(ind, ood)
     many = len(curves) > FEW
     found = (

@@ -110,15 +110,20 @@ def test_what_a_random_key_is_for_stands_in_one_place():
             assert "fold_in(" not in path.read_text(), path
 
 
-def test_importing_the_library_is_light():
+FOR_SOME = {"tensorflow", "tensorflow_datasets", "neural_tangents", "torch", "sklearn"}
+
+
+@pytest.mark.parametrize(
+    ("files", "heavy"),
+    [("fssd_jax/**/*.py", {"matplotlib", *FOR_SOME}), ("experiments/*.py", FOR_SOME)],
+)
+def test_importing_is_light(files, heavy):
+    """Of scripts too: each --help waits for what they import."""
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in (ROOT / "fssd_jax").rglob("*.py")
+        for path in ROOT.glob(files)
         if path.name != "__init__.py"
     ]
-    heavy = {
-        "tensorflow", "tensorflow_datasets", "neural_tangents", "matplotlib", "torch",
-    }  # fmt: skip
     code = f"import sys, {', '.join(modules)}; print(*({heavy!r} & set(sys.modules)))"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

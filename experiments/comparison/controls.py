@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from sklearn.svm import SVC
 
 from analysis import pixels
 from experiments.comparison.rows import Ask, Method, Rows, Scored
@@ -52,6 +51,8 @@ def composition(s: Setting) -> Rows:
 
 def raw_pixels(s: Setting) -> Rows:
     """A support vector machine on the pixels themselves, or on blocks' means."""
+    from sklearn.svm import SVC  # slow: see `data.embedded`
+
     fit = lambda x, y: SVC().fit(x, y).decision_function  # noqa: E731
     height, width = s.test_ind.shape[1:3]
     block = -(-max(height, width) // MOST_PIXELS)

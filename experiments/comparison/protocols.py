@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegressionCV
 
 import fssd_jax
 from fssd_jax import logistic, metrics
@@ -187,10 +185,7 @@ def fit(
         sweep(protocol, feature_fn, variables, singularity, x, protocol.epsilons, title)
         for x, title in ((val_ind, "sweep ε, in"), (val_ood, "sweep ε, OoD"))
     )
-    with warnings.catch_warnings():
-        # On raw distances the solver stops at its 100 steps, for the authors as for us.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        choice, weights = _choose(protocol, ind, ood, list(singularity.center), seed)
+    choice, weights = _choose(protocol, ind, ood, list(singularity.center), seed)
     return fssd.State(
         singularity,
         jnp.float32(choice.epsilon) if choice.epsilon else None,
@@ -299,12 +294,20 @@ def _stepped(feature_fn, variables, state, x) -> Float[Array, "batch layers"]:
 @one_thread
 def raw_regression(d: np.ndarray, y: np.ndarray) -> Weights:
     """The released regression: nothing is standardised, and the solver stops early."""
+    # Slow to import: see `fssd_jax.data.embedded`.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegressionCV
+
     model = LogisticRegressionCV(
         random_state=42,
         scoring="accuracy",
         l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
         use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
-    ).fit(d, y)
+    )
+    with warnings.catch_warnings():
+        # It stops at its 100 steps, for the authors as for us.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(d, y)
     columns = d.shape[1]
     alpha, intercept = model.coef_[0], float(model.intercept_[0])
     return Weights(np.zeros(columns), np.ones(columns), alpha, intercept)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from experiments.harness.files import is_there
 from experiments.harness.keys import Use, of_seed
@@ -53,6 +52,9 @@ def evaluate(ind: np.ndarray, ood: np.ndarray) -> Metrics:
       ind: [n] of in-distribution images.
       ood: [m] of OoD images.
     """
+    # Slow to import: see `fssd_jax.data.embedded`.
+    from sklearn.metrics import auc, precision_recall_curve, roc_curve
+
     outside = np.repeat([0, 1], [len(ind), len(ood)])
     s = np.concatenate([ind, ood]).astype(np.float64)
     fpr, tpr, _ = roc_curve(outside, -s)

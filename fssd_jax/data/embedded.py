@@ -1,14 +1,16 @@
-"""Data sets that come with scikit-learn."""
+"""Data sets that come with scikit-learn.
+
+It is imported by what needs it, because that takes longer than importing JAX, and all
+scripts know of these sets.
+"""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import sklearn
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 
 from fssd_jax.checks import InputError
 
@@ -19,6 +21,9 @@ Arrays = tuple[np.ndarray, np.ndarray, str]  # x, y and the source
 
 
 def _digits(split: str) -> Arrays:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     data: Any = load_digits()
     images = enlarge(data.images.astype(np.float32) / 16, SIDE)
     labels = data.target.astype(np.int32)
@@ -55,6 +60,8 @@ def photo_patches(
     Raises:
       InputError: larger patches than photographs, or other channels.
     """
+    from sklearn.datasets import load_sample_images
+
     *size, channels = shape
     photos = load_sample_images().images
     if channels not in (1, 3) or np.any(np.greater(size, photos[0].shape[:2])):
@@ -88,7 +95,7 @@ def bilinear(n: int, side: int) -> Float[np.ndarray, "side n"]:
 
 
 def _embedded(what: str) -> str:
-    return f"scikit-learn {sklearn.__version__}, {what}"
+    return f"scikit-learn {version('scikit-learn')}, {what}"
 
 
 EMBEDDED: dict[str, Callable[[str], Arrays]] = {
