@@ -25,7 +25,7 @@ def of_members(s: Setting) -> list[Row]:
     members = {m: networks.plain(s.training, m).variables for m in seeds}
     epochs = {m: s.training.epochs_of(m) for m in seeds}
     rows = [
-        ("msp", f"seed {m}, {epochs[m]} epochs", _auroc(s, msp, members[m]))
+        ("msp", f"seed {m}, {_epochs(epochs[m])}", _auroc(s, msp, members[m]))
         for m in seeds
     ]
     longest = max(epochs.values())
@@ -40,6 +40,10 @@ def of_members(s: Setting) -> list[Row]:
             what = f"seeds {', '.join(map(str, group))}"
             rows.append(("deep ensemble", what, _auroc(s, deep_ensemble, stacked)))
     return rows
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def rates(s: Setting) -> list[Row]:

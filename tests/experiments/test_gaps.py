@@ -42,8 +42,8 @@ def test_every_part_is_measured(tmp_path, monkeypatch, capsys):
     (path,) = tmp_path.glob("gaps/fmnist-0-*/metrics.json")
     rows = json.loads(path.read_text())["rows"]
     assert [(row["method"], row["varied"]) for row in rows] == [
-        ("msp", "seed 0, 2 epochs"), ("msp", "seed 1, 1 epochs"),
-        ("msp", "seed 2, 1 epochs"), ("deep ensemble", "seeds 1, 2"),
+        ("msp", "seed 0, 2 epochs"), ("msp", "seed 1, 1 epoch"),
+        ("msp", "seed 2, 1 epoch"), ("deep ensemble", "seeds 1, 2"),
         ("deep ensemble", "seeds 0, 1, 2"),
         ("mc dropout, mean", "rate 0.01"), ("mc dropout, variance", "rate 0.01"),
         ("outlier exposure, fine-tuned", "64 auto/train"),
