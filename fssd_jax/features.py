@@ -35,7 +35,8 @@ def make_feature_fn(
     where one submodule is called several times, and "/0", "/1", … where `nn.scan` or
     `nn.vmap` runs it for several layers. The features are unpooled, batch first, and in
     the order in which the forward pass makes them, whatever the order of `layers`.
-    Under `jit`, what no returned feature needs is not computed.
+    Under `jit`, what no returned feature needs is not computed. It is traced once for
+    each kind of input: if an object that the module reads is changed, make it anew.
 
     Args:
       model: any Linen module.
