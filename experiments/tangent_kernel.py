@@ -16,6 +16,8 @@ whose folder is there is not measured again.
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal
 
@@ -228,7 +230,7 @@ def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
 
         def at_ends(*path: str, form: str, scale: int = 1, told=told) -> Iterator[str]:
             for when in WHEN:
-                values = [number(of[when], path) for of in told]
+                values = [reduce(getitem, path, of[when]) for of in told]
                 yield mean([scale * value for value in values], form)
 
         rows.append(
@@ -275,12 +277,6 @@ def to_sheet(of_seeds: Sequence[dict[str, Any]]) -> Sheet:
         ],
         ("layer", "distance", *(f"{p}, {when}" for p in SHOWN for when in WHEN)),
     )
-
-
-def number(facts: Any, path: Sequence[str]) -> float:
-    for key in path:
-        facts = facts[key]
-    return facts
 
 
 def draw_figures(

@@ -77,12 +77,39 @@ def test_several_seeds_are_one_table_and_none_is_measured_again(
         drifts = [facts["layers"][layer]["drift"][-1] for facts in of_seeds]
         mean, deviation = np.mean(drifts), np.std(drifts, ddof=1)
         assert row.split(" | ")[1] == f"{mean:.2f} ± {deviation:.2f}"
+    assert_columns_are_of_their_time(of_seeds)
     wide = [w for w in tangent_kernel.to_sheet(of_seeds).rows[0] if "±" not in w]
     assert wide == ["fc1"]  # all else is a mean
     # Alone, one that is there shows its table again.
     assert tangent_kernel.main([*args, "1"]) == 0
     assert begun == [0, 1]
     assert "seed 1" in capsys.readouterr().out
+
+
+def assert_columns_are_of_their_time(of_seeds) -> None:
+    sheet = tangent_kernel.to_sheet(of_seeds)
+    differ = 0
+    for row in sheet.rows:
+        shown = dict(zip(sheet.headings, row, strict=True))
+        layers = [facts["layers"][row[0]] for facts in of_seeds]
+        for i, when in ((0, "before"), (-1, "after")):
+            for name, form, values in (
+                ("alignment", ".2f", [of["alignment"][i] for of in layers]),
+                ("its floor", ".2f", [of["alignment_floor"][i] for of in layers]),
+                ("p", ".3f", [of["debiased_alignment"][i]["p_value"] for of in layers]),
+                ("effective rank", ".1f", [of["effective_rank"][i] for of in layers]),
+                ("R² of RBF", ".2f", [of[when]["plain_rbf"]["r2"] for of in layers]),
+                ("Spearman", ".2f", [of[when]["rbf"]["spearman"] for of in layers]),
+                (
+                    "AUROC, cosine",
+                    ".1f",
+                    [100 * of[when]["auroc_cosine"] for of in layers],
+                ),
+            ):
+                cell = f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
+                assert shown[f"{name}, {when}"] == cell
+                differ += shown[f"{name}, before"] != shown[f"{name}, after"]
+    assert differ > 5  # or the two could stand in each other's place
 
 
 def test_drift_and_alignment_are_of_the_kernels_stored(left):
