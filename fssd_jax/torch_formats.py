@@ -168,7 +168,7 @@ FORMATS = {
         28,
         _LENET,
         ("conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"),
-        partial(_tell_size, last="fc2.weight"),
+        partial(_tell_size, first="conv1.weight", last="fc2.weight"),
         flattened=("fc1.weight",),
     ),
     # Of any depth: as the file has it.

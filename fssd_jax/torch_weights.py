@@ -57,7 +57,7 @@ def load(
         read with `weights_only=True`, and only where PyTorch is installed. The state
         dict may stand in dicts ("state_dict", "model", …), and its names behind those
         of wrappers ("module.", "_orig_mod.", "model.", …), in any order.
-      model: "lenet" (the released one); "cifar_resnet18", 34, 50, 101, 152
+      model: "lenet" (as released); "cifar_resnet18", 34, 50, 101, 152
         (github.com/kuangliu/pytorch-cifar, the released code, OpenOOD);
         "cifar_resnet20", 32, 44, 56, 110 (He et al.; their shortcuts with weights or
         padded by zeros, as the file has them); "wrn28_10", "wrn40_2" (Outlier Exposure,

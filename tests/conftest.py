@@ -132,8 +132,8 @@ def smooth():
 
 @pytest.fixture(scope="session")
 def lenet():
-    """(feature_fn, variables, singularity, images) of an untrained LeNet."""
-    model = LeNet(mean=(0.3,), std=(0.4,))
+    """(feature_fn, variables, singularity, images) of an untrained narrow LeNet."""
+    model = LeNet(mean=(0.3,), std=(0.4,), width=8)
     images = np.random.default_rng(0).integers(0, 256, (23, 28, 28, 1), np.uint8)
     variables = model.init(jax.random.key(0), images[:1] / np.float32(255))
     feature_fn = fssd_jax.make_feature_fn(model)

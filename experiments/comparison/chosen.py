@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from experiments.comparison import loaded
-from experiments.comparison.networks import PUBLISHED_WIDTH, Shared, network_of
+from experiments.comparison.networks import Shared, family_of, network_of
 from experiments.comparison.overlap import refuse_own
 from experiments.comparison.run_options import FLOAT32, Config
 from experiments.harness.machine import reading
@@ -119,8 +119,9 @@ def brought_network(
             f"--weights: height, width, channels and classes of {name} are {found}, "
             f"and of {benchmark.name} {expected}; choose others"
         )
-    same = name == shared.name and getattr(model, "width", 64) == PUBLISHED_WIDTH
-    published = shared.published and same
+    published_width = family_of(benchmark).published_width
+    same_width = getattr(model, "width", published_width) == published_width
+    published = shared.published and name == shared.name and same_width
     return Chosen(shared._replace(name=name, published=published), brought)
 
 

@@ -61,7 +61,7 @@ class FigureOptions(machine.Machine):
     epochs, which a CPU can train. Of ImageNet: resnet34, the paper's, or resnet50. Grey
     images have lenet, faces face_resnext50."""
     width: int | None = None
-    """Channels of a ResNet's first convolution."""
+    """Channels of the first convolution."""
     dtype: Literal["float32", "bfloat16"] = FLOAT32
     """In which a ResNet computes, as of table2."""
     weights: Path | None = None

@@ -82,10 +82,6 @@ def subset(train: ArrayDataset, size: int | None) -> ArrayDataset:
     return train.select(np.sort(np.asarray(order)[:size]))
 
 
-def lenet(benchmark: Benchmark, **kwargs) -> LeNet:
-    return LeNet(benchmark.num_classes, benchmark.mean, benchmark.std, **kwargs)
-
-
 def perceptron(benchmark: Benchmark) -> MLP:
     return MLP(benchmark.num_classes, benchmark.mean, benchmark.std)
 
@@ -106,11 +102,14 @@ def bilstm(benchmark: Benchmark, hidden: int = HIDDEN, **kwargs) -> BiLSTM:
 # ---- which network ------------------------------------------------------------------
 
 
-def _grey(benchmark: Benchmark, rate: float | None) -> LeNet:
+def _grey(
+    build: Callable[..., nn.Module], benchmark: Benchmark, rate: float | None
+) -> nn.Module:
     """With dropout after the convolutions only, as the paper has it."""
+    own = benchmark.num_classes, benchmark.mean, benchmark.std
     if rate is None:
-        return lenet(benchmark)
-    return lenet(benchmark, conv_dropout=(rate, rate), dense_dropout=0.0)
+        return build(*own)
+    return build(*own, conv_dropout=(rate, rate), dense_dropout=0.0)
 
 
 def _of_ids(hidden: int, benchmark: Benchmark, rate: float | None) -> BiLSTM:
@@ -126,15 +125,23 @@ def _colour(
 
 
 class Family(NamedTuple):
-    """ResNets for one sort of images, and how all of them are trained."""
+    """Networks for one sort of images, and how all of them are trained."""
 
     # The first is the paper's; epochs, where they are not the benchmark's.
     networks: Mapping[str, tuple[Callable[..., nn.Module], int | None]]
     tiny: Callable[..., nn.Module]
     how: Mapping[str, Any]  # fields of `Shared`
+    build: Callable = _colour
+    published_width: int = 64
 
 
-GREY = {"lenet": Shared("lenet", _grey, recipes.lenet)}
+GREY = Family(
+    {"lenet": (LeNet, None)},
+    tiny=partial(LeNet, width=8),
+    how={"recipe": recipes.lenet},
+    build=_grey,
+    published_width=32,
+)
 # cifar_resnet20 can be trained on a CPU.
 CIFAR = Family(
     {"cifar_resnet34": (cifar_resnet34, None), "cifar_resnet20": (cifar_resnet20, 30)},
@@ -162,7 +169,11 @@ FACES = Family(
     },
 )
 FAMILIES = {"imagenet": IMAGENET, "faces": FACES, None: CIFAR}
-PUBLISHED_WIDTH = 64  # of a ResNet
+
+
+def family_of(benchmark: Benchmark) -> Family:
+    """The networks of its images; sequences have none of these."""
+    return FAMILIES[benchmark.family] if len(benchmark.mean) == 3 else GREY
 
 
 def network_of(
@@ -176,36 +187,37 @@ def network_of(
 
     Args:
       benchmark: whose inputs decide which networks there are.
-      name: of `GREY`, or of a `Family`; or "bilstm".
-      width: channels of a ResNet's stem; None: its own number.
-      tiny: the smallest ResNet or BiLSTM in the place of any.
+      name: of the `Family` for such images; or "bilstm".
+      width: channels of the first convolution; None: its own number.
+      tiny: the smallest of its kind in the place of any.
 
     Raises:
-      InputError: a network for other inputs, or a width of another than a ResNet.
+      InputError: a network for other inputs, or a width of one without convolutions.
     """
-    colour = not benchmark.symbols and len(benchmark.mean) == 3
-    family = FAMILIES[benchmark.family]
-    own = {"bilstm": _lstm(benchmark, tiny)} if benchmark.symbols else GREY
-    known = list(family.networks if colour else own)
+    family = family_of(benchmark)
+    known = ["bilstm"] if benchmark.symbols else list(family.networks)
     name = name or known[0]
     if name not in known:
         raise InputError(
             f"--network {name}: {benchmark.name} is trained with {' or '.join(known)}"
         )
-    if not colour:
+    if benchmark.symbols:
         if width is not None:
-            raise InputError(f"--width is of a ResNet, and {benchmark.name} takes none")
-        return own[name]
+            raise InputError(
+                f"--width is of convolutions, and {benchmark.name}'s bilstm has none"
+            )
+        return _lstm(benchmark, tiny)
     if width is not None and width < 2:
         raise InputError(f"--width: expected 2 or more, got {width}")
     build, epochs = family.networks[name]
     build = family.tiny if tiny else build
     if width is not None:
         build = partial(build, width=width)
-    of_paper = name == known[0] and width in (None, PUBLISHED_WIDTH) and not tiny
+    published = width in (None, family.published_width)
+    of_paper = name == known[0] and published and not tiny
     return Shared(
         name if width is None else f"{name} of width {width}",
-        partial(_colour, build),
+        partial(family.build, build),
         epochs=epochs,
         published=of_paper,
         **family.how,

@@ -50,7 +50,8 @@ class Config(Options, machine.Machine, Together):
     or resnet50. Grey images have lenet, faces face_resnext50, sequences bilstm. With
     --weights whatever score --model takes."""
     width: int | None = None
-    """Channels of a ResNet's first convolution; by default 64, or 16 of the other."""
+    """Channels of the first convolution; by default 64, of cifar_resnet20 16, of lenet
+    32."""
     dtype: Literal["float32", "bfloat16"] = FLOAT32
     """In which the network computes; parameters and the loss are float32. LeNet has
     none but that."""

@@ -43,6 +43,7 @@ class LeNet(nn.Module):
     # Whole channels are dropped after each convolution, as PyTorch's Dropout2d does.
     conv_dropout: tuple[float, float] = (0.0, 0.25)
     dense_dropout: float = 0.5
+    width: int = 32  # channels of conv1; conv2 has twice as many, fc1 four times
 
     feature_layers = ("conv1", "conv2", "fc1", "logits")
 
@@ -54,12 +55,12 @@ class LeNet(nn.Module):
     ) -> Float[Array, "batch {self.num_classes}"]:
         x = normalised(x, self.mean, self.std)
         channels = partial(nn.Dropout, broadcast_dims=(1, 2), deterministic=not train)
-        x = ConvRelu(32, name="conv1")(x)
+        x = ConvRelu(self.width, name="conv1")(x)
         x = channels(self.conv_dropout[0], name="conv1_dropout")(x)
-        x = ConvRelu(64, name="conv2")(x)
+        x = ConvRelu(2 * self.width, name="conv2")(x)
         x = max_pool_2x2(x)
         x = channels(self.conv_dropout[1])(x)
-        x = DenseRelu(128, name="fc1")(x.reshape(x.shape[0], -1))
+        x = DenseRelu(4 * self.width, name="fc1")(x.reshape(x.shape[0], -1))
         x = nn.Dropout(self.dense_dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="logits")(x)
 

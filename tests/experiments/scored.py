@@ -6,12 +6,12 @@ from PIL import Image
 from experiments import score
 from fssd_jax.data import load
 from fssd_jax.data.inputs import as_input
-from tests.fssd_jax.references import save_weights
+from tests.fssd_jax.references import narrow, save_weights
 
 
 def write(folder):
-    """A LeNet, digits and others as PNG files in class folders, and photographs."""
-    save_weights(folder / "lenet.safetensors", "lenet")
+    """A narrow LeNet; digits and others as PNG files in class folders; photographs."""
+    save_weights(folder / "lenet.safetensors", "lenet", narrow)
     digits = load("digits", "test")
     for name, part in (("digits", slice(240)), ("others", slice(240, 480))):
         x = np.rint(255 * as_input(digits.x[part])).astype(np.uint8)

@@ -176,7 +176,7 @@ def test_weights_of_another_network_are_refused(folder, tmp_path):
     [
         (["--std", "0.2"], "--std: leave out, only of --weights"),
         (["--weights", "w", "--epochs", "3"], "--epochs: leave out, nothing is"),
-        (["--width", "8"], "--width is of a ResNet, and digits takes none"),
+        (["--width", "1"], "--width: expected 2 or more, got 1"),
         (["--benchmark", "digits", "--network", "cifar_resnet20"], "trained with len"),
     ],
 )

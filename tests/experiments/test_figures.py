@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from experiments import figure2, figure3
-from experiments.kernel_study import untrained
+from experiments.kernel_study import movement, untrained
 from fssd_jax.data import load
 from fssd_jax.data.inputs import as_input
 from fssd_jax.models import LeNet, ResNet
@@ -29,7 +29,8 @@ def auroc(inside, outside):
     return pytest.approx(roc_auc_score(truth, np.concatenate([inside, outside])))
 
 
-def test_figure2(tmp_path, capsys):
+def test_figure2(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(movement, "LeNet", partial(LeNet, width=4))
     args = ["--benchmark", "digits", "--epochs", "2", "--probes", "30"]
     args += ["--moments", "4", "--gradient", "100", "--out", str(tmp_path)]
     assert figure2.main(args) == 0

@@ -16,7 +16,7 @@ from fssd_jax import InputError, recipes, train
 from fssd_jax.data.augment import crop_and_flip
 from fssd_jax.data.benchmarks import Benchmark
 from fssd_jax.data.sources import ArrayDataset, digest
-from fssd_jax.models import MLP, cifar_resnet20, cifar_resnet34
+from fssd_jax.models import MLP, LeNet, cifar_resnet20, cifar_resnet34
 from fssd_jax.train import Trained
 
 
@@ -95,7 +95,7 @@ def plain(seed=0, **changes):
 
 def short(**options):
     """`plain` without its snapshots, and with other options."""
-    model = networks.lenet(BENCHMARK)
+    model = networks.network_of(BENCHMARK).build(BENCHMARK, None)
     networks.fit(TRAINING, model, 0, **{"epochs": 1} | options)
 
 
@@ -220,14 +220,42 @@ def test_networks_are_those_of_the_benchmark(calls):
 COLOUR = BENCHMARK._replace(mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
+def test_of_grey_images_it_is_the_released_lenet_or_a_narrow_one():
+    released, tiny, narrow = (
+        networks.network_of(BENCHMARK, **how)
+        for how in ({}, {"tiny": True}, {"width": 4, "tiny": True})
+    )
+    own = BENCHMARK.num_classes, BENCHMARK.mean, BENCHMARK.std
+    assert released.build(BENCHMARK, None) == LeNet(*own)
+    assert tiny.build(BENCHMARK, None) == LeNet(*own, width=8)
+    of_dropout = narrow.build(BENCHMARK, 0.1)
+    both = {"conv_dropout": (0.1, 0.1), "dense_dropout": 0.0}
+    assert of_dropout == LeNet(*own, width=4, **both)
+    assert [n.published for n in (released, tiny, narrow)] == [True, False, False]
+    assert [n.name for n in (released, tiny, narrow)] == [
+        *("lenet", "lenet", "lenet of width 4")
+    ]
+    sizes = (
+        {
+            layer: jax.tree.leaves(of)[-1].shape[-1]  # of the kernel
+            for layer, of in LeNet(width=width)
+            .init(jax.random.key(0), np.zeros((1, 28, 28, 1)))["params"]
+            .items()
+        }
+        for width in (32, 4)
+    )
+    assert list(sizes) == [
+        {"conv1": 32, "conv2": 64, "fc1": 128, "logits": 10},
+        {"conv1": 4, "conv2": 8, "fc1": 16, "logits": 10},
+    ]
+
+
 def test_of_colour_images_they_are_resnets_by_their_recipe(calls):
     """The paper's ResNet-34 of 64 channels; He et al.'s narrow one, if asked for."""
     with pytest.raises(InputError, match="trained with cifar_resnet34 or cifar_res"):
         networks.network_of(COLOUR, "lenet")
     with pytest.raises(InputError, match="tiny is trained with lenet"):
         networks.network_of(BENCHMARK, "cifar_resnet34")
-    with pytest.raises(InputError, match="--width is of a ResNet"):
-        networks.network_of(BENCHMARK, width=8)
     with pytest.raises(InputError, match="2 or more, got 1"):
         networks.network_of(COLOUR, width=1)
     paper = networks.network_of(COLOUR)

@@ -62,7 +62,7 @@ def test_metrics_hold_what_they_should(out):
         assert [layer["name"] for layer in m["layers"]] == [
             "conv1", "conv2", "fc1", "logits",
         ]  # fmt: skip
-        assert m["layers"][0]["dim"] == 21632
+        assert m["layers"][0]["dim"] == 26 * 26 * 8  # of --tiny
         for row in (*m["methods"].values(), *m["controls"].values()):
             for metric in ("auroc", "auprc", "fpr80", "fpr95"):
                 low, high = row[f"{metric}_ci95"]

@@ -82,6 +82,19 @@ def save_weights(path, name, change=lambda state: state):
     return path
 
 
+def narrow(state, width=8):
+    """A LeNet of the first channels and units of the released one's."""
+    state = dict(state)
+    grid = state["fc1.weight"].reshape(128, 64, 12, 12)
+    state["fc1.weight"] = grid[: 4 * width, : 2 * width].reshape(4 * width, -1)
+    state["conv2.weight"] = state["conv2.weight"][: 2 * width, :width]
+    state["conv1.weight"] = state["conv1.weight"][:width]
+    state["fc2.weight"] = state["fc2.weight"][:, : 4 * width]
+    for times, name in ((1, "conv1.bias"), (2, "conv2.bias"), (4, "fc1.bias")):
+        state[name] = state[name][: times * width]
+    return {name: np.ascontiguousarray(a) for name, a in state.items()}
+
+
 def normalisation(name):
     return NORMAL.get(name.split("_")[0], IMAGENET)
 

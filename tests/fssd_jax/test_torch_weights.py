@@ -11,6 +11,7 @@ from tests.fssd_jax.references import (
     NETWORKS,
     error,
     images,
+    narrow,
     normalisation,
     save_weights,
     weights,
@@ -33,6 +34,29 @@ def test_every_feature_is_the_same(name, reference, tmp_path):
         assert error(ours, expected[f"layer{i}"]) < 1e-4, layer
         # Noise between the images, not between the networks.
         assert np.linalg.norm(ours[0] - ours[1]) > 1e-2 * np.linalg.norm(ours), layer
+
+
+def test_a_narrow_lenet_is_a_wide_one_whose_other_channels_are_zero(tmp_path):
+    width, of = 8, normalisation("lenet")
+    cut = {"conv1.bias": 1, "conv2.bias": 2, "fc1.bias": 4}
+
+    def silent(state):
+        for name, times in cut.items():
+            state[name][times * width :] = 0
+            state[name.replace("bias", "weight")][times * width :] = 0
+        return state
+
+    whole = save_weights(tmp_path / "whole.safetensors", "lenet", silent)
+    small = save_weights(tmp_path / "small.safetensors", "lenet", narrow)
+    x = images("lenet")
+    wide, expected = (torch_weights.load(p, "lenet", **of) for p in (whole, small))
+    assert (wide[0].width, expected[0].width) == (32, width)
+    a, b = (make_feature_fn(model)(v, x) for model, v in (wide, expected))
+    for layer in wide[0].feature_layers:
+        few = np.asarray(b[layer])
+        of_wide = np.asarray(a[layer])[..., : few.shape[-1]]
+        np.testing.assert_allclose(of_wide, few, rtol=1e-4, atol=1e-5)
+        assert few.std() > 0.01
 
 
 @pytest.mark.parametrize(
