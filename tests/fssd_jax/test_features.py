@@ -1,4 +1,5 @@
 import inspect
+import math
 from collections import OrderedDict
 from functools import partial
 
@@ -32,10 +33,11 @@ def nested():
     return model, model.init(jax.random.key(0), x), x
 
 
-def test_lenet_layers_have_the_published_sizes_in_order(lenet):
-    feature_fn, variables, _, images = lenet
-    features = jax.jit(feature_fn)(variables, images[:2] / np.float32(255))
-    sizes = [(name, f[0].size) for name, f in features.items()]
+def test_lenet_layers_have_the_published_sizes_in_order():
+    model, images = LeNet(), np.zeros((2, 28, 28, 1), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    features = jax.eval_shape(make_feature_fn(model), variables, images)
+    sizes = [(name, math.prod(f.shape[1:])) for name, f in features.items()]
     assert sizes == [("conv1", 21632), ("conv2", 36864), ("fc1", 128), ("logits", 10)]
     assert isinstance(features, OrderedDict)
 

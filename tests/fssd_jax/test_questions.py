@@ -30,7 +30,7 @@ from fssd_jax.models import LeNet
 def everything(lenet):
     """(questions, variables, images): what a LeNet can be asked."""
     feature_fn, variables, singularity, images = lenet
-    model = LeNet(mean=(0.3,), std=(0.4,), width=8)
+    model = LeNet(mean=(0.3,), std=(0.4,))
     logit_fn = fssd_jax.make_logit_fn(model)
     initial = model.init(jax.random.key(7), as_input(images[:1]))
     state = fssd.fit(feature_fn, variables, as_input(images[:10]), images)
