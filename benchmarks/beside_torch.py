@@ -9,14 +9,11 @@ import numpy as np
 
 from benchmarks.inputs import NETWORKS
 from benchmarks.tasks import LAYOUTS
-from benchmarks.timed import Worker
+from benchmarks.timed import Worker, nearly_equal
 
 DEVICES = {"gpu": "cuda", "cpu": "cpu"}  # JAX's name and PyTorch's
 # How near 95 % of its numbers must be, as a share of a layer's largest; True: in TF32.
-# All must be within `FARTHEST`. A step goes by the sign of a derivative: where that is
-# all but 0, as under ReLUs that are off, each takes its own.
 WITHIN = {False: 1e-3, True: 5e-2}
-SHARE, FARTHEST = 0.95, 0.1
 # Weights are made by JAX in that process, which must not take the GPU's memory.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -95,27 +92,3 @@ class Torch:
 
     def seconds(self, task: str) -> float:
         return self._running().seconds(task)
-
-
-def nearly_equal(
-    what: str, ours: np.ndarray, theirs: np.ndarray, within: float
-) -> list[float]:
-    """Raise unless `SHARE` of scores [..., layer] are within, and all are near.
-
-    Returns:
-      The error that this share keeps below, and the largest; both as shares of the
-      layer's largest score.
-    """
-    if ours.shape != theirs.shape:
-        raise AssertionError(f"{what}: {theirs.shape} instead of {ours.shape}")
-    axes = tuple(range(ours.ndim - 1))
-    errors = np.abs(theirs - ours) / np.abs(ours).max(axes)
-    of_layers = np.quantile(errors, SHARE, axes)
-    found = [float(of_layers.max()), float(errors.max())]
-    if not (found[0] <= within and found[1] <= FARTHEST):  # NaN is neither
-        raise AssertionError(
-            f"{what}: {SHARE:.0%} of the scores are within {found[0]:.2g} of ours and "
-            f"all within {found[1]:.2g}, shares of the layer's largest; expected "
-            f"{within:g} and {FARTHEST:g}; layer by layer {of_layers}"
-        )
-    return found

@@ -14,6 +14,7 @@ PEERS = {  # of each task: what `torch_peers` calls theirs
     "kernel": {TANGENTS: "kernel"},
     **{"fit": {}, "metrics": {}, "import": {}, "first use": {}},
 }
+STEPPED = ("one", "sweep")  # what is scored lies behind an input step
 # Of these tasks, what is imported after JAX: the package alone imports nothing.
 IMPORTED = {"import": "fssd_jax", "first use": "fssd_jax.detectors.fssd"}
 WHAT = {

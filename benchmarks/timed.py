@@ -13,6 +13,10 @@ import numpy as np
 from experiments.harness import cli
 
 EQUAL = 1e-4  # how near a peer's numbers must be, as a share of the largest
+# After an input step, that many of them; and all must be within `FARTHEST`. A step goes
+# by the sign of a derivative: where that is all but 0, as under ReLUs that are off,
+# each takes its own.
+SHARE, FARTHEST = 0.95, 0.1
 
 
 class Worker:
@@ -136,3 +140,27 @@ def check_equal(
             f"number, more than {within:g}; column by column: {error}"
         )
     return float(error.max())
+
+
+def nearly_equal(
+    what: str, ours: np.ndarray, theirs: np.ndarray, within: float
+) -> list[float]:
+    """Raise unless `SHARE` of scores [..., layer] are within, and all are near.
+
+    Returns:
+      The error that this share keeps below, and the largest; both as shares of the
+      layer's largest score.
+    """
+    if ours.shape != theirs.shape:
+        raise AssertionError(f"{what}: {theirs.shape} instead of {ours.shape}")
+    axes = tuple(range(ours.ndim - 1))
+    errors = np.abs(theirs - ours) / np.abs(ours).max(axes)
+    of_layers = np.quantile(errors, SHARE, axes)
+    found = [float(of_layers.max()), float(errors.max())]
+    if not (found[0] <= within and found[1] <= FARTHEST):  # NaN is neither
+        raise AssertionError(
+            f"{what}: {SHARE:.0%} of the scores are within {found[0]:.2g} of ours and "
+            f"all within {found[1]:.2g}, shares of the layer's largest; expected "
+            f"{within:g} and {FARTHEST:g}; layer by layer {of_layers}"
+        )
+    return found

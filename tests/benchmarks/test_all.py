@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -180,3 +181,35 @@ def test_other_peers_compute_our_numbers(task, count):
         pytest.importorskip("analysis.neural_tangents_compat")
     found = other_peers.prepare(task, "", count)()
     check_equal(task, ours.prepare(task, "", count)(), found)
+
+
+class Answering:
+    """A worker whose numbers are given."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def prepare(self, *asked, **settings):
+        return self.numbers
+
+    def seconds(self, task):
+        return 1.0
+
+
+@pytest.mark.parametrize(("task", "few"), [("plain", False), ("one", True)])
+def test_behind_an_input_step_alone_few_scores_may_be_others(task, few, monkeypatch):
+    numbers = np.ones((100, 3))
+    theirs = numbers.copy()
+    theirs[:4, 2] += 0.01  # where a derivative is all but 0
+    workers = {"benchmarks.ours": Answering(numbers)}
+    monkeypatch.setattr(
+        all, "Worker", lambda module, _: workers.get(module, Answering(theirs))
+    )
+    contenders = all.Contenders(1)
+    contenders.theirs = Answering(theirs)  # whether or not PyTorch is installed
+    compared = partial(all.compared, contenders, "LeNet", task, 100, 1, True)
+    if few:
+        assert compared()["images"] == 100
+        theirs[:6, 2] = 1.01
+    with pytest.raises(AssertionError, match="ours"):
+        compared()

@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks.timed import Worker, best, check_equal, in_turn
+from benchmarks.timed import Worker, best, check_equal, in_turn, nearly_equal
 
 
 def test_a_worker_is_a_process_that_does_what_it_prepared():
@@ -43,3 +43,20 @@ def test_a_peer_must_compute_the_same():
         check_equal("plain", ours, ours[:1])
     with pytest.raises(AssertionError, match="nan"):
         check_equal("plain", ours, ours * np.nan)
+
+
+@pytest.mark.parametrize(("far", "within"), [((0.04, 3), 1e-3), ((0.2, 1), 0.5)])
+def test_a_peer_may_differ_in_few_scores_and_not_by_much(far, within):
+    """Of 40 scores of a layer one is 0.04 off: near. Three are, or one 0.2: not."""
+    ours = np.ones((40, 2))
+    theirs = ours.copy()
+    theirs[0, 1] += 0.04
+    close, largest = nearly_equal("", ours, theirs, 1e-3)
+    assert close < 1e-12
+    assert largest == pytest.approx(0.04)
+    theirs[: far[1], 1] = 1 + far[0]
+    with pytest.raises(AssertionError, match="layer by layer"):
+        nearly_equal("", ours, theirs, within)
+    theirs[0] = np.nan
+    with pytest.raises(AssertionError):
+        nearly_equal("", ours, theirs, 1e9)
