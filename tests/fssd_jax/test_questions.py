@@ -29,8 +29,12 @@ from fssd_jax.models import LeNet
 @pytest.fixture(scope="module")
 def everything(lenet):
     """(questions, variables, images): what a LeNet can be asked."""
-    feature_fn, variables, singularity, images = lenet
+    *_, images = lenet
     model = LeNet(mean=(0.3,), std=(0.4,))
+    feature_fn = fssd_jax.make_feature_fn(model)
+    variables = model.init(jax.random.key(0), as_input(images[:1]))
+    noise = fssd_jax.uniform_noise(jax.random.key(2), 40, (28, 28, 1))
+    singularity = fssd_jax.estimate_singularity(feature_fn, variables, noise, 16)
     logit_fn = fssd_jax.make_logit_fn(model)
     initial = model.init(jax.random.key(7), as_input(images[:1]))
     state = fssd.fit(feature_fn, variables, as_input(images[:10]), images)
