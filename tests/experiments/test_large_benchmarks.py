@@ -107,6 +107,7 @@ def test_the_whole_pipeline(monkeypatch, tmp_path, data, name):
     assert (found["paper"] is None) == (name == "imagenet")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_decoded_images_the_table_is_complete(monkeypatch, tmp_path, data):
     of_two_steps(monkeypatch, whole=False)
     monkeypatch.setattr(methods_module, "MIXES", 50)  # of 16 images each to decode
