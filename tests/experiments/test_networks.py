@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from experiments.comparison import networks
+from experiments.comparison.chosen import brought_network
 from experiments.harness import provenance
 from experiments.harness.machine import Machine
 from fssd_jax import InputError, recipes, train
 from fssd_jax.data.augment import crop_and_flip
-from fssd_jax.data.benchmarks import Benchmark
+from fssd_jax.data.benchmarks import Benchmark, load_benchmark
 from fssd_jax.data.sources import ArrayDataset, digest
 from fssd_jax.models import MLP, LeNet, cifar_resnet20, cifar_resnet34
 from fssd_jax.train import Trained
+from tests.fssd_jax.references import narrow, save_weights
 
 
 def dataset(seed, name):
@@ -314,3 +316,15 @@ def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
     assert np.any(first != last)
     monkeypatch.setattr(train, "executable", None)  # would fail if called
     jax.tree.map(np.testing.assert_array_equal, both(), found)
+
+
+def test_a_lenet_of_another_width_is_not_the_published_one(tmp_path):
+    digits = load_benchmark("digits")._replace(num_classes=10)
+    for width, change in ((32, dict), (8, narrow)):
+        path = save_weights(tmp_path / f"{width}.safetensors", "lenet", change)
+        found = brought_network(digits, path, None)
+        assert found.brought is not None
+        assert found.brought.model.width == width
+        assert found.network.published == (width == 32)
+    with pytest.raises(InputError, match="--width is of convolutions"):
+        networks.network_of(digits._replace(symbols=4, mean=()), width=8)
