@@ -198,6 +198,7 @@ class LinearisedRun:
             return
         self._after = after
         if step == self._followed.start:
+            jax.eval_shape(self._feature_fn, before, x)  # or a whole run would be lost
             self._network = self._linearise(before)
             params = self._network.variables["params"]
             self._opt_state = self._optimiser.init(params)

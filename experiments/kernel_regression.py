@@ -77,7 +77,9 @@ def run(config: Config) -> list[dict[str, Any]]:
     if len(facts) > 1:
         name = f"{facts[0]['benchmark']}-{config.network}-{config.loss}"
         folder = config.out / "kernel_regression"
-        results.leave_together(folder, name, facts, to_sheet(facts), by_width(facts))
+        numbers = [row for of_seed in facts for row in records.of_seed(of_seed)]
+        told = facts, numbers, to_sheet(facts), by_width(facts)
+        results.leave_together(folder, name, *told)
     return facts
 
 

@@ -80,6 +80,7 @@ def run(config: Config) -> list[dict[str, Any]]:
             config.out / "tangent_kernel",
             f"{benchmark.name}-{config.network}",
             of_seeds,
+            [row for facts in of_seeds for row in to_records(facts)],
             to_sheet(of_seeds),
             {"drift": kernel_plots.over_time([facts["layers"] for facts in of_seeds])},
         )

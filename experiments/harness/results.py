@@ -132,22 +132,25 @@ def leave_together(
     folder: Path,
     name: str,
     of_seeds: Sequence[Mapping[str, Any]],
+    numbers: Sequence[Record],
     sheet: Sheet,
     figures: Mapping[str, Figure],
 ) -> None:
-    """One table and the pictures of all seeds, above their folders.
+    """One table, the records and the pictures of all seeds, above their folders.
 
     Args:
       folder: where those are.
       name: begins the files' names.
-      of_seeds: what `leave` was given of each.
+      of_seeds: what `leave` was given of each; "runs" in the file.
+      numbers: of all of them.
       sheet: the table, which is shown, too.
       figures: by name.
     """
     stem = folder / f"{name}-{provenance.config_digest(plain(of_seeds))}"
 
     def write_all() -> None:
-        write_json(stem.with_name(f"{stem.name}.json"), of_seeds)
+        text = as_json({"runs": of_seeds}, numbers)
+        stem.with_name(f"{stem.name}.json").write_text(text, encoding="utf-8")
         write_tables(stem, [sheet])
         for kind, figure in figures.items():
             plots.save(figure, stem.with_name(f"{stem.name}-{kind}"))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,8 +11,9 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
 import fssd_jax
-from analysis import infinite_width, kernel_statistics, ntk, pixels
+from analysis import infinite_width, kernel_dynamics, kernel_statistics, ntk, pixels
 from analysis.displacement import Terms, decompose, displacement, relative_error
+from analysis.kernel_dynamics import NO_NULL
 from analysis.kernel_regression import FrozenForm, PathForm, make_gradient_fn
 from experiments.harness import keys
 from experiments.harness.keys import Use
@@ -260,8 +262,12 @@ def _lengths(form: dict[str, np.ndarray]) -> np.ndarray:
 
 def kernel_drifts(
     preset: Preset, found: Followed, data: Data
-) -> dict[str, dict[str, float]]:
-    """Drift of each layer's trace kernel, and its alignment with the labels."""
+) -> dict[str, dict[str, Any]]:
+    """Drift of each layer's trace kernel, and its alignment with the labels.
+
+    Both as they are, and what tells them from scale and chance: the distance of shapes,
+    the floor of alignment, and its debiased estimate with p by permutations.
+    """
     x, y = data.x[: preset.kernel], data.y[: preset.kernel]
     shapes = jax.eval_shape(found.feature_fn, found.initial, x)
     block = block_size(found.initial, len(x))
@@ -281,10 +287,23 @@ def kernel_drifts(
             )
             for variables in (found.initial, found.final)
         )
+        null = partial(
+            kernel_statistics.permutation_null,
+            key=keys.fixed(Use.TANGENT_PERMUTATIONS),
+        )
+        ends = [kernel_dynamics.statistics(start, k, y, null) for k in (start, end)]
         drifts[layer] = {
-            "kernel_drift": kernel_statistics.drift(start, end),
-            "kernel_alignment_before": kernel_statistics.alignment(start, y),
-            "kernel_alignment_after": kernel_statistics.alignment(end, y),
+            "kernel_drift": ends[1].drift,
+            "kernel_distance": ends[1].distance,
+            **{
+                f"kernel_alignment_{when}": {
+                    "alignment": of.alignment,
+                    "floor": of.alignment_floor,
+                    "debiased": (of.debiased_alignment or NO_NULL).value,
+                    "p": (of.debiased_alignment or NO_NULL).p_value,
+                }
+                for when, of in zip(("before", "after"), ends, strict=True)
+            },
         }
     return drifts
 

@@ -13,7 +13,7 @@ from analysis import pixels
 from analysis.ntk_networks import stable_rate
 from experiments.kernel_study import phases
 from experiments.kernel_study.forms import parts
-from experiments.kernel_study.phases import NETWORK, UNTRAINED
+from experiments.kernel_study.phases import NETWORK, UNDONE, UNTRAINED
 from experiments.kernel_study.setting import NTK_NETWORKS, Data
 from fssd_jax import metrics
 from fssd_jax.data.benchmarks import Benchmark
@@ -149,7 +149,7 @@ def compared(sizes: Mapping[str, np.ndarray], near: np.ndarray) -> Numbers:
       sizes: "QUANTITY/FORM" → [seed, point, layer], see `phases.make_look`.
       near: [seed, point], the pixel rival.
     """
-    forms = list(dict.fromkeys(name.split("/")[1] for name in sizes))
+    forms = [name.split("/")[1] for name in sizes if name.startswith("fssd/")]
     truth, moved = sizes[f"fssd/{NETWORK}"], sizes[f"displacement/{NETWORK}"]
     out: Numbers = {}
     for form in forms:
@@ -171,6 +171,8 @@ def compared(sizes: Mapping[str, np.ndarray], near: np.ndarray) -> Numbers:
         for name, of in whole.items():
             share = ratio(sizes[of][:, chosen], truth[:, chosen]) ** 2
             out[f"{NETWORK}/{name}/{part}"] = share
+        gap = sizes[f"gap/{UNDONE}"][:, chosen]
+        out[f"{UNDONE}/error/{part}"] = ratio(gap, moved[:, chosen])
         wide = np.broadcast_to(near[:, :, None], truth.shape)[:, chosen]
         out[f"{PIXELS}/rank/{part}"] = ranks_agree(wide, truth[:, chosen])
     out[f"{PIXELS}/AUROC/nearest"] = aurocs(

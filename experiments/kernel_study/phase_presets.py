@@ -71,10 +71,12 @@ PRESETS = {
 }
 
 
-# η at a network's base width, below 2/λ of every width of the small preset, λ the
-# largest eigenvalue of Θ(X, X)/n: above it the linearised network diverges, and the
-# network itself goes where its kernel is smaller. (The cross-entropy's Hessian by the
-# logits has eigenvalues of 1/2 at most, so there the limit is 4/λ, or more.)
+# η at a network's base width, below 2/λ of every width of the small preset in NTK
+# parametrisation, λ the largest eigenvalue of Θ(X, X)/n: above it the linearised
+# network diverges, and the network itself goes where its kernel is smaller. (A narrow
+# one in "standard", which learns faster there, may be above: of digits one of five
+# ResNets of width 8 is; see tests/by_hand/largest_rates.py. The cross-entropy's Hessian
+# by the logits has eigenvalues of 1/2 at most, so there the limit is 4/λ, or more.)
 RATES = {
     "squared": {"perceptron": 0.15, "strided": 0.1, "resnet": 0.1, "convnet": 0.05},
     "cross_entropy": {"perceptron": 0.6, "strided": 0.4, "resnet": 0.4, "convnet": 0.2},

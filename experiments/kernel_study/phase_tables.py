@@ -16,7 +16,13 @@ from experiments.kernel_study.phase_facts import (
     Plan,
 )
 from experiments.kernel_study.phase_twins import DRAWN, INFINITE, OWN
-from experiments.kernel_study.phases import FROZEN, NETWORK, UNTRAINED, named
+from experiments.kernel_study.phases import (
+    FROZEN,
+    NETWORK,
+    UNDONE,
+    UNTRAINED,
+    named,
+)
 from experiments.kernel_study.setting import NTK_NETWORKS
 
 Found = Mapping[Cell, Numbers]
@@ -38,7 +44,7 @@ DETECTORS = {
 
 
 # What is drawn beside the forms of Eq. (4), where it is known.
-RIVALS = (UNTRAINED, OWN, PIXELS)
+RIVALS = (UNDONE, UNTRAINED, OWN, PIXELS)
 
 
 def layers_of(cell: Cell) -> tuple[str, ...]:
@@ -152,6 +158,7 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "error frozen": f"{FROZEN}/error/all",
         "error linear 0": f"{start}/error/all",
         f"error linear {plan.starts[-1]}": f"{last}/error/all",
+        "error undone": f"{UNDONE}/error/all",
         "FSSD error frozen": f"{FROZEN}/FSSD error/all",
         "FSSD error linear 0": f"{start}/FSSD error/all",
         "rank frozen, OoD": f"{FROZEN}/rank/ood",
@@ -179,8 +186,8 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         "offset share, in": f"{NETWORK}/offset/ind",
         "offset share, OoD": f"{NETWORK}/offset/ood",
     }
-    shown = ("error frozen", "error linear 0", "rank linear 0, OoD", "AUROC FSSD")
-    shown += ("AUROC linear 0",)
+    shown = ("error frozen", "error linear 0", "error undone", "rank linear 0, OoD")
+    shown += ("AUROC FSSD", "AUROC linear 0")
     rows = [
         [
             f"{cell.parametrisation}, {cell.width}",
@@ -196,8 +203,10 @@ def _sheet(plan, rates, found: Found, place: int) -> Sheet:
         [
             f"Mean and half of its 95 % interval over {len(plan.seeds)} seeds; rate "
             f"{rates[some]:g} at the base width. Errors are relative to the "
-            "displacement over both sets, or to FSSD; ranks: Spearman's correlation "
-            "with FSSD within a set, of pixels that of minus the distance. Infinite: "
+            "displacement over both sets, or to FSSD; undone: that of features of 0, "
+            "as of logits if training undoes f_0 and does nothing else; ranks: "
+            "Spearman's correlation with FSSD within a set, of pixels that of minus "
+            "the distance. Infinite: "
             "√E FSSD² of the infinitely wide network; own f_0: the one that begins as "
             "this network; f_0 · 1, 1/2, …: the mean over those whose f_0 is drawn, "
             "and scaled."

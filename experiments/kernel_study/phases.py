@@ -6,7 +6,9 @@ At moments of a run of plain SGD, for every layer and point,
                   the network itself: the second line of Eq. (4)
   linearised τ    F_τ(x) + J_τ(x)(θ − θ_τ), trained by itself on the same batches from
                   step τ on: a regression with the kernel of step τ, and nothing else
-and each of them has its own F*. `analysis.kernel_regression` and `analysis.linearised`
+and each of them has its own F*. Beside them stands what needs no kernel:
+  undone          0, of logits the mean of the targets: f_0 is undone, nothing learned
+`analysis.kernel_regression` and `analysis.linearised`
 do this step by step for any run; here it is one compiled program for a grid of runs.
 """
 
@@ -32,6 +34,7 @@ from fssd_jax.features import make_init_fn
 from fssd_jax.outputs import FeatureFn, Variables, pool
 
 UNTRAINED, NETWORK, FROZEN = "untrained", "network", "frozen"
+UNDONE = "undone"
 POINTS = 100  # looked at at once
 Features = OrderedDict[str, jax.Array]  # layer → [point, dim]
 
@@ -229,7 +232,7 @@ def make_look(run: Run) -> Callable[..., dict[str, np.ndarray]]:
       fssd           ‖F(x) − F*‖
       displacement   ‖F(x) − F_0(x)‖
       relative       ‖F(x) − F* − F_0(x) + F*_0‖, the displacement against that of F*
-      gap            ‖F(x) − F_t(x)‖, F_t that of the network
+      gap            ‖F(x) − F_t(x)‖, F_t that of the network; of `UNDONE` this alone
     """
 
     @jax.jit
@@ -248,7 +251,9 @@ def make_look(run: Run) -> Callable[..., dict[str, np.ndarray]]:
     def measure(state, initial, stars, x):
         def of_seed(state, initial, stars, x):
             forms = predicted(run, state, initial, x)
-            first, now, out = forms[UNTRAINED], forms[NETWORK], {}
+            first, now = forms[UNTRAINED], forms[NETWORK]
+            ended = [jnp.linalg.norm(f, axis=-1) for f in now.values()]
+            out = {f"gap/{UNDONE}": jnp.stack(ended, -1)}
             for name, features in forms.items():
                 lengths = _lengths(features, first, now, stars[name], stars[UNTRAINED])
                 out |= {f"{quantity}/{name}": of for quantity, of in lengths.items()}

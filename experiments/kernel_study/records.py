@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from experiments.harness.records import Record, record, records
 from experiments.kernel_study.forms import CORRELATIONS
 
+ALIGNMENTS = {
+    "alignment": "kernel alignment",
+    "floor": "floor of kernel alignment",
+    "debiased": "debiased kernel alignment",
+    "p": "p",
+}
 SETS = {"all": "both", "ind": "in-distribution", "ood": "OoD"}  # as metrics.json has
 
 
@@ -51,11 +59,16 @@ def of_layer(told: Mapping[str, Any], **keys) -> list[Record]:
             for part, share in shares.items():
                 of_part = {"set": SETS[part], **keys}
                 numbers.append(record(f"share of {term}{center}", share, **of_part))
-    before = {**keys, "step": 0}
-    return [
-        *numbers,
-        record("kernel drift", told["kernel_drift"], **keys),
-        record("kernel alignment", told["kernel_alignment_before"], **before),
-        record("kernel alignment", told["kernel_alignment_after"], **keys),
-        record("movement of F*", told["singularity_moved"], **keys),
-    ]
+    drifts = {"kernel drift": "kernel_drift", "kernel distance": "kernel_distance"}
+    numbers += finite({name: told[key] for name, key in drifts.items()}, **keys)
+    for when, at in (("before", {**keys, "step": 0}), ("after", keys)):
+        of_labels = told[f"kernel_alignment_{when}"]
+        named = {name: of_labels[key] for key, name in ALIGNMENTS.items()}
+        numbers += finite(named, **at)
+    return [*numbers, record("movement of F*", told["singularity_moved"], **keys)]
+
+
+def finite(values: Mapping[str, float], **keys) -> list[Record]:
+    """Of a dead layer's kernel there are none."""
+    known = {name: value for name, value in values.items() if np.isfinite(value)}
+    return records(known, **keys)

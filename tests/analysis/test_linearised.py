@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,14 @@ from tests.analysis.following import (
 from tests.conftest import Smooth
 
 FEW, LABELS = X[:8], Y[:8]
+
+
+class Nameless(nn.Module):
+    """It does not say which its feature layers are."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(3)(x.reshape(len(x), -1))
 
 
 def moved(variables, by=0.3):
@@ -246,6 +255,10 @@ def test_errors_of_linearised_networks():
         trained(network, recipes.sgd(0.1), initial=None)
     with pytest.raises(InputError, match=r"no flax.linen.Module.*feature_fn, too"):
         linearise(network.logit_fn, network.variables)
+    nameless = LinearisedRun(Nameless(), optax.sgd(0.1))
+    variables = Nameless().init(jax.random.key(0), X)
+    with pytest.raises(InputError, match="feature_layers"):  # not after the whole run
+        nameless(0, variables, variables, X, Y)
     beside = LinearisedRun(Smooth(), optax.sgd(0.1), start=2)
     with pytest.raises(InputError, match=r"from step 2 on.*on_step"):
         _ = beside.network

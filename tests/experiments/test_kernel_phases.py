@@ -117,6 +117,9 @@ def test_the_compiled_grid_is_what_the_followers_say(data):
                     found = sizes[f"{quantity}/{form}"][i, :, k]
                     lengths = np.linalg.norm(vectors, axis=1)
                     np.testing.assert_allclose(found, lengths, rtol=2e-3, atol=2e-5)
+            ended = np.linalg.norm(now, axis=1)
+            found = sizes["gap/undone"][i, :, k]
+            np.testing.assert_allclose(found, ended, rtol=2e-3)
         # And the network's own against the library's functions.
         feature_fn = fssd_jax.make_feature_fn(model)
         star = fssd_jax.estimate_singularity(feature_fn, final, data[i].noise)
@@ -167,6 +170,7 @@ def test_numbers_are_those_of_scipy_and_scikit_learn():
     rng = np.random.default_rng(0)
     names = [f"{q}/{f}" for q in ("fssd", "displacement", "relative", "gap")
              for f in ("untrained", "network", "frozen")]  # fmt: skip
+    names.append("gap/undone")
     sizes = {name: rng.exponential(size=(2, 10, 3)) for name in names}
     sizes["fssd/frozen"] = np.round(sizes["fssd/frozen"], 1)  # some are equal
     near = rng.normal(size=(2, 10))
@@ -189,6 +193,10 @@ def test_numbers_are_those_of_scipy_and_scikit_learn():
             gap, moved = s["gap/frozen"], s["displacement/network"]
             assert told["frozen/error/all"] == pytest.approx(
                 np.sqrt((gap**2).sum() / (moved**2).sum())
+            )
+            of_ood = s["gap/undone"][ood], moved[ood]
+            assert told["undone/error/ood"] == pytest.approx(
+                np.linalg.norm(of_ood[0]) / np.linalg.norm(of_ood[1])
             )
             share = (s["fssd/untrained"][ood] ** 2).sum()
             share /= (s["fssd/network"][ood] ** 2).sum()

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from analysis.displacement import relative_error
 from experiments import kernel_regression
+from experiments.harness import records
 from experiments.kernel_study import forms, kept
 from experiments.kernel_study.forms import compare
 from experiments.kernel_study.setting import draw
@@ -23,6 +24,14 @@ from tests.experiments.screen import assert_it_fits
 def undrawn(monkeypatch):
     """To draw takes as long as to measure."""
     monkeypatch.setattr(kernel_regression, "draw_figures", lambda *_: {})
+
+
+ALIGNMENTS = {
+    "kernel alignment": "alignment",
+    "floor of kernel alignment": "floor",
+    "debiased kernel alignment": "debiased",
+    "p": "p",
+}
 
 
 def main(tmp_path, *args):
@@ -109,6 +118,13 @@ def check_records(path, facts):
             assert error == of["forms"]["frozen"]["relative_error"]
             ((drift, *_),) = told(quantity="kernel drift", **at)
             assert drift == of["kernel_drift"]
+            ((distance, *_),) = told(quantity="kernel distance", **at)
+            assert distance == of["kernel_distance"]
+            for when, step in (("before", 0), ("after", of_width["steps"])):
+                aligned = of[f"kernel_alignment_{when}"]
+                for name, key in ALIGNMENTS.items():
+                    found = told(quantity=name, **{**at, "step": step})
+                    assert [value for value, *_ in found] == [aligned[key]], name
 
 
 def check_forms(told, sizes):
@@ -201,6 +217,8 @@ def test_several_seeds_are_one_table(tmp_path, capsys, monkeypatch):
     assert main(tmp_path, *args) == 0
     files = list((tmp_path / "kernel_regression").iterdir())
     assert sum(path.is_dir() for path in files) == 2
+    (together,) = (p for p in files if p.suffix == ".json")
+    assert set(records.read(together).seed) == {0, 1}
     left = sorted(p.suffix for p in files if p.is_file())
     # Two pictures of both.
     assert left == [*(".csv", ".json", ".md"), *2 * [".pdf"], *2 * [".png"], ".tex"]

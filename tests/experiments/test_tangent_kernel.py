@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from analysis import kernel_statistics, ntk
 from experiments import tangent_kernel
+from experiments.harness import records
 from experiments.kernel_study import tangent
 from fssd_jax.data.benchmarks import load_benchmark
 from tests.experiments.recorded import recorded
@@ -68,8 +69,9 @@ def test_several_seeds_are_one_table_and_none_is_measured_again(
     (table,) = (tmp_path / "tangent_kernel").glob("*.md")
     stem = table.with_suffix("")
     assert stem.with_name(f"{stem.name}-drift.png").stat().st_size > 1000
-    of_seeds = json.loads(stem.with_suffix(".json").read_text())
+    of_seeds = json.loads(stem.with_suffix(".json").read_text())["runs"]
     assert [facts["seed"] for facts in of_seeds] == [0, 1]
+    assert set(records.read(stem.with_suffix(".json")).seed) == {0, 1}
     text = table.read_text()
     assert "seed 0, 1" in text
     for layer in ("fc1", "fc2", "logits"):
