@@ -10,6 +10,7 @@ from fssd_jax.extras import missing
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
@@ -18,47 +19,59 @@ except ImportError as error:
 def moments(
     panels: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]],
     share: np.ndarray,
+    title: str = "",
 ) -> Figure:
     """Features at some moments of training in one fixed basis (Figure 2a).
 
     Args:
       panels: title → (set → [n, 2], F* [2]), in principal components.
       share: [2] of the variance explained at the end.
+      title: of the picture.
     """
     figure, axes = grid(len(panels), 5, 2.0, sharex=True, sharey=True)
-    for ax, (title, (points, star)) in zip(axes, panels.items(), strict=True):
+    for ax, (moment, (points, star)) in zip(axes, panels.items(), strict=True):
         for name, p in points.items():
             told = {"s": 5, "alpha": 0.4, "label": name, **SETS[name].of_points()}
             ax.scatter(*p.T, **told)
         ax.scatter(
             *star, s=80, marker="*", color="black", edgecolor="white", label="F*"
         )
-        ax.set(title=title, xlabel=f"component 1 ({share[0]:.0%})")
+        ax.set(title=moment, xlabel=f"component 1 ({share[0]:.0%})")
     axes[0].set_ylabel(f"component 2 ({share[1]:.0%})")
     legend_below(figure, axes[0], 4)
+    figure.suptitle(title)
     return figure
 
 
 @styled
-def speeds(panels: Mapping[int, Mapping[str, np.ndarray]], layer: str) -> Figure:
+def speeds(
+    panels: Mapping[int, Mapping[str, np.ndarray]], layer: str, title: str = ""
+) -> Figure:
     """Histograms of the moving speed of one layer (Figure 2b).
 
     Args:
       panels: step → set → [n], ‖dF(x)/dt‖.
       layer: its name.
+      title: of the picture.
     """
     figure, axes = grid(len(panels), 5, 1.8)
     for ax, (step, sets) in zip(axes, panels.items(), strict=True):
         bins = np.linspace(0, np.concatenate(list(sets.values())).max(), 41)
         for name, speed in sets.items():
             outline(ax, speed, bins, SETS[name], label=name)
-        ax.set(title=f"step {step:,}", xlabel="‖dF/dt‖", yticks=[])
-    axes[0].set_ylabel(f"density, {layer}")
+        ax.set(title=f"step {step:,}", xlabel=f"‖dF/dt‖ of {layer}")
+        ax.yaxis.set_major_locator(MaxNLocator(3))  # each panel has its own scale
+    axes[0].set_ylabel("density, 1 / ‖dF/dt‖")
     legend_below(figure, axes[0], 3)
+    figure.suptitle(title)
     return figure
 
 
-NAMES = {"distance": "‖F − F*‖", "displacement": "‖F − F₀‖", "speed": "‖dF/dt‖"}
+NAMES = {
+    "distance": "‖F − F*‖",
+    "displacement": "‖F − F at step 0‖",
+    "speed": "‖dF/dt‖",
+}
 
 
 @styled
@@ -66,6 +79,7 @@ def over_time(
     steps: Sequence[int],
     layers: Mapping[str, Mapping[str, Any]],
     quantities: Sequence[str],
+    title: str = "",
 ) -> Figure:
     """Quartiles of each quantity over training, a column a layer; below, the AUROC.
 
@@ -73,6 +87,7 @@ def over_time(
       steps: the moments.
       layers: layer → quantity → set → [moment, 3] quartiles, and "auroc" → [moment].
       quantities: a row each.
+      title: of the picture.
     """
     figure, axes = page(len(quantities) + 1, len(layers), 1.45, sharex=True)
     for column, (layer, of) in zip(axes.T, layers.items(), strict=True):
@@ -97,4 +112,5 @@ def over_time(
     of_both = [ax.get_legend_handles_labels() for ax in (axes[0, 0], axes[-1, 0])]
     handles, labels = ([*a, *b] for a, b in zip(*of_both, strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.suptitle(title)
     return figure

@@ -12,6 +12,7 @@ from analysis.style import (
     PAGE,
     SETS,
     Style,
+    beside,
     interval,
     legend_below,
     mean_and_ends,
@@ -35,6 +36,9 @@ HALVES = ("in-distribution", "OoD")  # of the points, in this order
 def forms(sizes: Mapping[str, np.ndarray], layers: Sequence[str], title: str) -> Figure:
     """FSSD of every image against each form of Eq. (4), a row a form.
 
+    Above a panel stands Pearson's r within each set: that of both together is mostly
+    of where the sets lie.
+
     Args:
       sizes: form → [image, layer]; in-distribution images first, then as many OoD.
       layers: names of the layers.
@@ -47,17 +51,22 @@ def forms(sizes: Mapping[str, np.ndarray], layers: Sequence[str], title: str) ->
             _two_sets(ax, x, y, s=7)
             ax.axline((0, 0), slope=1, color="black", linewidth=0.7, linestyle=":")
             ax.set(xlim=(0, None), ylim=(0, None), xlabel=f"‖{form}‖")
-            ax.set_title(f"{layers[k]}, r = {np.corrcoef(x, y)[0, 1]:.2f}")
+            inside, outside = (np.corrcoef(x[s], y[s])[0, 1] for s in _halves(len(x)))
+            told = f"r = {inside:.2f} in, {outside:.2f} OoD".replace("-", "−")
+            ax.set_title(f"{layers[k]}\n{told}")
         row[0].set_ylabel("FSSD")
     legend_below(figure, axes[0, 0], 2)
     figure.suptitle(title)
     return figure
 
 
+def _halves(count: int) -> tuple[slice, slice]:
+    return slice(count // 2), slice(count // 2, None)
+
+
 def _two_sets(ax, x: np.ndarray, y: np.ndarray, **size) -> None:
     """Points of both halves, told apart by colour and marker."""
-    half = len(x) // 2
-    for name, part in zip(HALVES, (slice(half), slice(half, None)), strict=True):
+    for name, part in zip(HALVES, _halves(len(x)), strict=True):
         told = {"alpha": 0.6, "label": name, **SETS[name].of_points(), **size}
         ax.scatter(x[part], y[part], **told)
 
@@ -68,18 +77,29 @@ def _widths(ax, widths: Sequence[int]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
+DRIFT = "‖Θ − Θ before‖ / ‖Θ before‖"
 # Width → layer → what metrics.json tells of it.
 OfWidths = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
 
 def _over(
-    ax, runs: Sequence[OfWidths], number: Callable, layer: str, style, **told
+    ax,
+    runs: Sequence[OfWidths],
+    number: Callable,
+    layer: str,
+    style,
+    at: tuple[int, int],
+    **told,
 ) -> list[float]:
-    """Draw a layer's number by width, mean and range of the runs; return the means."""
+    """Draw a layer's number by width, mean and range of the runs; return the means.
+
+    `at` is its place, and of how many lines, for several runs have bars.
+    """
     widths = sorted(runs[0])
     values = [[number(run[w][layer]) for run in runs] for w in widths]
     means, low, high = mean_and_ends(values)
-    interval(ax, widths, means, low, high, style, **told)
+    x = beside(ax.xaxis, widths, *at) if len(runs) > 1 else widths
+    interval(ax, x, means, low, high, style, **told)
     return means
 
 
@@ -97,18 +117,19 @@ def against_width(runs: Sequence[OfWidths]) -> Figure:
         "error of the frozen form": lambda of: of["forms"]["frozen"]["relative_error"],
         "kernel drift": lambda of: of["kernel_drift"],
     }
-    labels = (*["error / displacement"] * 2, r"‖$\Theta_T - \Theta_0$‖ / ‖$\Theta_0$‖")
+    labels = (*["error / displacement"] * 2, DRIFT)
     widths = sorted(runs[0])
+    layers = list(runs[0][widths[0]])
     figure, axes = page(1, 3, 2.5)
     for ax, label, (title, number) in zip(axes[0], labels, panels.items(), strict=True):
-        narrowest = [
-            _over(ax, runs, number, layer, style_of(layer, LAYERS, i), label=layer)[0]
-            for i, layer in enumerate(runs[0][widths[0]])
-        ]
+        _widths(ax, widths)
+        narrowest = []
+        for i, layer in enumerate(layers):
+            style, at = style_of(layer, LAYERS, i), (i, len(layers))
+            narrowest.append(_over(ax, runs, number, layer, style, at, label=layer)[0])
         guide = max(narrowest) * np.sqrt(widths[0] / np.array(widths))
         ax.plot(widths, guide, color="black", linewidth=0.6, label="∝ 1/√width")
         ax.set(title=title, ylabel=label, yscale="log")
-        _widths(ax, widths)
     legend_below(figure, axes[0, 0], 6)
     return figure
 
@@ -135,7 +156,11 @@ def detectors(runs: Sequence[OfWidths]) -> Figure:
     layers = list(runs[0][widths[0]])
     figure, axes = page(3, len(layers), 1.9, sharey="row")
     for layer, (top, *bottoms) in zip(layers, axes.T, strict=True):
-        for name, form in shown.items():
+        for ax in (top, *bottoms):
+            _widths(ax, widths)
+        for ax in (top, *bottoms[:-1]):
+            ax.set_xlabel("")
+        for i, (name, form) in enumerate(shown.items()):
             found = [[run[w][layer]["forms"] for run in runs] for w in widths]
             # The infinitely wide network is known by its logits alone.
             if form not in found[0][0]:
@@ -148,18 +173,15 @@ def detectors(runs: Sequence[OfWidths]) -> Figure:
                     for at, mean in zip(found, means, strict=True)
                 ]
                 low, high = zip(*ends, strict=True)
-            interval(top, widths, means, low, high, METHODS[form], label=name)
+            x = beside(top.xaxis, widths, i, len(shown))
+            interval(top, x, means, low, high, METHODS[form], label=name)
         top.axhline(0.5, color="black", linewidth=0.5)
         top.set(title=layer, ylim=(0, 1))
         for ax, centre in zip(bottoms, ("shares", "shares_moving"), strict=True):
-            for term in ("moved", "cross", "offset"):
+            for i, term in enumerate(("moved", "cross", "offset")):
                 share = lambda of, c=centre, t=term: of[c][t]["all"]  # noqa: E731
-                _over(ax, runs, share, layer, METHODS[term], label=term)
+                _over(ax, runs, share, layer, METHODS[term], (i, 3), label=term)
             ax.axhline(0, color="black", linewidth=0.5)
-        for ax in (top, *bottoms):
-            _widths(ax, widths)
-        for ax in (top, *bottoms[:-1]):
-            ax.set_xlabel("")
     axes[0, 0].set_ylabel("AUROC")
     axes[1, 0].set_ylabel("share of FSSD²")
     axes[2, 0].set_ylabel("the same, F* moving")
@@ -173,27 +195,29 @@ def detectors(runs: Sequence[OfWidths]) -> Figure:
 def over_time(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> Figure:
     """Drift, distance and alignment of each layer's kernel in training.
 
-    Of several runs the means; the bars are their range.
+    Of several runs the means; the bars are their range, a little beside each other.
 
     Args:
       runs: of each seed: layer → what metrics.json tells of it.
     """
     figure, axes = page(1, 3, 2.5)
     panels = {
-        r"kernel drift ‖$\Theta_t - \Theta_0$‖ / ‖$\Theta_0$‖": lambda of: of["drift"],
-        r"1 − cosine of $\Theta_t$ and $\Theta_0$": lambda of: of["distance"],
-        "debiased alignment": lambda of: [
-            null["value"] for null in of["debiased_alignment"]
-        ],
+        "kernel drift": (DRIFT, lambda of: of["drift"]),
+        "kernel distance": ("1 − cosine of Θ and Θ before", lambda of: of["distance"]),
+        "alignment with the labels": (
+            "debiased alignment",
+            lambda of: [null["value"] for null in of["debiased_alignment"]],
+        ),
     }
-    for ax, (label, values) in zip(axes[0], panels.items(), strict=True):
+    for ax, (title, (label, values)) in zip(axes[0], panels.items(), strict=True):
+        ax.set_xscale("symlog", linthresh=1)
         for i, (layer, of) in enumerate(runs[0].items()):
             style = style_of(layer, LAYERS, i)
             at_steps = zip(*(values(run[layer]) for run in runs), strict=True)
             means, low, high = mean_and_ends(at_steps)
-            interval(ax, of["steps"], means, low, high, style, label=layer)
-        ax.set_xscale("symlog", linthresh=1)
-        ax.set(xlabel="step", ylabel=label)
+            x = beside(ax.xaxis, of["steps"], i, len(runs[0]))
+            interval(ax, x, means, low, high, style, label=layer)
+        ax.set(title=title, xlabel="step; layers a little apart", ylabel=label)
         ax.axhline(0, color="black", linewidth=0.5)
     legend_below(figure, axes[0, 0], 6)
     return figure
@@ -206,6 +230,8 @@ def against_distance(
     cosines: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Figure:
     """The normalised kernel against ‖x − x_m‖, before and after, with its RBF.
+
+    x_m are training images.
 
     Args:
       layers: layer → "before" and "after" → "rbf", the fit.
@@ -225,9 +251,9 @@ def against_distance(
             curve = fit["amplitude"] * curve + fit["offset"]
             ax.plot(along, curve, color="black", label="a·RBF + b")
             ax.set_title(f"{layer}, {when}: R² = {fit['r2']:.2f}", fontsize=7)
-        column[-1].set_xlabel("‖x − $x_m$‖, pixels")
+        column[-1].set_xlabel("distance in pixels")
     for ax in axes[:, 0]:
-        ax.set_ylabel("normalised Θ(x, $x_m$)")
+        ax.set_ylabel("normalised kernel")
     legend_below(figure, axes[0, 0], 3)
     return figure
 

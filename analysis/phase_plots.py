@@ -10,7 +10,7 @@ from fssd_jax.extras import missing
 
 try:
     import matplotlib
-    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.colors import FuncNorm, LogNorm, Normalize
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 except ImportError as error:
@@ -20,17 +20,22 @@ except ImportError as error:
 QUANTITIES = {
     "error": "error", "FSSD error": "fssd-error", "rank": "rank", "AUROC": "auroc",
 }  # fmt: skip
+# Of differences of AUROC: the small ones are told apart, and none is beyond the ends.
+SIGNED_ROOT = FuncNorm(
+    (lambda d: np.sign(d) * np.sqrt(np.abs(d)), lambda r: np.sign(r) * r**2), -1, 1
+)
+SHOWN = (0, 0.03, 0.1, 0.3, 0.6, 1)  # of these, on either side
 HOW = {
-    "error": ("relative error of $F_t(x) - F_0(x)$", LogNorm(0.01, 10), "cividis_r"),
+    "error": ("relative error of the displacement", LogNorm(0.01, 10), "cividis_r"),
     "FSSD error": ("relative error of FSSD", LogNorm(0.01, 10), "cividis_r"),
     "rank": (
-        "rank correlation with FSSD, mean of sets",
+        "rank correlation with FSSD within a set,\nmean of in-distribution and OoD",
         Normalize(0, 1),
         "cividis",
     ),
     "AUROC": (
         "AUROC of FSSD, less the network's (−: 0.01 or more below)",
-        Normalize(-0.3, 0.3),
+        SIGNED_ROOT,
         "PuOr",
     ),
 }
@@ -43,6 +48,7 @@ def phases(
     widths: Sequence[int],
     times: Sequence[float],
     title: str,
+    seeds: int | None = None,
 ) -> Figure:
     """A row a form; a column a layer and parametrisation; time to the right, width up.
 
@@ -52,6 +58,7 @@ def phases(
       widths: in ascending order.
       times: ηt.
       title: of the picture.
+      seeds: of how many a square is the mean.
     """
     forms = list(dict.fromkeys(form for form, _, _ in panels))
     columns = list(dict.fromkeys((layer, kind) for _, kind, layer in panels))
@@ -78,9 +85,15 @@ def phases(
         ax.set_xlabel("ηt")
         ax.set_xticks(list(shown), [f"{times[i]:.4g}" for i in shown], rotation=60)
     axes[0, 0].set_yticks(range(len(widths)), list(map(str, widths)))
-    ends = "min" if quantity == "rank" else "both"
-    figure.colorbar(image, ax=axes, aspect=40, pad=0.01, label=label, extend=ends)
-    figure.suptitle(title)
+    ends = {"rank": "min", "AUROC": "neither"}.get(quantity, "both")
+    told = {"aspect": 40, "pad": 0.01, "label": label, "extend": ends}
+    if quantity == "AUROC":
+        told["ticks"] = sorted({sign * tick for sign in (-1, 1) for tick in SHOWN})
+    bar = figure.colorbar(image, ax=axes, **told)
+    if quantity == "AUROC":
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+    means = f"each square is the mean of {seeds} seeds; " if seeds else ""
+    figure.suptitle(f"{title} ({means}hatched: not known)")
     return figure
 
 

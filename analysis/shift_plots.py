@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from analysis.style import METHODS, PAGE, interval, legend_below, page, style_of, styled
+from analysis.style import (
+    METHODS,
+    PAGE,
+    beside,
+    interval,
+    legend_below,
+    page,
+    style_of,
+    styled,
+)
 from fssd_jax.extras import missing
 
 try:
@@ -115,11 +124,10 @@ def against_noise(
     figure, axes = page(1, len(curves), 3.6, sharey=True)
     for ax, (noise, methods) in zip(axes[0], curves.items(), strict=True):
         at = np.asarray(amounts[noise], float)
-        apart = BESIDE * (np.ptp(at) or 1)
         for i, (name, of) in enumerate(methods.items()):
             style = style_of(name, METHODS, i)
-            beside = apart * (i - (len(methods) - 1) / 2)
-            interval(ax, at + beside, *of, style, label=name)
+            x = beside(ax.xaxis, at, i, len(methods), BESIDE)
+            interval(ax, x, *of, style, label=name)
         title = noise.replace("_", " ").capitalize()
         ax.set(title=title, xlabel=XLABELS.get(noise, "amount"))
         ax.set_xticks(list(amounts[noise]), [f"{a:g}" for a in amounts[noise]])

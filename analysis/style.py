@@ -16,7 +16,9 @@ from fssd_jax.extras import missing
 try:
     import matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 except ImportError as error:
     raise missing("matplotlib", "pictures", error) from error
 
@@ -117,6 +119,24 @@ def style_of(name: str, known: Mapping[str, Style], place: int = 0) -> Style:
     return known.get(name) or OTHERS[place % len(OTHERS)]
 
 
+class Decimals(LogFormatter):
+    """0.01, 1, 100: an exponent is set smaller than its base, below `SMALLEST`."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        shown = super().__call__(x, pos)  # whether this tick has room for a label
+        if not shown:
+            return ""
+        return np.format_float_positional(x, 3, trim="-", fractional=False)
+
+
+def plain_decimals(axis: Axis) -> None:
+    """Without exponents, if it is logarithmic and nobody has named its ticks."""
+    if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+        axis.set_major_formatter(Decimals())
+    if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+        axis.set_minor_formatter(Decimals())
+
+
 P = ParamSpec("P")
 R = TypeVar("R", bound=Figure)
 
@@ -130,6 +150,8 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
             figure = draw(*args, **kwargs)
         for ax in figure.axes:  # ticks are made later, out of this context
             ax.tick_params(which="both", labelsize=SMALLEST, width=0.6)
+            plain_decimals(ax.xaxis)
+            plain_decimals(ax.yaxis)
         return figure
 
     return with_style
@@ -180,6 +202,20 @@ def interval(ax: Axes, x: ArrayLike, values, low, high, style: Style, **told) ->
     below, above = np.subtract(values, low), np.subtract(high, values)
     bars = np.clip([below, above], 0, None)
     ax.errorbar(x, values, bars, elinewidth=0.7, **style.of_line(), **told)
+
+
+def beside(
+    axis: Axis, x: ArrayLike, place: int, count: int, apart: float = 0.015
+) -> np.ndarray:
+    """Where the line at `place` of `count` stands, so that no bar hides another.
+
+    A little beside `x`, and as far all along the axis, whatever its scale; `apart` is
+    of the span of `x`, from one line to the next.
+    """
+    scale = axis.get_transform()
+    at = scale.transform(np.asarray(x, float))
+    shift = apart * (np.ptp(at) or 1) * (place - (count - 1) / 2)
+    return scale.inverted().transform(at + shift)
 
 
 def mean_and_ends(of: Iterable[Iterable[float]]) -> tuple[list, list, list]:

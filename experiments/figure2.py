@@ -61,12 +61,13 @@ def run(config: Config) -> dict[str, Any]:
     if min(config.epochs, config.probes, config.moments) < 2:
         raise InputError("--epochs, --probes and --moments: 2 or more each")
     benchmark = load_benchmark(config.benchmark, config.data_dir)
+    ood = next(iter(benchmark.ood.values()))
     place = results.place(
         config.out,
         "figure2",
         f"{benchmark.name}-{config.seed}",
         dataclasses.asdict(config),
-        [benchmark.train, benchmark.test, next(iter(benchmark.ood.values()))],
+        [benchmark.train, benchmark.test, ood],
         movement,
     )
     arrays = movement.record(
@@ -100,7 +101,7 @@ def run(config: Config) -> dict[str, Any]:
         facts,
         to_records(facts),
         to_sheets(facts, shown),
-        draw_figures(facts, arrays, shown),
+        draw_figures(facts, arrays, shown, title_of(benchmark.test.name, ood.name)),
         arrays,
         extras={
             animation.FILE: partial(
@@ -166,8 +167,15 @@ def to_sheets(facts: dict[str, Any], shown: Sequence[int]) -> list[Sheet]:
     ]
 
 
+def title_of(ind: str, ood: str) -> str:
+    return f"LeNet on {ind} (in-distribution); OoD: {ood}"
+
+
 def draw_figures(
-    facts: dict[str, Any], arrays: Mapping[str, np.ndarray], shown: Sequence[int]
+    facts: dict[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    shown: Sequence[int],
+    title: str,
 ) -> dict[str, Figure]:
     """name → picture, of the arrays of `movement.record`."""
     speeds = sets_of(arrays, "speed")
@@ -176,15 +184,17 @@ def draw_figures(
         for i in shown
     }
     return {
-        "figure2a": scatter(arrays, shown),
-        "figure2b": dynamics_plots.speeds(last, LAYER),
+        "figure2a": scatter(arrays, shown, title),
+        "figure2b": dynamics_plots.speeds(last, LAYER, title),
         "dynamics": dynamics_plots.over_time(
-            facts["steps"], facts["layers"], QUANTITIES
+            facts["steps"], facts["layers"], QUANTITIES, title
         ),
     }
 
 
-def scatter(arrays: Mapping[str, np.ndarray], shown: Sequence[int]) -> Figure:
+def scatter(
+    arrays: Mapping[str, np.ndarray], shown: Sequence[int], title: str
+) -> Figure:
     """The last layer at some moments, in the basis of the end."""
     features, stars = sets_of(arrays, LAYER), arrays[STAR]
     basis = pca.fit(np.concatenate([f[-1] for f in features.values()]))
@@ -195,7 +205,7 @@ def scatter(arrays: Mapping[str, np.ndarray], shown: Sequence[int]) -> Figure:
         )
         for i in shown
     }
-    return dynamics_plots.moments(panels, basis.share)
+    return dynamics_plots.moments(panels, basis.share, title)
 
 
 def main(args: list[str] | None = None) -> int:

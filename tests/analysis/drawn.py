@@ -74,7 +74,9 @@ def widths():
 def over_time():
     facts = stored("figure2/mnist-0.json")
     quantities = ("distance", "displacement", "speed")
-    return dynamics_plots.over_time(facts["steps"], facts["layers"], quantities)
+    return dynamics_plots.over_time(
+        facts["steps"], facts["layers"], quantities, "title"
+    )
 
 
 def train_size():
@@ -162,12 +164,12 @@ def panels(*names):
 def moments():
     titles = [f"step {s:,}" for s in (0, 1, 29, 340, 2814)]
     of = {title: (points(*SETS), np.zeros(2)) for title in titles}
-    return dynamics_plots.moments(of, np.array([0.7, 0.2]))
+    return dynamics_plots.moments(of, np.array([0.7, 0.2]), "title")
 
 
 def speeds():
     of = {s: {n: RNG.uniform(size=30) for n in SETS} for s in (0, 1, 29, 340, 2814)}
-    return dynamics_plots.speeds(of, "logits")
+    return dynamics_plots.speeds(of, "logits", "title")
 
 
 def layers(count):
@@ -188,7 +190,8 @@ def phases(quantity):
     panels = {key: RNG.uniform(size=(4, 8)) for key in grids}
     panels["linearised 30", "ntk", "fc2"][:, :4] = np.nan
     times = [0.15 * 3 * 10**k for k in range(8)]
-    return phase_plots.phases(panels, quantity, (32, 128, 512, 2048), times, "title")
+    at = (32, 128, 512, 2048), times
+    return phase_plots.phases(panels, quantity, *at, "title", seeds=5)
 
 
 # Of Figures 4 and 5: the paper's seven, FSSD without labels, and two rivals.
@@ -260,12 +263,16 @@ DRAWN = {
     "detectors": lambda: kernel_plots.detectors([widths()]),
     "detectors, seeds": lambda: kernel_plots.detectors([widths() for _ in range(3)]),
     "drift": lambda: kernel_plots.over_time([stored("kernel/tangent.json")["layers"]]),
+    "drift, seeds": lambda: kernel_plots.over_time(
+        [of["layers"] for of in stored("kernel/tangent-seeds.json")]
+    ),
     "rbf": against_distance,
     "contributions": moved_by,
     "infinite width": infinite_width,
     "benchmark": benchmark,
     "phases, error": lambda: phases("error"),
     "phases, error of FSSD": lambda: phases("FSSD error"),
+    "phases, rank": lambda: phases("rank"),
     "phases, AUROC": lambda: phases("AUROC"),
     "moments": moments,
     "speeds": speeds,

@@ -6,6 +6,7 @@ import re
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import PathPatch, StepPatch
 from matplotlib.text import Text
 
@@ -27,7 +28,7 @@ def test_a_picture_can_be_printed(name):
         for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))
     }
     for text in written(figure):
-        assert text.get_fontsize() >= SMALLEST, text
+        assert smallest(text) >= SMALLEST, text
         box = text.get_window_extent()
         if id(text) in ticks:  # those out of view are not drawn
             continue
@@ -57,6 +58,22 @@ def test_a_picture_can_be_printed(name):
         assert of_all[1] or named or any(a.get_ylabel() for a in row)
         in_grey = [key for key in map(grey_key, labelled(ax)) if key is not None]
         assert len(in_grey) == len(set(in_grey)), in_grey
+
+
+def smallest(text):
+    """The size in points of its smallest sign, be it an exponent or a subscript."""
+    parser, size = MathTextParser("path"), text.get_fontsize()
+    if not text.get_parse_math() or text.get_text().count("$") < 2:
+        return size
+    parsed = parser.parse(text.get_text(), 72, text.get_fontproperties())
+    return min(of for _, of, *_ in parsed.glyphs)
+
+
+def test_exponents_and_subscripts_are_measured():
+    figure = plt.Figure()
+    for told, expected in (("$10^2$", 7), ("$F_t$ of", 7), ("$F$", 10), ("F_t", 10)):
+        text = figure.text(0, 0, told, fontsize=10)
+        assert smallest(text) == pytest.approx(expected)
 
 
 def written(figure):

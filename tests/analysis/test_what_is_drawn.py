@@ -9,6 +9,7 @@ from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.patches import PathPatch, Rectangle, StepPatch
 
 from analysis import (
+    dynamics_plots,
     example_plots,
     feature_plots,
     kernel_plots,
@@ -280,10 +281,74 @@ def test_over_widths_is_the_mean_of_seeds_and_their_range():
     np.testing.assert_allclose(found, ends)
 
 
+def test_bars_of_layers_are_beside_each_other():
+    at = [0, 1, 3, 800]
+    numbers = lambda: RNG.uniform(size=len(at)).tolist()  # noqa: E731
+    runs = [
+        {
+            layer: {
+                "steps": at,
+                "drift": numbers(),
+                "distance": numbers(),
+                "debiased_alignment": [{"value": v} for v in numbers()],
+            }
+            for layer in LAYERS_OF_WIDTHS
+        }
+        for _ in range(3)
+    ]
+    figures = kernel_plots.over_time(runs), kernel_plots.against_width([widths()] * 2)
+    for figure, places in zip(figures, (at, W), strict=True):
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            drawn = [named(ax)[layer] for layer in LAYERS_OF_WIDTHS]
+            inches = figure.dpi_scale_trans.inverted()
+            to_inches = ax.transData + inches
+            x = np.array(
+                [
+                    [to_inches.transform(s[0])[0] for s in bars.get_segments()]
+                    for _, _, (bars,) in drawn
+                ]
+            )
+            true = [to_inches.transform((place, 0.1))[0] for place in places]
+            apart = 72 * np.diff(x, axis=0)  # points: a bar is 0.7 wide
+            assert np.all(apart > 1.2)
+            np.testing.assert_allclose(apart, apart[0, 0], rtol=1e-6)
+            np.testing.assert_allclose(x.mean(0), true, atol=1e-6)
+            assert np.all(np.abs(x - true) < 0.06)
+
+
+def test_correlations_are_within_the_sets():
+    """Each set alone, which both together may contradict."""
+    x, noise = RNG.uniform(size=(40, 1)), RNG.normal(0, 1e-3, (40, 1))
+    y = x + noise
+    y[20:] = 3 - y[20:]
+    sizes = dict.fromkeys(kernel_plots.FORMS, x) | {"fssd": y}
+    figure = kernel_plots.forms(sizes, ["fc1"], "")
+    for ax in figure.axes:
+        assert ax.get_title() == "fc1\nr = 1.00 in, −1.00 OoD"
+
+
+def test_figure2_tells_sets_and_densities():
+    of = {step: {name: RNG.uniform(size=30) for name in SETS} for step in (0, 9)}
+    figure = dynamics_plots.speeds(of, "logits", "mnist; OoD: fashion_mnist")
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == "mnist; OoD: fashion_mnist"
+    for ax, sets in zip(figure.axes, of.values(), strict=True):
+        check_histogram(ax, sets)
+        assert "logits" in ax.get_xlabel()
+        low, high = ax.get_ylim()
+        assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 2
+    assert figure.axes[0].get_ylabel() == "density, 1 / ‖dF/dt‖"
+    quartiles = {name: np.ones((2, 3)) for name in SETS} | {"auroc": [0.5, 0.6]}
+    layers = {"fc1": {"speed": quartiles}}
+    figure = dynamics_plots.over_time([0, 9], layers, ["speed"], "mnist")
+    assert figure.get_suptitle() == "mnist"
+
+
 def check_range(ax, name, values):
     """A line of means over the widths, and bars from the least to the greatest."""
     line, _, (bars,) = named(ax)[name]
-    np.testing.assert_array_equal(line.get_xdata(), W)
+    np.testing.assert_allclose(line.get_xdata(), W, rtol=0.2)  # a little beside
     found = np.asarray(line.get_ydata(), float)
     np.testing.assert_allclose(found, np.mean(values, 1))
     ends = [segment[:, 1] for segment in bars.get_segments()]
@@ -317,3 +382,21 @@ def test_phases_can_be_read_in_grey(quantity):
         if isinstance(p, Rectangle) and p.get_hatch()
     }
     assert hatched == {(1, 0), (1, 1)}
+
+
+def test_no_difference_is_beyond_the_colours():
+    """Nearest pixels may be far above the network, and are told apart in grey."""
+    panel = np.linspace(-1, 1, 8)[None]
+    panels = {("pixels", "ntk", "logits"): panel}
+    figure = phase_plots.phases(panels, "AUROC", (8,), [1.0] * 8, "")
+    (image,) = figure.axes[0].images
+    grey = image.to_rgba(panel)[0, :, :3] @ [0.299, 0.587, 0.114]
+    assert np.all(np.diff(grey[:4]) > 0.03)
+    assert np.all(np.diff(grey[4:]) < -0.03)
+
+
+def test_phases_tell_what_a_square_is_the_mean_of():
+    panels = {("frozen", "ntk", "logits"): RNG.uniform(size=(1, 8))}
+    figure = phase_plots.phases(panels, "rank", (8,), [1.0] * 8, "of these", seeds=5)
+    assert "of these (each square is the mean of 5 seeds" in figure.get_suptitle()
+    assert "mean of in-distribution and OoD" in figure.axes[-1].get_ylabel()
