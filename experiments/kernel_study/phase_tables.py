@@ -236,6 +236,7 @@ def figures(plan: Plan, rates: Mapping[Cell, float], found: Found):
             out[f"{'-'.join(group)}-{name}"] = phase_plots.phases(
                 _panels(plan, cells, quantity, widths),
                 *(quantity, widths, times, ", ".join(group)),
+                seeds=len(plan.seeds),
             )
     return out
 
