@@ -261,12 +261,11 @@ def gather(
     if with_twin:
         some = next(iter(with_twin))
         data = draw_all(config, preset, benchmark)
-        few = [d._replace(noise=d.noise[: preset.twin_noise]) for d in data]
         twins = phase_twins.compared(
             with_twin,
             plan_of(config, preset, some.network),
             rate_of(some, config),
-            few,
+            data,
             phase_twins.some_points(data[0], preset.twin_points),
             folder_of_twins(config, preset, benchmark),
         )

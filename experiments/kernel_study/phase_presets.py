@@ -12,7 +12,6 @@ class Preset(NamedTuple):
     moments: tuple[int, ...]  # steps of SGD at which to look, up to …
     steps: dict[str, int]  # … those of each network
     starts: tuple[int, ...]  # where networks are linearised
-    twin_noise: int  # images of noise whose mean is F* of the infinitely wide network
     twin_points: int  # test images of each set that are compared with it
 
 
@@ -31,7 +30,6 @@ PRESETS = {
         moments=(1, 3, 6),
         steps={"perceptron": 6, "strided": 6, "resnet": 6, "convnet": 6},
         starts=(0, 3),
-        twin_noise=10,
         twin_points=10,
     ),
     "small": Preset(
@@ -48,7 +46,6 @@ PRESETS = {
         moments=(1, 3, 10, 30, 100, 300, 1000, 3000),
         steps={"perceptron": 3000, "strided": 1000, "resnet": 1000, "convnet": 1000},
         starts=(0, 30),
-        twin_noise=200,
         twin_points=200,
     ),
     "paper": Preset(
@@ -65,7 +62,6 @@ PRESETS = {
         moments=(1, 10, 100, 1000, 10_000, 30_000),
         steps=dict.fromkeys(("perceptron", "strided", "resnet", "convnet"), 30_000),
         starts=(0, 100),
-        twin_noise=200,
         twin_points=200,
     ),
 }
