@@ -264,7 +264,7 @@ DRAWN = {
     "detectors, seeds": lambda: kernel_plots.detectors([widths() for _ in range(3)]),
     "drift": lambda: kernel_plots.over_time([stored("kernel/tangent.json")["layers"]]),
     "drift, seeds": lambda: kernel_plots.over_time(
-        [of["layers"] for of in stored("kernel/tangent-seeds.json")]
+        [of["layers"] for of in stored("kernel/tangent-seeds.json")["runs"]]
     ),
     "rbf": against_distance,
     "contributions": moved_by,
