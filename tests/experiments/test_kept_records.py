@@ -10,11 +10,9 @@ import pytest
 from experiments.harness import records
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
-AGAIN = "digits-perceptron"  # is being measured again
 KEPT = sorted(
     path
     for path in (*RESULTS.glob("kernel/*.json"), *RESULTS.glob("kernel-phases/*.json"))
-    if path.stem != AGAIN
 )
 PHASES = [path for path in KEPT if path.with_suffix(".npz").exists()]
 KEYS = ("condition", "width", "quantity", "method", "set", "layer")
