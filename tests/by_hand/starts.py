@@ -6,7 +6,8 @@ Trains the networks of `kernel_phases`' small preset, each as f_θ − (1 − α
 the network itself, 0 begins at 0. Of its outputs g at the end, over both test sets:
   undone   ‖g_T‖/‖g_T − g_0‖, the error of "g_T = 0", which no kernel is needed for
   AUROC    of FSSD, ‖g_T(x) − g*_T‖
-FILE.json has a row for each run; those that are there are not run again.
+FILE.json has "runs", of which those that are there are not run again, and their flat
+records; FILE.md is their table, mean and half of the 95 % interval over five seeds.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from tqdm import tqdm
 
 import fssd_jax
 from analysis.ntk_networks import stable_rate
+from experiments.harness.provenance import device, versions
+from experiments.harness.records import record
+from experiments.harness.results import as_json
 from experiments.kernel_phases import Config
 from experiments.kernel_study import phases
 from experiments.kernel_study.phase_facts import Cell, aurocs, network_of, ratio
@@ -34,11 +38,17 @@ from fssd_jax.features import make_init_fn
 
 PRESET = PRESETS["small"]
 COUNTS = {"train": PRESET.train, "points": PRESET.points, "noise": PRESET.noise}
-NAMES = ("undone", "AUROC", "accuracy in training", "accuracy")
+# What is measured → what its record is, besides.
+QUANTITIES: dict[str, dict] = {
+    "undone": {"quantity": "relative error", "method": "undone", "set": "both"},
+    "AUROC": {"quantity": "AUROC", "method": "network"},
+    "accuracy in training": {"quantity": "accuracy", "set": "training"},
+    "accuracy": {"quantity": "accuracy", "set": "test"},
+}
 
 
 def measured(cell: Cell, benchmark, data, seed: int, scales) -> dict[float, list]:
-    """Scale → `NAMES`, of one seed's network."""
+    """Scale → `QUANTITIES`, of one seed's network."""
     model = network_of(cell, benchmark)
     rate = stable_rate(model, RATES[cell.loss][cell.network])
     loss, logits = LOSSES[cell.loss], jax.jit(fssd_jax.make_logit_fn(model))
@@ -87,6 +97,32 @@ def outputs(logits, variables, x) -> np.ndarray:
     return np.concatenate([logits(variables, part) for part in parts])
 
 
+def written(runs: dict[str, dict[str, float]], path: Path) -> str:
+    """Keep them; return their table."""
+    rows, of_cells = [], {}
+    for name, of in runs.items():
+        whole, seed, scale = name.split(", ")
+        cell = Cell(*whole.split("-"))
+        of_cells.setdefault((whole, scale), []).append(of)
+        for key, kind in QUANTITIES.items():
+            at = {"condition": f"{cell.loss}, {cell.parametrisation}, {scale}"}
+            at |= {"benchmark": cell.benchmark, "network": cell.network}
+            at |= {"width": int(cell.width), "seed": int(seed.split()[1])}
+            layer = {"layer": "logits"} if "method" in kind else {}
+            steps = PRESET.steps[cell.network]
+            rows.append(record(value=of[key], step=steps, **layer, **kind, **at))
+    facts = {"versions": versions(), "device": device(), "runs": runs}
+    path.write_text(as_json(facts, rows))
+    table = ["", f"| cell | α | {' | '.join(QUANTITIES)} |", f"| --- |{' ---: |' * 5}"]
+    for (whole, scale), found in of_cells.items():
+        columns = [told([of[name] for of in found]) for name in QUANTITIES]
+        table.append(f"| {whole} | {scale[4:]} | {' | '.join(columns)} |")
+    title, _, about = (__doc__ or "").partition("\n")
+    text = "\n".join([f"### {title}", *table, "", *about.strip().split("\n\n")[1:2]])
+    path.with_suffix(".md").write_text(f"{text}\n")
+    return text
+
+
 def told(of_seeds) -> str:
     mean, low, _ = mean_and_interval(np.array(of_seeds))
     return f"{mean:.3g}" if low is None else f"{mean:.3g} ± {mean - low:.2g}"
@@ -109,8 +145,7 @@ def main() -> int:
     benchmark = load_benchmark(options.benchmark, options.data_dir)
     seeds = Config().seeds
     data = {seed: draw(benchmark, seed, **COUNTS) for seed in seeds}
-    rows = json.loads(options.out.read_text()) if options.out.exists() else {}
-    print(f"| cell | α | {' | '.join(NAMES)} |\n| --- |{' ---: |' * 5}")
+    runs = json.loads(options.out.read_text())["runs"] if options.out.exists() else {}
     for network, loss, kind in itertools.product(
         options.networks, options.losses, options.parametrisations
     ):
@@ -120,18 +155,14 @@ def main() -> int:
                 names = {
                     s: f"{cell.name}, seed {seed}, α = {s:g}" for s in options.scales
                 }
-                left = [s for s, name in names.items() if name not in rows]
+                left = [s for s, name in names.items() if name not in runs]
                 found = measured(cell, benchmark, data[seed], seed, left)
-                rows |= {
-                    names[s]: dict(zip(NAMES, v, strict=True)) for s, v in found.items()
+                runs |= {
+                    names[s]: dict(zip(QUANTITIES, v, strict=True))
+                    for s, v in found.items()
                 }
-                options.out.write_text(json.dumps(rows, indent=1) + "\n")
-            for scale in options.scales:
-                of = [rows[f"{cell.name}, seed {s}, α = {scale:g}"] for s in seeds]
-                columns = [told([row[name] for row in of]) for name in NAMES]
-                print(
-                    f"| {cell.name} | {scale:g} | {' | '.join(columns)} |", flush=True
-                )
+                written(runs, options.out)
+    print(written(runs, options.out))
     return 0
 
 
