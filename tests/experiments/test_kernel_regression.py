@@ -1,18 +1,21 @@
 """The tiny preset, on the embedded digits; its numbers against the definitions."""
 
 import json
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
+from analysis import kernel_statistics
 from analysis.displacement import relative_error
 from experiments import kernel_regression
 from experiments.harness import records
 from experiments.kernel_study import forms, kept
 from experiments.kernel_study.forms import compare
-from experiments.kernel_study.setting import draw
+from experiments.kernel_study.setting import PRESETS, draw
 from fssd_jax.data import load
 from fssd_jax.data.benchmarks import load_benchmark
 from fssd_jax.data.inputs import as_input
@@ -89,6 +92,32 @@ def test_tiny(tmp_path, network, widths, monkeypatch, capsys):
     monkeypatch.setattr(forms, "follow", None)
     monkeypatch.setattr(kernel_regression, "draw_figures", lambda *_: {})
     assert main(tmp_path, *args) == 0
+
+
+def test_before_is_of_the_first_weights_and_after_of_the_last(smooth):
+    """By the trace of J Jᵀ, with explicit Jacobians."""
+    feature_fn, initial, _, x = smooth
+    final = jax.tree.map(lambda a: 1.5 * a + 0.1, initial)
+    y = np.array([0, 1, 0, 1, 2, 2])
+    found = SimpleNamespace(feature_fn=feature_fn, initial=initial, final=final)
+    preset, data = PRESETS["small"], SimpleNamespace(x=np.asarray(x), y=y)
+    told = forms.kernel_drifts(preset, found, data)["logits"]
+    kernels = {}
+    for when, variables in (("before", initial), ("after", final)):
+        parts = jax.tree.leaves(
+            jax.jacrev(lambda v: feature_fn(v, x)["logits"])(variables)
+        )
+        j = np.concatenate([np.reshape(p, (6, 3, -1)) for p in parts], -1)
+        kernels[when] = np.einsum("ncp,mcp->nm", j, j)
+        aligned = told[f"kernel_alignment_{when}"]
+        expected = kernel_statistics.alignment(kernels[when], y)
+        assert aligned["alignment"] == pytest.approx(expected, rel=1e-4)
+        expected = kernel_statistics.debiased_alignment(kernels[when], y)
+        assert aligned["debiased"] == pytest.approx(expected, rel=1e-3)
+    cosine = np.vdot(*kernels.values()) / np.prod(
+        [np.linalg.norm(k) for k in kernels.values()]
+    )
+    assert told["kernel_distance"] == pytest.approx(1 - cosine, rel=1e-3)
 
 
 def check_records(path, facts):
